@@ -1,0 +1,50 @@
+# Every word does all of its work: it makes the virtual environment, builds the C core and installs what it needs.
+
+PYTHON ?= python3
+BIN = .venv/bin
+INSTALLED = .venv/.installed
+C_SOURCES = $(wildcard csrc/*.c)
+C_WARNINGS = -std=c11 -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes \
+             -Wmissing-prototypes -Wcast-align -Wcast-qual -Wpointer-arith -Wvla -Wundef
+
+SANITIZED = build/sanitize
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g
+SANITIZED_RUN = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+                UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib
+
+.PHONY: demo test check check-c bench sanitize
+
+demo: $(INSTALLED)
+	$(BIN)/durable-log demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED) check-c
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict durable_log
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch])
+	$(BIN)/pytest -q tests/test_layers.py
+
+check-c:
+	mkdir -p build/check
+	for source in $(C_SOURCES); do \
+	    $(CC) $(C_WARNINGS) -O3 -c $$source -o build/check/$$(basename $$source .c).o || exit 1; \
+	done
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+# The sanitizers' run time has to be there before Python is; PYTHONMALLOC gives every array its own guarded memory.
+sanitize: $(INSTALLED)
+	CFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)" $(BIN)/python setup.py --quiet \
+	    build --build-base $(SANITIZED)/work --build-lib $(SANITIZED)/lib
+	cd $(SANITIZED) && $(SANITIZED_RUN) $(CURDIR)/$(BIN)/python -c \
+	    'from durable_log import _core; assert "sanitize" in _core.__file__, _core.__file__'
+	$(SANITIZED_RUN) $(BIN)/pytest --capture=sys tests/c
+
+$(INSTALLED): pyproject.toml setup.py durable_log/_build.py $(wildcard csrc/*.[ch])
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[server,test,dev]'
+	touch $@

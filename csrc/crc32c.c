@@ -1,0 +1,128 @@
+/* CRC-32C (Castagnoli): the portable way, and the processor's own where it has one.
+ *
+ * Law of this room: every way gives the same sum for the same bytes, so a file moves freely between machines. The
+ * choice is made at each call, from what the processor says of itself; there is nothing to initialise.
+ *
+ * "crc" is a finished sum (inverted at both ends, as everyone exchanges them); inside, "state" is the bare register.
+ */
+#include "bytes.h"
+#include "crc32c_table.h"
+#include "durable_log.h"
+
+static inline uint32_t table_byte(uint32_t state, uint8_t byte) {
+    return dl_crc32c_table[0][(state ^ byte) & 0xff] ^ state >> 8;
+}
+
+static inline uint32_t table_word(uint32_t state, uint64_t word) {
+    word ^= state;
+    return dl_crc32c_table[7][word & 0xff] ^ dl_crc32c_table[6][word >> 8 & 0xff] ^
+           dl_crc32c_table[5][word >> 16 & 0xff] ^ dl_crc32c_table[4][word >> 24 & 0xff] ^
+           dl_crc32c_table[3][word >> 32 & 0xff] ^ dl_crc32c_table[2][word >> 40 & 0xff] ^
+           dl_crc32c_table[1][word >> 48 & 0xff] ^ dl_crc32c_table[0][word >> 56];
+}
+
+uint32_t dl_crc32c_portable(uint32_t crc, const uint8_t *data, size_t length) {
+    uint32_t state = ~crc;
+    for (; length >= 8; data += 8, length -= 8)
+        state = table_word(state, dl_load64(data));
+    for (; length; data++, length--)
+        state = table_byte(state, *data);
+    return ~state;
+}
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define HARDWARE __attribute__((target("sse4.2,pclmul")))
+
+int dl_crc32c_hardware(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
+
+/* The instruction takes three cycles but one can start in each: three lanes side by side keep it busy. Afterwards the
+ * first two lanes' registers are moved past the bytes that follow them, which is a multiplication by x^(8 * bytes)
+ * modulo the polynomial. The carry-less product of two reflected registers stands one power too low, and the crc32 of
+ * a word multiplies by x^32: hence the 33 in the factors. */
+struct lanes {
+    size_t bytes;      /* of one lane: a multiple of 8 */
+    uint32_t past_two; /* x^(16 * bytes - 33) */
+    uint32_t past_one; /* x^(8 * bytes - 33) */
+};
+static const struct lanes LANES_LONG = {1360, 0x5aa1f3cf, 0x3f70cc6f}; /* three are just short of a page */
+static const struct lanes LANES_SHORT = {128, 0xb9e02b86, 0x0d3b6092};
+
+HARDWARE static inline uint64_t times(uint64_t state, uint32_t factor) {
+    __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)state), _mm_cvtsi32_si128((int)factor), 0);
+    return (uint64_t)_mm_cvtsi128_si64(product);
+}
+
+HARDWARE static inline uint32_t three_lanes(uint32_t state, const uint8_t *data, struct lanes lanes) {
+    uint64_t first = state, second = 0, third = 0;
+    const uint8_t *end = data + lanes.bytes - 8;
+    for (; data < end; data += 8) {
+        first = _mm_crc32_u64(first, dl_load64(data));
+        second = _mm_crc32_u64(second, dl_load64(data + lanes.bytes));
+        third = _mm_crc32_u64(third, dl_load64(data + 2 * lanes.bytes));
+    }
+    first = _mm_crc32_u64(first, dl_load64(data));
+    second = _mm_crc32_u64(second, dl_load64(data + lanes.bytes));
+    uint64_t moved = times(first, lanes.past_two) ^ times(second, lanes.past_one);
+    return (uint32_t)_mm_crc32_u64(third, dl_load64(data + 2 * lanes.bytes) ^ moved);
+}
+
+HARDWARE static uint32_t hardware(uint32_t state, const uint8_t *data, size_t length) {
+    for (; length >= 3 * LANES_LONG.bytes; data += 3 * LANES_LONG.bytes, length -= 3 * LANES_LONG.bytes)
+        state = three_lanes(state, data, LANES_LONG);
+    for (; length >= 3 * LANES_SHORT.bytes; data += 3 * LANES_SHORT.bytes, length -= 3 * LANES_SHORT.bytes)
+        state = three_lanes(state, data, LANES_SHORT);
+    for (; length >= 8; data += 8, length -= 8)
+        state = (uint32_t)_mm_crc32_u64(state, dl_load64(data));
+    for (; length; data++, length--)
+        state = _mm_crc32_u8(state, *data);
+    return state;
+}
+
+#elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#define HWCAP_CRC 128 /* HWCAP_CRC32 of <asm/hwcap.h>, part of Linux's stable interface */
+
+#if defined(__clang__)
+#define HARDWARE __attribute__((target("crc")))
+#else
+#define HARDWARE __attribute__((target("+crc")))
+#endif
+
+int dl_crc32c_hardware(void) {
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_CRC) != 0;
+#else
+    return 1; /* every Apple processor of this architecture has the instructions */
+#endif
+}
+
+HARDWARE static uint32_t hardware(uint32_t state, const uint8_t *data, size_t length) {
+    for (; length >= 8; data += 8, length -= 8) {
+        uint64_t word = dl_load64(data);
+        __asm__("crc32cx %w0, %w0, %x1" : "+r"(state) : "r"(word));
+    }
+    for (; length; data++, length--)
+        __asm__("crc32cb %w0, %w0, %w1" : "+r"(state) : "r"((uint32_t)*data));
+    return state;
+}
+
+#else
+
+int dl_crc32c_hardware(void) { return 0; }
+
+static uint32_t hardware(uint32_t state, const uint8_t *data, size_t length) {
+    return ~dl_crc32c_portable(~state, data, length);
+}
+
+#endif
+
+uint32_t dl_crc32c(uint32_t crc, const uint8_t *data, size_t length) {
+    return dl_crc32c_hardware() ? ~hardware(~crc, data, length) : dl_crc32c_portable(crc, data, length);
+}

@@ -1,0 +1,72 @@
+"""durable_log: append-only streams on disk that survive everything.
+
+Law of this module: the public names, and nothing else. ``open`` a store, ``create`` streams, ``append``, ``read`` from
+any offset ever handed out, ``follow`` live. ``durable_log.aio`` has the same names for asyncio, ``durable_log.asgi``
+speaks the Durable Streams HTTP protocol.
+"""
+
+from durable_log.errors import (
+    CommitFailed,
+    ContentTypeMismatch,
+    Corruption,
+    DurableLogError,
+    InvalidData,
+    InvalidName,
+    InvalidOption,
+    InvalidProducer,
+    NotAStore,
+    OffsetOutOfRange,
+    RecordTooLarge,
+    SequenceConflict,
+    SequenceGap,
+    StaleEpoch,
+    StoreClosed,
+    StoreFull,
+    StoreLocked,
+    StoreUnreadable,
+    StreamClosed,
+    StreamExists,
+    StreamGone,
+    StreamNotFound,
+    UnsupportedFormat,
+)
+from durable_log.model import NOW, START, Appended, Chunk, Options, Producer, StreamInfo
+from durable_log.store import Store, Stream, open  # noqa: A004 - durable_log.open reads like open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NOW",
+    "START",
+    "Appended",
+    "Chunk",
+    "CommitFailed",
+    "ContentTypeMismatch",
+    "Corruption",
+    "DurableLogError",
+    "InvalidData",
+    "InvalidName",
+    "InvalidOption",
+    "InvalidProducer",
+    "NotAStore",
+    "OffsetOutOfRange",
+    "Options",
+    "Producer",
+    "RecordTooLarge",
+    "SequenceConflict",
+    "SequenceGap",
+    "StaleEpoch",
+    "Store",
+    "StoreClosed",
+    "StoreFull",
+    "StoreLocked",
+    "StoreUnreadable",
+    "Stream",
+    "StreamClosed",
+    "StreamExists",
+    "StreamGone",
+    "StreamInfo",
+    "StreamNotFound",
+    "UnsupportedFormat",
+    "open",
+]

@@ -1,0 +1,136 @@
+"""The types of the compiled core, by hand; ``csrc/durable_log.h`` says what each function does.
+
+Law of this room: the names and the parameters of the compiled module, no more; a test holds the two to each other.
+``CData`` and ``Buffer`` are names for annotations only: the module has no such attributes.
+"""
+
+from typing import Any, Final, overload
+
+from typing_extensions import Buffer as _Readable
+
+class CData:
+    """Memory that belongs to C's type system: an array, a pointer or a structure."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> CData: ...
+    def __setitem__(self, index: int | slice, value: Any) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+    def __setattr__(self, name: str, value: Any) -> None: ...
+    def __add__(self, items: int) -> CData: ...
+
+class Buffer:
+    """A view of such memory as Python's bytes."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> bytes: ...
+    def __setitem__(self, index: int | slice, value: _Readable) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class _FFI:
+    NULL: Final[CData]
+    error: type[Exception]
+    def new(self, cdecl: str, init: Any = None) -> CData: ...
+    @overload
+    def from_buffer(self, python_buffer: _Readable) -> CData: ...
+    @overload
+    def from_buffer(self, cdecl: str, python_buffer: _Readable, require_writable: bool = False) -> CData: ...
+    def buffer(self, cdata: CData, size: int = -1) -> Buffer: ...
+    def memmove(self, dest: CData | _Readable, src: CData | _Readable, n: int) -> None: ...
+    def unpack(self, cdata: CData, length: int) -> Any: ...
+    def cast(self, cdecl: str, value: CData | int) -> CData: ...
+    def addressof(self, cdata: CData, *fields_or_indexes: str | int) -> CData: ...
+    def sizeof(self, cdecl: str | CData) -> int: ...
+    def typeof(self, cdecl: Any) -> Any: ...
+
+class _Lib:
+    DL_PAGE: Final[int]
+    DL_BLOCK_HEADER: Final[int]
+    DL_FRAME_HEADER: Final[int]
+    DL_PRODUCER_CLAIM: Final[int]
+    DL_SEQ_MAX: Final[int]
+    DL_FLAG_CLOSE: Final[int]
+    DL_FLAG_PRODUCER: Final[int]
+    DL_FLAG_SEQ: Final[int]
+
+    DL_OK: Final[int]
+    DL_ABSENT: Final[int]
+    DL_BAD_HEADER: Final[int]
+    DL_BAD_LSN: Final[int]
+    DL_BAD_LENGTH: Final[int]
+    DL_BAD_BODY: Final[int]
+    DL_BAD_FRAME: Final[int]
+    DL_NO_ROOM: Final[int]
+
+    DL_JSON_OK: Final[int]
+    DL_JSON_EMPTY: Final[int]
+    DL_JSON_SYNTAX: Final[int]
+    DL_JSON_UTF8: Final[int]
+    DL_JSON_DEPTH: Final[int]
+    DL_JSON_TRAILING: Final[int]
+    DL_JSON_NO_ROOM: Final[int]
+
+    DL_STAGE_SEAL: Final[int]
+    DL_STAGE_WRITE: Final[int]
+    DL_STAGE_SYNC: Final[int]
+    DL_STAGE_DONE: Final[int]
+
+    def dl_crc32c(self, crc: int, data: CData | bytes, length: int, /) -> int: ...
+    def dl_crc32c_portable(self, crc: int, data: CData | bytes, length: int, /) -> int: ...
+    def dl_crc32c_hardware(self) -> int: ...
+    def dl_block_seal(self, block: CData, size: int, info: CData, /) -> int: ...
+    def dl_block_check(self, block: CData | bytes, available: int, lsn: int, nonce: int, info: CData, /) -> int: ...
+    def dl_frames_scan(
+        self,
+        body: CData | bytes,
+        length: int,
+        position: int,
+        nonce: int,
+        rows: CData,
+        rows_max: int,
+        rows_count: CData,
+        bytes_read: CData,
+        /,
+    ) -> int: ...
+    def dl_block_find(self, bytes_: CData | bytes, length: int, lsn: int, nonce: int, from_: int, /) -> int: ...
+    def dl_frames_gather(
+        self,
+        bytes_: CData | bytes,
+        length: int,
+        position: int,
+        nonce: int,
+        stream: int,
+        positions: CData,
+        offsets: CData,
+        count: int,
+        from_: int,
+        to: int,
+        out: CData,
+        done: CData,
+        /,
+    ) -> int: ...
+    def dl_commit(
+        self, fd: int, block: CData, size: int, sync: int, info: CData, stage: CData, sync_ns: CData, /
+    ) -> int: ...
+    def dl_is_copy_on_write(self, fd: int, /) -> int: ...
+    def dl_json_split(
+        self,
+        text: CData | bytes,
+        length: int,
+        depth_max: int,
+        out: CData,
+        out_size: int,
+        out_length: CData,
+        count: CData,
+        error_position: CData,
+        /,
+    ) -> int: ...
+    def dl_json_page(self, stored: CData | bytes, length: int, limit: int, /) -> int: ...
+
+ffi: _FFI
+lib: _Lib

@@ -1,0 +1,141 @@
+"""What both faces do to a caller's values before the engine sees them, and to its answers afterwards.
+
+Law of this room: pure functions; no I/O, no clock, no threads. Here text becomes bytes, JSON becomes its stored form,
+and arguments are checked, so that the sync and the asyncio face cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
+from durable_log.model import (
+    SEQ_BYTES_MAX,
+    Append,
+    Chunk,
+    Create,
+    Durability,
+    Options,
+    Producer,
+    StreamConfig,
+    check_name,
+    is_json,
+    is_text,
+)
+from durable_log.protocol import json_mode
+
+Data = bytes | bytearray | memoryview | str
+CONTENT_TYPE_BYTES_MAX: Final = 256
+TTL_SECONDS_MAX: Final = 2**53
+
+
+def stored(data: Data, content_type: str) -> bytes:
+    """``data`` as the stream keeps it. Raises :class:`InvalidData`."""
+    if isinstance(data, str):
+        if not is_text(content_type):
+            raise InvalidData(f"a stream of {content_type!r} takes bytes, not str; encode the text")
+        try:
+            raw = data.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidData(f"the text has a lone surrogate at character {error.start}") from error
+    else:
+        raw = data if type(data) is bytes else bytes(data)
+    return json_mode.split(raw)[0] if is_json(content_type) else raw
+
+
+def stored_values(values: Iterable[Any], content_type: str) -> bytes:
+    """Python values as messages of a JSON stream. Raises :class:`InvalidData`."""
+    if not is_json(content_type):
+        raise InvalidData(f"append_json needs a stream of application/json, not {content_type!r}")
+    try:
+        texts = [json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for value in values]
+        return b"".join([text.encode("utf-8") + b"," for text in texts])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidData(f"a value has no JSON form: {error}") from error
+
+
+def create_request(
+    name: str, content_type: str, ttl: float | None, expires_at: float | datetime | None, closed: bool, data: Data,
+    options: Options,
+) -> Create:  # fmt: skip
+    """The request that creates a stream. Raises :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`."""
+    if not content_type.isprintable() or not 0 < len(content_type.encode()) <= CONTENT_TYPE_BYTES_MAX:
+        raise InvalidOption(f"a content type is 1 to {CONTENT_TYPE_BYTES_MAX} printable bytes, not {content_type[:40]!r}")
+    if ttl is not None and expires_at is not None:
+        raise InvalidOption("a stream has a ttl or an expires_at, not both")
+    if ttl is not None and (ttl != int(ttl) or not 0 <= ttl <= TTL_SECONDS_MAX):
+        raise InvalidOption(f"a ttl is whole seconds from 0 to 2^53, not {ttl!r}")
+    if isinstance(expires_at, datetime):
+        expires_at = expires_at.timestamp()
+    config = StreamConfig(content_type, None if ttl is None else int(ttl), expires_at)
+    raw = stored(data, content_type) if data else b""
+    return Create(check_name(name), config, _bounded(raw, options), closed)
+
+
+def append_request(
+    name: str, raw: bytes, content_type: str | None, producer: Producer | None, seq: str | None, close: bool,
+    durability: Durability | None, options: Options,
+) -> Append:  # fmt: skip
+    """The request that appends ``raw``, the stored form for streams of ``content_type``. Raises what it deserves."""
+    if not raw and not close:
+        raise InvalidData("an append needs data, unless it closes the stream")
+    if producer is not None:
+        producer.check()
+    if seq is not None and len(seq.encode("utf-8", "surrogatepass")) > SEQ_BYTES_MAX:
+        raise InvalidOption(f"a sequence is at most {SEQ_BYTES_MAX} bytes, not {len(seq)} characters")
+    if durability is None:
+        durability = options.durability
+    elif durability not in ("sync", "written"):
+        raise InvalidOption(f"durability is 'sync' or 'written', not {durability!r}")
+    return Append(name, _bounded(raw, options), producer, seq, close, durability, content_type)
+
+
+def check_offset(offset: int, limit: int | None) -> None:
+    """Raise unless a caller's offset and limit can be meant."""
+    if not isinstance(offset, int) or offset < -1:
+        raise InvalidOption(f"an offset is an int from 0 on, START or NOW, not {offset!r}")
+    if limit is not None and limit < 1:
+        raise InvalidOption(f"a limit is 1 byte or more, not {limit}")
+
+
+def read_chunk(
+    read: Callable[[str, int, int, int | None], Chunk | None],
+    record_start: Callable[[str, int], int],
+    name: str,
+    offset: int,
+    limit: int,
+    number: int | None,
+) -> Chunk | None:
+    """A chunk by the engine's ``read``; on JSON streams one of whole messages, longer than ``limit`` if one message is.
+
+    None as soon as ``read`` gives None. Raises :class:`OffsetOutOfRange` for an offset inside a JSON message.
+    """
+    chunk = read(name, offset, limit, number)
+    if chunk is None or not chunk.data or not is_json(chunk.content_type):
+        return chunk
+    start = record_start(name, chunk.offset)
+    if start != chunk.offset:
+        before = read(name, start, chunk.offset - start, number)
+        if before is None:
+            return None
+        if json_mode.page(before.data, len(before.data)) != chunk.offset - start:
+            raise OffsetOutOfRange(name, chunk.offset, start, chunk.next_offset)
+    while not chunk.up_to_date:
+        end = json_mode.page(chunk.data, limit)
+        if end:
+            return chunk._replace(data=chunk.data[:end], next_offset=chunk.offset + end)
+        limit *= 2
+        longer = read(name, chunk.offset, limit, number)
+        if longer is None or longer.next_offset == chunk.next_offset:
+            return longer
+        chunk = longer
+    return chunk
+
+
+def _bounded(raw: bytes, options: Options) -> bytes:
+    if len(raw) > options.record_bytes_max + 1:
+        raise RecordTooLarge(len(raw), options.record_bytes_max)
+    return raw

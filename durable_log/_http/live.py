@@ -1,0 +1,270 @@
+"""Responses that wait for a stream: long-polls and event streams.
+
+Law of this room: a live response is one pump, the task that reads, waits and sends, beside one that listens for the
+client's departure. Whichever ends first ends the other, and neither outlives the call of ``Live.run``. A pump is told
+to stop only while it waits, never within a send, so that what a client gets always ends at an event's boundary. Memory
+per viewer is one chunk: the next is read when the last was taken. Everything runs on the server's event loop;
+``LiveSet.begin_shutdown`` alone may be called from any thread and from signal handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, Final, NamedTuple, TypeVar
+
+from durable_log.aio import AsyncStream
+
+from durable_log.errors import StreamGone, StreamNotFound
+from durable_log.model import Chunk, StreamInfo
+from durable_log.protocol import sse
+from durable_log.protocol.response import Response
+from durable_log.protocol.tokens import cursor
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
+
+EVENT_CHUNK_BYTES: Final = 256 * 2**10
+"""The most that one data event carries: what a viewer costs in memory, more or less."""
+
+EVENT_CACHE_BYTES: Final = 4 * 2**20
+
+log: Final = logging.getLogger("durable_log")
+
+
+class Limits(NamedTuple):
+    """How long live responses last, in seconds; see :func:`durable_log.asgi.app`."""
+
+    long_poll: float
+    sse: float
+    heartbeat: float
+    stall: float
+
+
+class LiveSet:
+    """The live responses of one application."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._members: set[Live] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def add(self, live: Live) -> None:
+        """Count one more."""
+        self._loop = asyncio.get_running_loop()
+        self._members.add(live)
+
+    def discard(self, live: Live) -> None:
+        """It has ended."""
+        self._members.discard(live)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def begin_shutdown(self) -> None:
+        """End all of them soon, and new ones at once. Any thread, any signal handler; returns immediately."""
+        self.closing = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._stop_idle)
+
+    def _stop_idle(self) -> None:
+        for live in tuple(self._members):
+            live.stop_waiting()
+
+    async def shutdown(self, timeout_seconds: float) -> None:
+        """End all of them and wait until they have, at most ``timeout_seconds``."""
+        self.begin_shutdown()
+        self._stop_idle()
+        pumps = [live.pump for live in self._members if live.pump is not None]
+        if pumps:
+            await asyncio.wait(pumps, timeout=timeout_seconds)
+
+
+class Live:
+    """One live response."""
+
+    def __init__(self, members: LiveSet, receive: Receive, send: Send, stall_seconds: float) -> None:
+        self.pump: asyncio.Task[Any] | None = None
+        self._members, self._receive, self._send, self._stall = members, receive, send, stall_seconds
+        self._loop = asyncio.get_running_loop()
+        self._waiting = self._ended = False
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Run the pump to its end and return its result; None if the client left or stalled before."""
+        pump = self.pump = self._loop.create_task(work)
+        departure = self._loop.create_task(self._departure())
+        self._members.add(self)
+        try:
+            await asyncio.wait((pump, departure), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._ended = True
+            self._members.discard(self)
+            pump.cancel()
+            departure.cancel()
+            await asyncio.gather(pump, departure, return_exceptions=True)
+        return None if pump.cancelled() else pump.result()
+
+    async def _departure(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def stop_waiting(self) -> None:
+        """Let the pump go on to its last words, if it waits."""
+        if self._waiting and self.pump is not None:
+            self.pump.cancel()
+
+    async def beyond(
+        self, stream: AsyncStream, offset: int, until: float, pulse: float, on_pulse: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Whether there is something beyond ``offset`` before the loop's clock says ``until``.
+
+        ``on_pulse`` is awaited every ``pulse`` seconds meanwhile. False, at once, when the application closes.
+        """
+        while (left := until - self._loop.time()) > 0 and not self._members.closing:
+            self._waiting = True
+            try:
+                if await stream.wait(offset, min(left, pulse)):
+                    return True
+            except asyncio.CancelledError:
+                # Cancelled by stop_waiting, the pump goes on; by run, it does not.
+                if self._ended or not self._members.closing:
+                    raise
+                return False
+            finally:
+                self._waiting = False
+            await on_pulse()
+        return False
+
+    async def start(self, response: Response) -> None:
+        """Send the head of a response whose body follows."""
+        await self._send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        """Send a part of the body. A viewer that has not taken it after the stall time is cut off."""
+        timer = self._loop.call_later(self._stall, self._cut)
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        log.info("a viewer took nothing for %g s and is cut off", self._stall)
+        # ASGI has no word for it, and an orderly close would wait for the peer that reads nothing: servers that run
+        # the application on their own connection object, as uvicorn does, let the socket go at once.
+        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
+        if transport is not None:
+            transport.abort()
+        if self.pump is not None:
+            self._ended = True
+            self.pump.cancel()
+
+
+class EventCache:
+    """Data events by the range that they carry, so that viewers of one range share one encoding.
+
+    Bounded in bytes; what was put in first goes first. Ranges of a stream's life never change, so nothing is ever stale.
+    """
+
+    def __init__(self, bytes_max: int = EVENT_CACHE_BYTES) -> None:
+        self._bytes_max, self._bytes = bytes_max, 0
+        self._events: dict[tuple[int, int, int, bool], tuple[bytes, int]] = {}
+
+    def event(self, number: int, kind: sse.Encoding, chunk: Chunk) -> tuple[bytes, int]:
+        """The data event of a chunk of the stream ``number``, and the offset up to which it goes."""
+        key = (number, chunk.offset, chunk.next_offset, chunk.closed)
+        found = self._events.get(key)
+        if found is None:
+            event, taken = sse.data_event(kind, chunk.data, chunk.closed)
+            found = self._events[key] = (event, chunk.offset + taken)
+            self._bytes += len(event)
+            while self._bytes > self._bytes_max:
+                self._bytes -= len(self._events.pop(next(iter(self._events)))[0])
+        return found
+
+
+class Viewer(NamedTuple):
+    """What a live response follows: one life of one stream."""
+
+    live: Live
+    stream: AsyncStream
+    info: StreamInfo
+
+    async def read(self, offset: int, limit: int | None = None) -> Chunk:
+        """A chunk of this life. Raises :class:`StreamNotFound` if the name has another by now."""
+        chunk = await self.stream.read(offset, limit=limit)
+        # Asked after the read: numbers are never reused, so the chunk is of the life that is still there.
+        if (await self.stream.info()).number != self.info.number:
+            raise StreamNotFound(self.info.name)
+        return chunk
+
+    def pulse(self, seconds: float) -> float:
+        """At most ``seconds``, and at most half a sliding time to live, which a viewer keeps from running out."""
+        return seconds if self.info.ttl is None else min(seconds, max(self.info.ttl, 1) / 2)
+
+    async def touch(self) -> None:
+        """A viewer's presence is use (PROTOCOL.md §5.1)."""
+        if self.info.ttl is not None:
+            await self.stream.touch()
+
+    async def touch_and_beat(self) -> None:
+        """The same, and a comment for the proxies between."""
+        await self.touch()
+        await self.live.send(sse.HEARTBEAT)
+
+
+async def long_poll(viewer: Viewer, chunk: Chunk, seconds: float) -> Chunk:
+    """The chunk itself if it says something, else the first that does, else an empty one after ``seconds``."""
+    until = asyncio.get_running_loop().time() + seconds
+    while not chunk.data and not chunk.closed:
+        if not await viewer.live.beyond(viewer.stream, chunk.next_offset, until, viewer.pulse(seconds), viewer.touch):
+            break
+        chunk = await viewer.read(chunk.next_offset)
+    return chunk
+
+
+class EventFeed:
+    """The body of one event stream, from its first chunk to the close, the rotation or the shutdown."""
+
+    def __init__(self, viewer: Viewer, cache: EventCache, limits: Limits, clock: Callable[[], float]) -> None:
+        self._viewer, self._cache, self._limits, self._clock = viewer, cache, limits, clock
+        self._kind = sse.encoding(viewer.info.content_type)
+
+    async def run(self, head: Response, chunk: Chunk, first_cursor: int, members: LiveSet) -> None:
+        """Send everything; an error after the start can only end the body, and the client comes back for more."""
+        live = self._viewer.live
+        await live.start(head)
+        try:
+            await self._follow(chunk, first_cursor, members)
+        except (StreamNotFound, StreamGone):
+            pass  # deleted under its viewers: their next request says so
+        except OSError:
+            return  # from send, in servers that tell: the client left
+        except Exception:
+            log.exception("stream %r: an event stream ends early", self._viewer.info.name)
+        await live.send(b"", more=False)
+
+    async def _follow(self, chunk: Chunk, first_cursor: int, members: LiveSet) -> None:
+        viewer, time = self._viewer, asyncio.get_running_loop().time
+        until = time() + self._limits.sse
+        number, pulse = viewer.info.number, viewer.pulse(self._limits.heartbeat)
+        greeted = last = False
+        while True:
+            event, sent = self._cache.event(number, self._kind, chunk)
+            if event or chunk.closed or not greeted:
+                greeted = True
+                position = max(first_cursor, cursor(self._clock(), None, 0))
+                await viewer.live.send(event + sse.control_event(sent, position, chunk.up_to_date, chunk.closed))
+            if chunk.closed or last:
+                return
+            last = members.closing or time() >= until
+            if chunk.up_to_date and not last:
+                # What is held back is not waited for again: only what comes after it can release it.
+                last = not await viewer.live.beyond(
+                    viewer.stream, chunk.next_offset, until, pulse, viewer.touch_and_beat
+                )
+            chunk = await viewer.read(sent, EVENT_CHUNK_BYTES)

@@ -1,0 +1,317 @@
+"""The asyncio face: :class:`AsyncStore` and :class:`AsyncStream`.
+
+Law of this room: thin, as ``store`` is. Appends are handed to the committer thread, whose results come back in one
+loop wake-up a commit; reads that are not in memory run on a thread, never on the loop. One store may serve several
+event loops. Cancelling an append leaves its outcome unknown; a producer id makes the retry safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol
+
+from durable_log import _face
+from durable_log._face import Data
+from durable_log.engine.log import LogEngine, open_engine
+from durable_log.errors import SequenceGap
+from durable_log.model import (
+    CONTENT_TYPE_DEFAULT,
+    START,
+    Append,
+    Appended,
+    Chunk,
+    Created,
+    Delete,
+    Durability,
+    Options,
+    Producer,
+    Request,
+    StreamInfo,
+    check_name,
+)
+
+ORDER_POLL_SECONDS = 0.05
+
+
+class _LoopPort:
+    """Where an event loop gets its results: futures are the tokens."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        """One wake-up, however many results. A loop that is closed has nobody who waits."""
+        loop = self._loop()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, results)
+
+
+def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+class _HasEngine(Protocol):
+    engine: LogEngine
+
+
+class AsyncStream:
+    """A stream of a store, by name; see :class:`durable_log.Stream`, which has the same methods."""
+
+    def __init__(self, store: AsyncStore, name: str) -> None:
+        self._store = store
+        self._engine = store.engine
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<AsyncStream {self.name!r}>"
+
+    async def append(
+        self,
+        data: Data,
+        *,
+        producer: Producer | None = None,
+        seq: str | None = None,
+        close: bool = False,
+        durability: Durability | None = None,
+    ) -> Appended:
+        """Append ``data`` as one record; see :meth:`durable_log.Stream.append`."""
+        content_type = self._engine.content_type(self.name)
+        return await self._append(_face.stored(data, content_type), content_type, producer, seq, close, durability)
+
+    async def append_many(
+        self,
+        items: Iterable[Data],
+        *,
+        producer: Producer | None = None,
+        seq: str | None = None,
+        close: bool = False,
+        durability: Durability | None = None,
+    ) -> Appended:
+        """Append all ``items`` as one record; see :meth:`durable_log.Stream.append_many`."""
+        content_type = self._engine.content_type(self.name)
+        raw = b"".join([_face.stored(item, content_type) for item in items])
+        return await self._append(raw, content_type, producer, seq, close, durability)
+
+    async def append_json(
+        self,
+        *values: Any,
+        producer: Producer | None = None,
+        seq: str | None = None,
+        close: bool = False,
+        durability: Durability | None = None,
+    ) -> Appended:
+        """Append Python values to a JSON stream; see :meth:`durable_log.Stream.append_json`."""
+        content_type = self._engine.content_type(self.name)
+        raw = _face.stored_values(values, content_type)
+        return await self._append(raw, content_type, producer, seq, close, durability)
+
+    async def close(self, *, producer: Producer | None = None, seq: str | None = None) -> Appended:
+        """End the stream, durably. Closing a closed stream again is fine."""
+        return await self._append(b"", None, producer, seq, True, None)
+
+    async def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
+        """What the stream holds from ``offset`` on; see :meth:`durable_log.Stream.read`.
+
+        With ``number`` (of :class:`StreamInfo`), another life of the name is :class:`StreamGone`.
+        """
+        _face.check_offset(offset, limit)
+        engine = self._engine
+        arguments = (engine.record_start, self.name, offset, limit or engine.options.chunk_bytes_max, number)
+        chunk = _face.read_chunk(engine.read_from_memory, *arguments)
+        if chunk is None:
+            loop = asyncio.get_running_loop()
+            chunk = await loop.run_in_executor(None, _face.read_chunk, engine.read, *arguments)
+            assert chunk is not None
+        return chunk
+
+    async def follow(self, offset: int = START, *, limit: int | None = None) -> AsyncIterator[Chunk]:
+        """Chunks from ``offset`` on as they become durable; see :meth:`durable_log.Stream.follow`."""
+        number = self._engine.info(self.name).number
+        while True:
+            chunk = await self.read(offset, limit=limit, number=number)
+            if chunk.data:
+                yield chunk
+            offset = chunk.next_offset
+            if chunk.closed:
+                return
+            if chunk.up_to_date:
+                await self.wait(offset, None, number=number)
+
+    async def wait(self, offset: int, timeout: float | None = None, *, number: int | None = None) -> bool:
+        """Wait until the stream has bytes beyond ``offset`` or is closed; False after ``timeout`` seconds.
+
+        Raises :class:`StreamGone` when the stream is deleted meanwhile.
+        """
+        engine = self._engine
+        if number is None:
+            number = engine.info(self.name).number
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        handle = engine.watch(self.name, offset, self._store.port(), future, number)
+        if handle is None:
+            return True
+        try:
+            await (future if timeout is None else asyncio.wait_for(future, max(timeout, 0)))
+        except (asyncio.TimeoutError, TimeoutError):
+            return False
+        finally:
+            engine.unwatch(handle)
+        engine.check_alive(self.name, number)
+        return True
+
+    async def info(self) -> StreamInfo:
+        """What is known of the stream. Does not count as a use of it."""
+        return self._engine.info(self.name)
+
+    async def touch(self) -> None:
+        """Count as a use of the stream, which renews a sliding TTL."""
+        self._engine.touch(self.name)
+
+    async def delete(self) -> None:
+        """Delete the stream and its data, durably."""
+        await self._store.submit(Delete(self.name))
+
+    async def _append(
+        self,
+        raw: bytes,
+        content_type: str | None,
+        producer: Producer | None,
+        seq: str | None,
+        close: bool,
+        durability: Durability | None,
+    ) -> Appended:
+        request = _face.append_request(
+            self.name, raw, content_type, producer, seq, close, durability, self._engine.options
+        )
+        appended: Appended = await self._store.submit(request)
+        return appended
+
+
+class AsyncStore:
+    """An open store in asyncio. Any number of them may share one engine, on any number of event loops."""
+
+    def __init__(self, engine: LogEngine) -> None:
+        self.engine = engine
+        self.options = engine.options
+        self.clock = engine.clock
+        self.store_id = engine.store_id
+        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPort] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, store: _HasEngine) -> AsyncStore:
+        """This face of an open store, be it a :class:`durable_log.Store` or another :class:`AsyncStore`."""
+        return store if isinstance(store, AsyncStore) else cls(store.engine)
+
+    def __repr__(self) -> str:
+        return f"<AsyncStore {self.engine.path!r}>"
+
+    async def create(
+        self,
+        name: str,
+        *,
+        content_type: str = CONTENT_TYPE_DEFAULT,
+        ttl: float | None = None,
+        expires_at: float | datetime | None = None,
+        closed: bool = False,
+        data: Data = b"",
+    ) -> AsyncStream:
+        """Create a stream, or find it as it was asked for; see :meth:`durable_log.Store.create`."""
+        await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, self.options))
+        return AsyncStream(self, name)
+
+    async def submit(self, request: Request) -> Any:
+        """Commit a request that is made already; returns :class:`Created`, :class:`Appended` or None. For front-ends."""
+        future: asyncio.Future[Created | Appended | None] = asyncio.get_running_loop().create_future()
+        while not self.engine.submit(request, self.port(), future):
+            await future
+            future = asyncio.get_running_loop().create_future()
+        return await future
+
+    async def append_in_order(self, request: Append, patience: float) -> Appended:
+        """Like :meth:`submit`, but an append whose predecessors of the same producer are still on their way waits for
+        them, up to ``patience`` seconds, before it raises :class:`SequenceGap`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            try:
+                appended: Appended = await self.submit(request)
+            except SequenceGap:
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise
+                stream = self.stream(request.name)
+                await stream.wait((await stream.info()).tail, min(left, ORDER_POLL_SECONDS))
+            else:
+                return appended
+
+    def stream(self, name: str) -> AsyncStream:
+        """The stream of that name, whether it exists or not."""
+        return AsyncStream(self, check_name(name))
+
+    async def delete(self, name: str) -> None:
+        """Delete a stream, durably. Raises :class:`StreamNotFound`."""
+        await self.stream(name).delete()
+
+    async def names(self, prefix: str = "") -> list[str]:
+        """The names of all streams that start with ``prefix``, in order."""
+        return list(self.engine.names(prefix))
+
+    def stats(self) -> dict[str, int | float | str | None]:
+        """Figures of this moment: streams, segments, bytes, commits."""
+        return self.engine.stats()
+
+    async def close(self) -> None:
+        """Make everything durable and let go of the directory. Closing twice is harmless."""
+        await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
+
+    def port(self) -> _LoopPort:
+        """Where the running event loop gets its results."""
+        loop = asyncio.get_running_loop()
+        port = self._ports.get(loop)
+        if port is None:
+            port = self._ports[loop] = _LoopPort(loop)
+        return port
+
+
+class _Opening:
+    """``async with open(...)`` or ``await open(...)``."""
+
+    def __init__(self, path: str | os.PathLike[str], options: Options, clock: Callable[[], float]) -> None:
+        self._arguments = (path, options, clock)
+        self._store: AsyncStore | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncStore]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncStore:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._store is not None
+        await self._store.close()
+
+    async def _open(self) -> AsyncStore:
+        return AsyncStore(await asyncio.get_running_loop().run_in_executor(None, open_engine, *self._arguments))
+
+
+def open(  # noqa: A001 - durable_log.aio.open reads like open
+    path: str | os.PathLike[str], *, options: Options | None = None, clock: Callable[[], float] = time.time
+) -> _Opening:
+    """Open the store in directory ``path``, or create one; see :func:`durable_log.open`."""
+    return _Opening(path, options or Options(), clock)

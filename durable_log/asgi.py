@@ -1,0 +1,288 @@
+"""The HTTP face: an ASGI 3 application that reads requests, runs them on a store and sends what comes back.
+
+Law of this room: it decides nothing. What a request means and what a result looks like is ``protocol``'s business, what
+happens to a stream the store's; here are only bodies, waiting, departures and the end of the process. Everything runs
+on one event loop, that of the server; only ``App.begin_shutdown`` may be called from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
+
+from durable_log.aio import AsyncStore
+
+from durable_log._http.live import EVENT_CHUNK_BYTES, EventCache, EventFeed, Limits, Live, LiveSet, Viewer, long_poll
+from durable_log.errors import DurableLogError, InvalidOption
+from durable_log.model import Delete
+from durable_log.protocol import request as requests
+from durable_log.protocol.request import Get, Head, Parsed, Post, Preflight, Put, Refusal
+from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
+
+if TYPE_CHECKING:
+    from durable_log.store import Store
+
+    from durable_log._http.live import Message, Receive, Send
+
+PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
+"""Larger bodies are parsed on another thread: the event loop would stand still meanwhile."""
+
+SHUTDOWN_SECONDS: Final = 2.0
+
+log: Final = logging.getLogger("durable_log")
+
+
+class Exchange(NamedTuple):
+    """What ASGI gives an application for one request."""
+
+    scope: Message
+    receive: Receive
+    send: Send
+
+
+Handler = Callable[[Any, Exchange], Awaitable[Response | None]]
+
+
+def app(
+    store: Store | AsyncStore,
+    *,
+    prefix: str = "",
+    long_poll_seconds: float = 20.0,
+    sse_seconds: float = 60.0,
+    heartbeat_seconds: float = 15.0,
+    stall_seconds: float = 30.0,
+    gap_seconds: float = 1.0,
+    cache_control: CacheScope = "private",
+    cors_origin: str | None = "*",
+) -> App:
+    """The Durable Streams protocol (PROTOCOL.md §5) on a store, as an ASGI application. Times in seconds.
+
+    It runs by itself or mounted under any path of another application, with lifespan events or without. Streams are at
+    ``prefix`` + ``/<name>`` below the mount point. Who may do what is for the application around it to say.
+
+    ``long_poll_seconds``: how long a long-poll waits before it answers 204. ``sse_seconds``: how long an event stream
+    lasts before its client has to come back. ``heartbeat_seconds``: how often an idle event stream sends a comment.
+    ``stall_seconds``: a viewer that takes nothing for so long is cut off. ``gap_seconds``: how long an idempotent
+    producer's append waits for the ones before it, since requests overtake one another.
+    ``cache_control``: "public" if shared caches may store what anyone reads. ``cors_origin``: the origin whose pages
+    may use the streams, "*" for all, None for none but the server's own.
+
+    Raises :class:`InvalidOption` for a prefix that does not begin with a slash and for times that are not positive.
+    """
+    for what, seconds in (
+        ("long_poll_seconds", long_poll_seconds),
+        ("sse_seconds", sse_seconds),
+        ("heartbeat_seconds", heartbeat_seconds),
+        ("stall_seconds", stall_seconds),
+    ):
+        if not seconds > 0:
+            raise InvalidOption(f"{what} is more than 0, not {seconds}")
+    if not gap_seconds >= 0:
+        raise InvalidOption(f"gap_seconds is 0 or more, not {gap_seconds}")
+    if prefix and not prefix.startswith("/"):
+        raise InvalidOption(f"a prefix begins with a slash, unlike {prefix!r}")
+    if cache_control not in ("public", "private"):
+        raise InvalidOption(f"cache_control is 'public' or 'private', not {cache_control!r}")
+    return App(
+        AsyncStore.of(store),
+        prefix,
+        gap_seconds,
+        Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, stall_seconds),
+        Responses(cors_origin=cors_origin, cache=cache_control),
+    )
+
+
+class App:
+    """The application; made by :func:`app`."""
+
+    def __init__(
+        self, store: AsyncStore, prefix: str, gap_seconds: float, limits: Limits, responses: Responses
+    ) -> None:
+        self._store, self._prefix, self._gap, self._limits, self._responses = (
+            store,
+            prefix,
+            gap_seconds,
+            limits,
+            responses,
+        )
+        self._live, self._events = LiveSet(), EventCache()
+        self._handlers: Mapping[type[Parsed], Handler] = {
+            Put: self._create,
+            Post: self._append,
+            Get: self._read,
+            Head: self._describe,
+            Delete: self._delete,
+            Preflight: self._preflight,
+        }
+
+    @property
+    def live_responses(self) -> int:
+        """How many long-polls and event streams there are at the moment."""
+        return len(self._live)
+
+    def begin_shutdown(self) -> None:
+        """End all live responses soon: long-polls answer 204, event streams end after what is there by now.
+
+        Returns at once and may be called from any thread and from a signal handler. Servers that wait for open
+        connections before they tell the application of the shutdown, as uvicorn does, need this to end in time.
+        """
+        self._live.begin_shutdown()
+
+    async def shutdown(self) -> None:
+        """The same, and wait until they have ended, at most two seconds."""
+        await self._live.shutdown(SHUTDOWN_SECONDS)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one connection, in the terms of ASGI 3."""
+        if scope["type"] == "http":
+            await self._http(Exchange(scope, receive, send))
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": f"{scope['type']}.close"})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            kind = (await receive())["type"]
+            if kind == "lifespan.shutdown":
+                await self.shutdown()
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+
+    async def _http(self, exchange: Exchange) -> None:
+        try:
+            response = await self._answer(exchange)
+        except Refusal as refusal:
+            response = self._responses.refused(refusal)
+        except DurableLogError as error:
+            response = self._responses.failed(error)
+            if response.status >= 500:
+                log.error("%s %s: %s", exchange.scope["method"], exchange.scope["path"], error)
+        except Exception:
+            log.exception("%s %s", exchange.scope["method"], exchange.scope["path"])
+            response = self._responses.broken()
+        if response is not None:
+            await _send(exchange, response)
+
+    async def _answer(self, exchange: Exchange) -> Response | None:
+        """The response; None if it was sent already, or if nobody is there to get it."""
+        scope = exchange.scope
+        parsed = requests.parse(
+            scope["method"],
+            _path(scope),
+            scope["query_string"],
+            scope["headers"],
+            root=scope.get("root_path", ""),
+            prefix=self._prefix,
+        )
+        return await self._handlers[type(parsed)](parsed, exchange)
+
+    async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
+        return self._responses.preflight()
+
+    async def _create(self, put: Put, exchange: Exchange) -> Response | None:
+        body = await self._body(exchange)
+        if body is None:
+            return None
+        request = await _parse_body(requests.to_create, put, body)
+        result = await self._store.submit(request)
+        content_type = request.config.content_type
+        if result.existed:
+            content_type = (await self._store.stream(put.name).info()).content_type
+        scope = exchange.scope
+        url = location(scope.get("scheme", "http"), _host(scope), _path(scope), scope.get("root_path", ""))
+        return self._responses.created(request, result, content_type, url)
+
+    async def _append(self, post: Post, exchange: Exchange) -> Response | None:
+        body = await self._body(exchange)
+        if body is None:
+            return None
+        request = await _parse_body(requests.to_append, post, body)
+        if request.producer is None:
+            result = await self._store.submit(request)
+        else:
+            result = await self._store.append_in_order(request, self._gap)
+        return self._responses.appended(request, result)
+
+    async def _delete(self, request: Delete, _exchange: Exchange) -> Response:
+        await self._store.submit(request)
+        return self._responses.deleted()
+
+    async def _describe(self, head: Head, _exchange: Exchange) -> Response:
+        return self._responses.described(await self._store.stream(head.name).info())
+
+    async def _read(self, get: Get, exchange: Exchange) -> Response | None:
+        stream = self._store.stream(get.name)
+        # Asked before the read: if the name gets another life between, the tag is one of a stream that is gone.
+        info = await stream.info()
+        now = self._store.clock()
+        if get.live is None:
+            return self._responses.page(get, info, await stream.read(get.offset), self._store.store_id, now, 0)
+        position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
+        live = Live(self._live, exchange.receive, exchange.send, self._limits.stall)
+        viewer = Viewer(live, stream, info)
+        if get.live == "sse":
+            chunk = await viewer.read(get.offset, EVENT_CHUNK_BYTES)
+            feed = EventFeed(viewer, self._events, self._limits, self._store.clock)
+            await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
+            return None
+        chunk = await viewer.read(get.offset)
+        if not chunk.data and not chunk.closed:
+            polled = await live.run(long_poll(viewer, chunk, self._limits.long_poll))
+            if polled is None:
+                return None
+            chunk = polled
+        return self._responses.page(get, info, chunk, self._store.store_id, self._store.clock(), position)
+
+    async def _body(self, exchange: Exchange) -> bytes | None:
+        """The request's body; None if the client left before its end. Raises :class:`Refusal` if it is too large."""
+        limit = self._store.options.record_bytes_max
+        if requests.declared_length(exchange.scope["headers"]) > limit:
+            raise requests.too_large(limit)
+        parts, size = [], 0
+        while True:
+            message = await exchange.receive()
+            if message["type"] != "http.request":
+                return None
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise requests.too_large(limit)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return part if len(parts) == 1 else b"".join(parts)
+
+
+async def _parse_body(parse: Callable[[Any, bytes], Any], head: Put | Post, body: bytes) -> Any:
+    if len(body) <= PARSE_INLINE_BYTES_MAX:
+        return parse(head, body)
+    return await asyncio.to_thread(parse, head, body)
+
+
+async def _send(exchange: Exchange, response: Response) -> None:
+    status, headers, body = response
+    if exchange.scope["method"] == "HEAD":
+        body = b""
+    await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": body})
+
+
+def _path(scope: Message) -> bytes:
+    """The path as it was sent, percent-encoded; servers need not pass that on."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]).encode() if raw is None else raw
+
+
+def _host(scope: Message) -> bytes:
+    """The address that the client used."""
+    for key, value in scope["headers"]:
+        if key == b"host":
+            return bytes(value)
+    host, port = scope.get("server") or ("localhost", None)
+    return (host if port is None else f"{host}:{port}").encode()

@@ -1,0 +1,94 @@
+"""May this append happen?
+
+Law of this room: pure decisions, ``(stream state, request) → verdict``. Nothing is changed, written or waited for; no
+clock, no threads. The order of the checks is PROTOCOL.md §5.2 (error precedence) and §5.2.1: a duplicate of what was
+accepted before is found first, then closure, content type, the producer's claim, ``Stream-Seq``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from durable_log.errors import (
+    ContentTypeMismatch,
+    InvalidProducer,
+    SequenceConflict,
+    SequenceGap,
+    StaleEpoch,
+    StreamClosed,
+    StreamExists,
+)
+from durable_log.model import Append, Appended, Create, Created, Producer, media_type
+
+if TYPE_CHECKING:
+    from durable_log.engine.catalog import ProducerState, StreamState
+
+
+def admit_append(state: StreamState, request: Append) -> Appended | None:
+    """None: append it. An :class:`Appended`: it is there already. Raises what refuses it."""
+    if request.producer is not None:
+        duplicate = _duplicate(state, request.producer)
+        if duplicate is not None:
+            return duplicate
+    if state.closed:
+        if request.close and not request.data and request.producer is None:
+            return Appended(state.tail, state.tail, True, True)
+        raise StreamClosed(state.name, state.tail)
+    if request.content_type is not None and request.data:
+        _check_content_type(state, request.content_type)
+    if request.producer is not None:
+        _check_claim(state, request.producer)
+    if request.seq is not None and state.last_seq is not None and not _follows(request.seq, state.last_seq):
+        raise SequenceConflict(state.name, state.last_seq, request.seq)
+    return None
+
+
+def admit_create(state: StreamState, request: Create) -> Created:
+    """The stream exists: is it what the request asks for? Raises :class:`StreamExists` if not (PROTOCOL.md §5.1)."""
+    asked, has = request.config, state.config
+    for what, wanted, found in (
+        ("content type", media_type(asked.content_type), media_type(has.content_type)),
+        ("TTL", asked.ttl, has.ttl),
+        ("expiry", asked.expires_at, has.expires_at),
+        ("closed", request.closed, state.closed),
+    ):
+        if wanted != found:
+            raise StreamExists(state.name, what, found, wanted)
+    return Created(True, state.tail, state.closed)
+
+
+def _producer(state: StreamState, producer: Producer) -> ProducerState | None:
+    return None if state.producers is None else state.producers.get(producer.id)
+
+
+def _duplicate(state: StreamState, producer: Producer) -> Appended | None:
+    known = _producer(state, producer)
+    if known is None or producer.epoch != known.epoch or producer.seq > known.seq:
+        return None
+    return Appended(state.tail, state.tail, True, state.closed, known.seq)
+
+
+def _check_content_type(state: StreamState, received: str) -> None:
+    expected = state.config.content_type
+    if received != expected and media_type(received) != media_type(expected):
+        raise ContentTypeMismatch(state.name, expected, received)
+
+
+def _check_claim(state: StreamState, producer: Producer) -> None:
+    known = _producer(state, producer)
+    if known is not None and producer.epoch < known.epoch:
+        raise StaleEpoch(state.name, producer.id, known.epoch, producer.epoch)
+    if known is not None and producer.epoch == known.epoch:
+        if producer.seq != known.seq + 1:
+            raise SequenceGap(state.name, producer.id, known.seq + 1, producer.seq)
+    elif producer.seq != 0:
+        if known is None:
+            raise SequenceGap(state.name, producer.id, 0, producer.seq)
+        raise InvalidProducer(
+            f"stream {state.name!r}: producer {producer.id!r} starts epoch {producer.epoch} with sequence "
+            f"{producer.seq}; a new epoch starts with sequence 0"
+        )
+
+
+def _follows(seq: str, last: str) -> bool:
+    return seq.encode("utf-8", "surrogatepass") > last.encode("utf-8", "surrogatepass")

@@ -1,0 +1,169 @@
+"""The directory of streams: names and numbers → state.
+
+Law of this room: the catalog holds what is durable; a stream enters it when its CREATE is, and leaves it when its
+DELETE is. Only the holder of the commit lock changes anything here, except that readers move ``touched`` forwards.
+Readers on any thread may look names up and read the fields under "what readers see". No I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from sortedcontainers import SortedDict
+
+from durable_log.engine.index import StreamIndex
+from durable_log.model import StreamConfig, StreamInfo
+
+TOUCH_SECONDS_MIN: Final = 60.0
+
+
+class ProducerState:
+    """The last accepted claim of one producer on one stream. ``number`` stands for its id in frames."""
+
+    __slots__ = ("epoch", "number", "seq")
+
+    def __init__(self, number: int, epoch: int, seq: int) -> None:
+        self.number, self.epoch, self.seq = number, epoch, seq
+
+
+class StreamState:
+    """One life of one name.
+
+    ``tail`` and ``closed`` run ahead of the disk during a commit; ``durable`` and ``durable_closed`` follow once the
+    sync has returned, and are all that readers see.
+    """
+
+    __slots__ = (
+        "closed",
+        "config",
+        "created_ms",
+        "durable",
+        "durable_closed",
+        "gone",
+        "index",
+        "last_seq",
+        "name",
+        "number",
+        "producers",
+        "recent",
+        "tail",
+        "touch_saved",
+        "touched",
+        "watchers",
+    )
+
+    def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int) -> None:
+        self.number, self.name, self.config, self.created_ms = number, name, config, created_ms
+        # what admission sees
+        self.tail = 0
+        self.closed = False
+        self.last_seq: str | None = None
+        self.producers: dict[str, ProducerState] | None = None
+        # what readers see
+        self.durable = 0
+        self.durable_closed = False
+        self.gone = False
+        self.index = StreamIndex()
+        self.recent: tuple[int, bytearray] | None = None
+        self.watchers: list[Watcher] | None = None
+        # sliding expiry, seconds
+        self.touched = created_ms / 1000
+        self.touch_saved = self.touched
+
+    @property
+    def deadline(self) -> float:
+        """When the stream expires, in seconds since the epoch; infinity if never."""
+        if self.config.ttl is not None:
+            return self.touched + self.config.ttl
+        return math.inf if self.config.expires_at is None else self.config.expires_at
+
+    def touch(self, now: float) -> bool:
+        """Note a use. True if it should be persisted: at most every eighth of the TTL or minute, the longer of them."""
+        if self.config.ttl is None or now <= self.touched:
+            return False
+        self.touched = now
+        return now - self.touch_saved >= touch_interval(self.config.ttl)
+
+    def info(self) -> StreamInfo:
+        """What readers may know of it."""
+        config = self.config
+        return StreamInfo(
+            self.name, self.number, config.content_type, self.durable, self.durable_closed,
+            config.ttl, config.expires_at, self.created_ms / 1000,
+        )  # fmt: skip
+
+
+Watcher = tuple[object, object]
+
+
+def touch_interval(ttl: float) -> float:
+    """How much of a sliding TTL's renewal may be lost in a crash, in seconds."""
+    return max(ttl / 8, TOUCH_SECONDS_MIN)
+
+
+class Catalog:
+    """All streams of a store, in memory."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._names: SortedDict[str, StreamState] = SortedDict()
+        self._numbers: dict[int, StreamState] = {}
+        self.next_number = 1
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, state: StreamState) -> None:
+        """A stream whose CREATE is durable. O(log n)."""
+        self._names[state.name] = state
+        self._numbers[state.number] = state
+        self.next_number = max(self.next_number, state.number + 1)
+
+    def remove(self, state: StreamState) -> None:
+        """A stream whose DELETE is durable. O(log n)."""
+        state.gone = True
+        self._numbers.pop(state.number, None)
+        if self._names.get(state.name) is state:
+            del self._names[state.name]
+
+    def get(self, name: str) -> StreamState | None:
+        """The stream of that name, expired or not. O(1)."""
+        return self._names.get(name)
+
+    def live(self, name: str) -> StreamState | None:
+        """The stream of that name, unless it has expired. O(1)."""
+        state = self._names.get(name)
+        return None if state is None or state.deadline <= self._clock() else state
+
+    def by_number(self, number: int) -> StreamState | None:
+        """The stream of that number. O(1)."""
+        return self._numbers.get(number)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """The names that start with ``prefix`` and have not expired, in order, as they were at the call."""
+        now = self._clock()
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix and prefix[-1] != chr(0x10FFFF) else None
+        found = list(self._names.irange(prefix, end, inclusive=(True, False)))
+        return (name for name in found if name.startswith(prefix) and self._alive(name, now))
+
+    def _alive(self, name: str, now: float) -> bool:
+        state = self._names.get(name)
+        return state is not None and state.deadline > now
+
+    def states(self) -> Iterator[StreamState]:
+        """All streams as they were at the call, expired ones included."""
+        return iter(list(self._numbers.values()))
+
+    def check(self) -> None:
+        """Walk the invariants. Raises ``AssertionError``. For tests."""
+        assert len(self._names) == len(self._numbers)
+        for number, state in self._numbers.items():
+            assert state.number == number < self.next_number
+            assert self._names[state.name] is state
+            assert 0 <= state.durable <= state.tail
+            assert not (state.durable_closed and not state.closed)
+            if state.recent is not None:
+                start, recent = state.recent
+                assert start + len(recent) == state.tail

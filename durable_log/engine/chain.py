@@ -1,0 +1,70 @@
+"""Which of the blocks that were found are the log: the recovery rule.
+
+Law of this room: pure. Blocks in, verdict out; nothing is read or changed. The rule: D is the greatest LSN that any
+valid block knows to be durable. The first bad place at or after D was told to nobody: the log is cut there. A bad place
+before D is acknowledged data that was damaged: it is kept, reported, and the log goes on behind it.
+
+Each block names the block before it. A block that names an earlier one than the last accepted was written by a later
+life of the store which had cut the log there: what lies between is void. A block that names one that is not there
+proves that something is missing. When the log enters a segment, all before it is durable, so its blocks say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from durable_log.engine.segment import Block
+
+
+class Damage(NamedTuple):
+    """Acknowledged bytes that do not verify: LSN ``start`` to ``end``. ``partial``: single records of it may hold."""
+
+    start: int
+    end: int
+    partial: bool
+    reason: str
+
+
+class Chain(NamedTuple):
+    """The blocks that count, in order; what is damaged between them; whether blocks or their remains lie behind."""
+
+    blocks: list[Block]
+    damage: list[Damage]
+    durable_lsn: int
+    cut: bool
+
+
+def follow(found: Iterable[Block], first_lsn: int) -> Chain:
+    """Apply the recovery rule to all blocks that were found, in the order of their LSNs."""
+    candidates = list(found)
+    durable = max((block.durable_lsn for block in candidates), default=0)
+    blocks: list[Block] = []
+    damage: list[Damage] = []
+    for block in candidates:
+        _void(blocks, damage, block.previous_lsn)
+        if not _continues(blocks, block):
+            start = blocks[-1].end if blocks else first_lsn
+            if start >= durable:
+                return Chain(blocks, damage, durable, True)
+            damage.append(Damage(start, block.lsn, False, "a block is missing or its header fails its checksum"))
+        if not block.whole:
+            if block.lsn >= durable:
+                return Chain(blocks, damage, durable, True)
+            damage.append(Damage(block.lsn, block.end, True, "a block's body fails its checksum"))
+        blocks.append(block)
+    return Chain(blocks, damage, durable, False)
+
+
+def _void(blocks: list[Block], damage: list[Damage], previous_lsn: int) -> None:
+    while blocks and blocks[-1].lsn > previous_lsn:
+        blocks.pop()
+    while damage and damage[-1].start > previous_lsn:
+        damage.pop()
+
+
+def _continues(blocks: list[Block], block: Block) -> bool:
+    if not blocks:
+        return block.previous_lsn == 0
+    last = blocks[-1]
+    return block.previous_lsn == last.lsn and block.previous_crc == last.header_crc

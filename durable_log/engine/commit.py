@@ -1,0 +1,355 @@
+"""Group commit: the one way in which anything changes.
+
+Law of this room: whoever holds the commit lock owns the log's end, the catalog and every stream's state, and nobody
+else changes them. A group is whatever waits when the lock is taken: admit, write, sync, publish, tell, in that order;
+nothing is told before the sync that covers it has returned. A synchronous caller that finds the lock free commits on
+its own thread, its own request and all that wait; one that finds it taken waits for its result. Asynchronous requests
+are committed by the committer thread, which also keeps the times: ``written`` data is synced soon, an idle log is
+marked. After a failed write or sync the store latches (see ``CommitFailed``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.files import WriteFailed, is_out_of_space
+from durable_log.engine.group import Group
+from durable_log.engine.keeper import ExpiryQueue
+from durable_log.engine.recent import RecentBytes
+from durable_log.engine.staging import PENDING, Staging, Submission
+from durable_log.engine.watermark import Deliveries, Port, Watermarks
+from durable_log.engine.writer import LogWriter
+from durable_log.errors import CommitFailed, DurableLogError, StoreClosed, StoreFull
+from durable_log.model import Append, Create, Delete, Options, Request
+
+WRITTEN_SECONDS_MAX: Final = 0.010
+"""When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
+IDLE_SECONDS: Final = 0.050
+
+_log = logging.getLogger("durable_log")
+
+
+class _Gates:
+    """The port of synchronous callers: a token is a lock, and its release the delivery."""
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        for gate, _result in results:
+            gate.release()
+
+
+class Counters:
+    """What was committed since the store was opened. ``sync_ns``: the time of all syncs together."""
+
+    __slots__ = ("bytes_appended", "bytes_written", "commits", "records", "sync_ns")
+
+    def __init__(self) -> None:
+        self.commits = self.records = self.bytes_appended = self.bytes_written = self.sync_ns = 0
+
+
+class Committer:
+    """Takes requests from any thread and commits them in groups; ``used`` is called after each, with the lock held."""
+
+    def __init__(
+        self, writer: LogWriter, catalog: Catalog, options: Options, clock: Callable[[], float],
+        used: Callable[[LogWriter], None],
+    ) -> None:  # fmt: skip
+        self.recent = RecentBytes(options.recent_bytes_max, options.stream_recent_bytes_max)
+        self.watermarks = Watermarks()
+        self.expiries = ExpiryQueue()
+        self.counters = Counters()
+        self._writer, self._catalog, self._clock, self._used = writer, catalog, clock, used
+        self._staging = Staging(options.staged_bytes_max)
+        self._touches: deque[StreamState] = deque()
+        self._unpublished: set[StreamState] = set()
+        self._gates = _Gates()
+        self._lock = threading.Lock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._rung = False
+        self._due: float | None = None
+        """When the committer thread looks again by itself, in monotonic seconds; None if never."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="durable_log committer", daemon=True)
+
+    # --- any thread -----------------------------------------------------------------------------------------------
+
+    @property
+    def failure(self) -> DurableLogError | None:
+        """Why nothing is accepted any more, if that is so."""
+        return self._staging.refusal
+
+    def start(self) -> None:
+        """Begin committing asynchronous requests."""
+        self._thread.start()
+
+    def submit(self, request: Request, port: Port, token: Any) -> bool:
+        """Have ``request`` committed; its result is delivered to ``port`` with ``token``.
+
+        False if too much is staged already: then ``token`` is delivered with None once there is room, and the request
+        has to be submitted anew. Raises :class:`CommitFailed` or :class:`StoreClosed`.
+        """
+        if not self._staging.offer(Submission(request, port, token)):
+            return False
+        self._ring()
+        return True
+
+    def execute(self, request: Request) -> Any:
+        """Commit ``request`` and return its result, or raise it. Blocks."""
+        gate = threading.Lock()
+        gate.acquire()
+        submission = Submission(request, self._gates, gate)
+        self._staging.put(submission)
+        # Whoever lets go of the lock looks at the queue afterwards, so a request that finds it taken is seen.
+        if self._lock.acquire(blocking=False):
+            self._lead(submission)
+        else:
+            gate.acquire()
+        if isinstance(submission.result, BaseException):
+            raise submission.result
+        return submission.result
+
+    def touch(self, state: StreamState) -> None:
+        """Persist the last use of a stream with some later commit."""
+        self._touches.append(state)
+
+    def flush_touches(self) -> None:
+        """See to it that noted uses are persisted though nobody commits anything else."""
+        if self._touches:
+            self._ring()
+
+    def stop(self, touched: Iterable[StreamState]) -> None:
+        """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""
+        self._stopping = True
+        self._ring()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            if self.failure is None:
+                self._touches.extend(touched)
+                self._staging.refuse(StoreClosed("the store is closed; open it again"))
+                self._commit_waiting(accepting=True)
+                self._guard(self._mark_end)
+            self._tell_the_end()
+
+    def abandon(self, reason: StoreClosed) -> None:
+        """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
+        self._staging.refusal = reason
+
+    def _ring(self) -> None:
+        if not self._rung:
+            self._rung = True
+            self._bell.put(None)
+
+    def _lead(self, submission: Submission) -> None:
+        submission.port = None
+        try:
+            while submission.result is PENDING:
+                self._commit_group()
+        finally:
+            due = self._next_due()
+            self._lock.release()
+        if self._staging or (due is not None and (self._due is None or due < self._due)):
+            self._ring()
+
+    # --- one group; the commit lock is held -----------------------------------------------------------------------
+
+    def _commit_waiting(self, *, accepting: bool) -> None:
+        while self._staging or (self._touches and accepting):
+            self._commit_group()
+
+    def _commit_group(self) -> None:
+        batch = self._staging.take()
+        deliveries = Deliveries()
+        try:
+            if not isinstance(self.failure, CommitFailed):
+                self._guard(self._commit, batch, deliveries)
+        finally:
+            for submission in batch:
+                if isinstance(self.failure, CommitFailed):
+                    submission.result = self.failure
+                if submission.port is not None:
+                    deliveries.add(submission.port, submission.token, submission.result)
+            self._staging.release(batch, deliveries)
+            deliveries.send()
+
+    def _guard(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Run a step of a commit; latch if it fails, as nobody knows then what is on disk."""
+        try:
+            step(*arguments)
+        except OSError as error:
+            self._latch(f"{error.filename or 'the log'}: {error.strerror or error}", error)
+        except BaseException as error:
+            self._latch(f"a commit was broken off by {error!r}", error)
+            raise
+
+    def _latch(self, reason: str, cause: BaseException) -> None:
+        failure = CommitFailed(reason)
+        failure.__cause__ = cause
+        self._touches.clear()
+        self._staging.refuse(failure)
+        _log.error("%s", failure)
+
+    def _commit(self, batch: list[Submission], deliveries: Deliveries) -> None:
+        sync = any(map(_wants_sync, batch)) or not batch
+        try:
+            self._attempt(batch, deliveries, sync=sync, reserved=False)
+        except StoreFull as full:
+            deletions = []
+            for submission in batch:
+                if isinstance(submission.request, Delete):
+                    deletions.append(submission)
+                elif not isinstance(submission.result, DurableLogError):
+                    submission.result = full
+            self._commit_deletions(deletions, deliveries)
+
+    def _commit_deletions(self, deletions: list[Submission], deliveries: Deliveries) -> None:
+        try:
+            self._attempt(deletions, deliveries, sync=True, reserved=True)
+        except StoreFull as full:
+            for submission in deletions:
+                submission.result = full
+
+    def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
+        now = self._clock()
+        group = Group(self._catalog, now)
+        for submission in batch:
+            _admit(group, submission)
+        while self._touches and not reserved:
+            group.touch(self._touches.popleft())
+        try:
+            self._write(group, now, sync=sync, reserved=reserved)
+        except StoreFull:
+            group.undo()
+            raise
+        self._unpublished.update(group.changed)
+        if sync:
+            self._publish(group, deliveries)
+
+    def _write(self, group: Group, now: float, *, sync: bool, reserved: bool) -> None:
+        writer = self._writer
+        if not group.length:
+            if sync and writer.unsynced:
+                writer.sync()
+            return
+        writer.make_room(group.length, reserved=reserved)
+        try:
+            body, sync_ns = writer.write(group.parts, group.length, sync=sync, now=now)
+        except WriteFailed as error:
+            if not is_out_of_space(error):
+                raise
+            raise StoreFull(str(error.filename), group.length) from error
+        self._note(group, body, sync_ns)
+        self._used(writer)
+
+    def _note(self, group: Group, body: int, sync_ns: int) -> None:
+        recent, appended = self.recent, 0
+        for state, offset, position, data in group.entries:
+            end = offset + len(data)
+            state.index.add(end, body + position)
+            recent.add(state, offset, data)
+            appended += len(data)
+        counters = self.counters
+        counters.commits += 1
+        counters.records += len(group.entries)
+        counters.bytes_appended += appended
+        counters.bytes_written += group.length
+        counters.sync_ns += sync_ns
+
+    def _publish(self, group: Group, deliveries: Deliveries) -> None:
+        """A sync has covered all that was written: readers see it from here on."""
+        moved, self._unpublished = self._unpublished, set()
+        for state in moved:
+            state.durable = state.tail
+            state.durable_closed = state.closed
+        group.publish()
+        for state in group.created:
+            self.expiries.add(state)
+        for state in group.deleted:
+            self.recent.drop(state)
+        self.watermarks.tell(moved, deliveries)
+        self.watermarks.tell(group.deleted, deliveries)
+
+    def _sync_written(self) -> None:
+        self._writer.sync()
+        deliveries = Deliveries()
+        self._publish(Group(self._catalog, self._clock()), deliveries)
+        deliveries.send()
+
+    def _mark_end(self) -> None:
+        """Have the newest block on disk say that all before it is durable."""
+        if self._writer.unsynced:
+            self._sync_written()
+        if self._writer.unmarked:
+            self._writer.mark(self._clock())
+
+    def _tell_the_end(self) -> None:
+        assert self.failure is not None
+        self._commit_waiting(accepting=False)
+        deliveries = Deliveries()
+        self.watermarks.close(self.failure, deliveries)
+        self._staging.release([], deliveries)
+        deliveries.send()
+
+    # --- the committer thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wait()
+            self._rung = False
+            self._due = 0.0
+            try:
+                with self._lock:
+                    self._commit_waiting(accepting=self.failure is None)
+                    self._due = self._keep_time()
+            except Exception:
+                _log.exception("a commit met an error that it does not know; the store has latched")
+                self._due = None
+
+    def _wait(self) -> None:
+        try:
+            if self._due is None:
+                self._bell.get()
+            else:
+                self._bell.get(timeout=max(0.0, self._due - time.monotonic()))
+        except Empty:
+            return
+
+    def _next_due(self) -> float | None:
+        writer = self._writer
+        if self.failure is not None:
+            return None
+        if writer.unsynced:
+            return writer.unsynced_since + WRITTEN_SECONDS_MAX
+        return writer.written_at + IDLE_SECONDS if writer.unmarked else None
+
+    def _keep_time(self) -> float | None:
+        """Do what is due; returns when to look again."""
+        due = self._next_due()
+        while due is not None and due <= time.monotonic():
+            self._guard(self._sync_written if self._writer.unsynced else self._mark_end)
+            due = self._next_due()
+        return due
+
+
+def _wants_sync(submission: Submission) -> bool:
+    request = submission.request
+    return not isinstance(request, Append) or request.durability == "sync" or request.close
+
+
+def _admit(group: Group, submission: Submission) -> None:
+    request = submission.request
+    try:
+        if isinstance(request, Append):
+            submission.result = group.append(request)
+        elif isinstance(request, Create):
+            submission.result = group.create(request)
+        else:
+            submission.result = group.delete(request)
+    except DurableLogError as refusal:
+        submission.result = refusal

@@ -1,0 +1,176 @@
+"""One group commit before it is written: what was accepted, as frames and as changes that can be taken back.
+
+Law of this room: used by the holder of the commit lock only. Admission decides, this room carries out: it lays out the
+frames, moves the states that admission sees, and remembers how they were. Nothing that readers see changes here:
+``publish`` does that after the sync, ``undo`` takes everything back if there was no room. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from durable_log.engine.admission import admit_append, admit_create
+from durable_log.engine.catalog import Catalog, ProducerState, StreamState
+from durable_log.engine.format import (
+    BLOCK_HEADER,
+    CREATE,
+    DATA,
+    DELETE,
+    FLAG_CLOSE,
+    FLAG_PRODUCER,
+    FLAG_SEQ,
+    FRAME_HEADER,
+    PRODUCER,
+    TOUCH,
+    encode_claim,
+    encode_create,
+    encode_producer,
+    encode_seq,
+    encode_touch,
+    frame_head,
+)
+from durable_log.errors import StreamNotFound
+from durable_log.model import Append, Appended, Create, Created, Delete, Producer
+
+_HEADER_ROOM: Final = bytes(BLOCK_HEADER)
+
+Saved = tuple[int, bool, str | None]
+
+
+class Group:
+    """The frames of one block and the tentative changes that they stand for."""
+
+    def __init__(self, catalog: Catalog, now: float) -> None:
+        self._catalog = catalog
+        self._now = now
+        self._next_number = catalog.next_number
+        self._overlay: dict[str, StreamState | None] = {}
+        self._claims: list[tuple[StreamState, str, ProducerState, int, int]] = []
+        self._saved: dict[StreamState, Saved] = {}
+        self.parts: list[bytes] = [_HEADER_ROOM]
+        self.length = 0
+        self.entries: list[tuple[StreamState, int, int, bytes]] = []
+        """Data that was accepted: stream, offset, position of its frame in the block's body, payload."""
+        self.created: list[StreamState] = []
+        self.deleted: list[StreamState] = []
+        self.touched: list[StreamState] = []
+
+    @property
+    def changed(self) -> dict[StreamState, Saved]:
+        """The streams whose tail or closure moved."""
+        return self._saved
+
+    def append(self, request: Append) -> Appended:
+        """Admit an append and lay it out. Raises what refuses it."""
+        state = self._live(request.name)
+        if state is None:
+            raise StreamNotFound(request.name)
+        known = admit_append(state, request)
+        return self._append(state, request) if known is None else known
+
+    def create(self, request: Create) -> Created:
+        """Create a stream, or find it as it was asked for. Raises :class:`StreamExists`."""
+        name = request.name
+        state = self._find(name)
+        if state is not None:
+            if state.deadline > self._now:
+                return admit_create(state, request)
+            self._delete(state)
+        state = StreamState(self._next_number, name, request.config, int(self._now * 1000))
+        self._next_number += 1
+        self._overlay[name] = state
+        self.created.append(state)
+        payload = encode_create(name, request.config, state.created_ms)
+        self._frame(CREATE, 0, state, payload)
+        if request.data or request.closed:
+            self._append(state, Append(name, request.data, close=request.closed))
+        return Created(False, state.tail, state.closed)
+
+    def delete(self, request: Delete) -> None:
+        """Delete a stream. Raises :class:`StreamNotFound`, but not for a sweep that finds it used or gone."""
+        state = self._find(request.name)
+        if request.expired:
+            if state is not None and state.number == request.number and state.deadline <= self._now:
+                self._delete(state)
+            return
+        if state is None or state.deadline <= self._now:
+            raise StreamNotFound(request.name)
+        self._delete(state)
+
+    def touch(self, state: StreamState) -> None:
+        """Persist when a stream was last used."""
+        if not state.gone and self._find(state.name) is state:
+            self.touched.append(state)
+            self._frame(TOUCH, 0, state, encode_touch(int(state.touched * 1000)))
+
+    def undo(self) -> None:
+        """Nothing of this was written: put back what admission sees."""
+        for state, (tail, closed, last_seq) in self._saved.items():
+            state.tail, state.closed, state.last_seq = tail, closed, last_seq
+        for state, producer_id, producer, epoch, seq in reversed(self._claims):
+            producer.epoch, producer.seq = epoch, seq
+            if epoch < 0 and state.producers is not None:
+                del state.producers[producer_id]
+
+    def publish(self) -> None:
+        """The block is durable: creations and deletions come into force."""
+        for state in self.created:
+            self._catalog.add(state)
+        for state in self.deleted:
+            self._catalog.remove(state)
+        for state in self.touched:
+            state.touch_saved = state.touched
+
+    def _find(self, name: str) -> StreamState | None:
+        if name in self._overlay:
+            return self._overlay[name]
+        return self._catalog.get(name)
+
+    def _live(self, name: str) -> StreamState | None:
+        state = self._find(name)
+        return None if state is None or state.deadline <= self._now else state
+
+    def _append(self, state: StreamState, request: Append) -> Appended:
+        data, offset = request.data, state.tail
+        if state not in self._saved:
+            self._saved[state] = (offset, state.closed, state.last_seq)
+        flags, extension = 0, b""
+        if request.producer is not None:
+            flags, extension = FLAG_PRODUCER, self._claim(state, request.producer)
+        if request.seq is not None:
+            flags |= FLAG_SEQ
+            extension += encode_seq(request.seq.encode("utf-8", "surrogatepass"))
+            state.last_seq = request.seq
+        if request.close:
+            flags |= FLAG_CLOSE
+            state.closed = True
+        length = len(extension) + len(data)
+        self.parts += (frame_head(DATA, flags, state.number, offset, length), extension, data)
+        if data:
+            self.entries.append((state, offset, self.length, data))
+            state.tail = offset + len(data)
+        self.length += FRAME_HEADER + length
+        if state.config.ttl is not None:
+            state.touched = state.touch_saved = max(state.touched, self._now)
+        producer_seq = None if request.producer is None else request.producer.seq
+        return Appended(offset, state.tail, False, state.closed, producer_seq)
+
+    def _claim(self, state: StreamState, producer: Producer) -> bytes:
+        if state.producers is None:
+            state.producers = {}
+        known = state.producers.get(producer.id)
+        if known is None:
+            known = state.producers[producer.id] = ProducerState(len(state.producers), -1, -1)
+            self._frame(PRODUCER, 0, state, encode_producer(known.number, producer.id))
+        self._claims.append((state, producer.id, known, known.epoch, known.seq))
+        known.epoch, known.seq = producer.epoch, producer.seq
+        return encode_claim(known.number, producer)
+
+    def _delete(self, state: StreamState) -> None:
+        self._overlay[state.name] = None
+        self.deleted.append(state)
+        self._frame(DELETE, 0, state, b"")
+
+    def _frame(self, kind: int, flags: int, state: StreamState, payload: bytes) -> None:
+        self.parts += (frame_head(kind, flags, state.number, state.tail, len(payload)), payload)
+        self.length += FRAME_HEADER + len(payload)

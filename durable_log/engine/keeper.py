@@ -1,0 +1,149 @@
+"""What the store does in the background: empty segments ready before they are needed, expired streams swept.
+
+Law of this room: one thread of its own, which never holds the commit lock. Segments that it has made are handed over
+whole. It deletes expired streams by ordinary requests, like anybody else. No trouble here stops a commit: a segment
+that could not be made ahead is made by the commit that needs it, and fails there if it must.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from durable_log.engine.catalog import StreamState
+from durable_log.engine.files import Directory
+from durable_log.engine.segment import LogSegment, size_of_segment
+from durable_log.model import Options
+
+SPARES: Final = 2
+_log = logging.getLogger("durable_log")
+
+
+class Spares:
+    """Empty segments, made ahead in the order of their numbers."""
+
+    def __init__(
+        self, directory: Directory, uuid: bytes, options: Options, ready: list[LogSegment], last_number: int
+    ) -> None:
+        self._directory, self._uuid, self._options = directory, uuid, options
+        self._making = threading.Lock()
+        self._ready = deque(ready)
+        self._wanted = threading.Event()
+        self._last_number = last_number
+
+    def take(self, number: int, size: int) -> LogSegment:
+        """An empty segment numbered at least ``number`` with room for ``size`` bytes. Raises ``OSError``."""
+        self._wanted.set()
+        with self._making:
+            while self._ready:
+                segment = self._ready.popleft()
+                if segment.number >= number and segment.size >= size:
+                    return segment
+                self._discard(segment)
+            return self._make(max(number, self._last_number + 1), size)
+
+    def want(self) -> None:
+        """Have the spares made in the background, from now on."""
+        self._wanted.set()
+
+    def refill(self) -> None:
+        """Make what is missing, if anybody wanted it."""
+        if not self._wanted.is_set() or not self._options.preallocate or not self._directory.grows_in_place:
+            return
+        while len(self._ready) < SPARES:
+            with self._making:
+                self._ready.append(self._make(self._last_number + 1, 0))
+
+    def close(self) -> None:
+        """Close the files of unused spares; they are found again when the store is opened."""
+        while self._ready:
+            self._ready.popleft().close()
+
+    def _make(self, number: int, size: int) -> LogSegment:
+        size = max(size, size_of_segment(number, self._options.segment_bytes))
+        made = LogSegment.create(self._directory, number, size, self._uuid, int(time.time() * 1000))
+        self._last_number = number
+        return made
+
+    def _discard(self, segment: LogSegment) -> None:
+        segment.close()
+        self._directory.remove(segment.file.name)
+
+
+class ExpiryQueue:
+    """Streams by the moment that they may expire at. A deadline that has moved is noticed when it comes up."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._heap: list[tuple[float, int, StreamState]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, state: StreamState) -> None:
+        """Watch a stream that has a deadline. O(log n)."""
+        if state.config.ttl is not None or state.config.expires_at is not None:
+            with self._mutex:
+                heapq.heappush(self._heap, (state.deadline, state.number, state))
+
+    def due(self, now: float) -> list[StreamState]:
+        """The streams that have expired by ``now``; they stay in the queue until they are gone."""
+        found = []
+        with self._mutex:
+            while self._heap and self._heap[0][0] <= now:
+                state = heapq.heappop(self._heap)[2]
+                if state.gone:
+                    continue
+                if state.deadline <= now:
+                    found.append(state)
+                else:
+                    heapq.heappush(self._heap, (state.deadline, state.number, state))
+            for state in found:
+                heapq.heappush(self._heap, (now + 60, state.number, state))
+        return found
+
+
+class Keeper:
+    """The background thread. ``sweep`` is called every ``seconds``, ``refill`` whenever it may be needed."""
+
+    def __init__(self, seconds: float, refill: Callable[[], None], sweep: Callable[[], None]) -> None:
+        self._seconds, self._refill, self._sweep = seconds, refill, sweep
+        self._bell = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="durable_log keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to refill."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Finish the step at hand and end."""
+        self._stopping = True
+        self._bell.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        swept = time.monotonic()
+        while not self._stopping:
+            self._bell.wait(self._seconds)
+            self._bell.clear()
+            self._attempt(self._refill)
+            if time.monotonic() - swept >= self._seconds and not self._stopping:
+                swept = time.monotonic()
+                self._attempt(self._sweep)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - a thread that ends takes sweeping and spares with it
+            _log.warning("background work failed and will be tried again: %s", error)

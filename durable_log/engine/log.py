@@ -1,0 +1,250 @@
+"""The engine as the faces see it: submit, read, watch, info, names, close.
+
+Law of this room: it puts the other rooms of the engine together and holds no logic of its own. Another engine that has
+these methods can stand in its place. Any thread may call anything here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from os import PathLike
+from typing import Any
+
+from durable_log.engine import reader
+from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.commit import Committer
+from durable_log.engine.files import Directory, call_after_fork, directory_at, is_out_of_space, process_id
+from durable_log.engine.format import PAGE, crc32c
+from durable_log.engine.keeper import Keeper, Spares
+from durable_log.engine.manifest import check_directory, open_manifest
+from durable_log.engine.recovery import Recovered, Report, recover
+from durable_log.engine.segment import LogSegment
+from durable_log.engine.watermark import Port
+from durable_log.engine.writer import LogWriter, Tail
+from durable_log.errors import DurableLogError, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
+from durable_log.model import Chunk, Delete, Options, Request, StreamInfo
+
+Clock = Callable[[], float]
+
+
+class LogEngine:
+    """A store's log, catalog and threads. Made by :func:`open_engine`."""
+
+    def __init__(self, directory: Directory, uuid: bytes, catalog: Catalog, options: Options, clock: Clock) -> None:
+        self.options, self.clock = options, clock
+        self.path = directory.path
+        self.store_id = f"{crc32c(1, uuid):08x}"
+        self._directory, self._uuid, self._catalog = directory, uuid, catalog
+        self._pid = process_id()
+        self._closed = False
+
+    def start(self, recovered: Recovered) -> None:
+        """Find the end of the log and begin. Raises ``OSError``."""
+        self.report: Report = recovered.report
+        self._segments = recovered.segments
+        self._spares = Spares(
+            self._directory, self._uuid, self.options, recovered.spares, recovered.last_number
+        )
+        tail = recovered.tail
+        if tail is None:
+            segment = self._next_segment(recovered.last_used + 1, 2 * PAGE)
+            tail = Tail(segment, PAGE, recovered.previous_lsn, recovered.previous_crc)
+        writer = LogWriter(tail, self._next_segment)
+        if recovered.report.cut:
+            writer.mark(self.clock())
+        self._committer = Committer(writer, self._catalog, self.options, self.clock, self._look_ahead)
+        for state in self._catalog.states():
+            self._committer.expiries.add(state)
+        self._keeper = Keeper(self.options.sweep_seconds, self._spares.refill, self.sweep)
+        self._asked_in = 0
+        self._writer = writer
+        self._committer.start()
+        self._keeper.start()
+        call_after_fork(self)
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, port: Port, token: Any) -> bool:
+        """Have ``request`` committed and its result delivered to ``port``; see :meth:`Committer.submit`."""
+        return self._committer.submit(request, port, token)
+
+    def execute(self, request: Request) -> Any:
+        """Commit ``request`` on this thread or wait for it. Returns its result or raises it."""
+        return self._committer.execute(request)
+
+    # --- reads ----------------------------------------------------------------------------------------------------
+
+    def content_type(self, name: str) -> str:
+        """The content type of a stream. Raises :class:`StreamNotFound`."""
+        return self._state(name).config.content_type
+
+    def info(self, name: str) -> StreamInfo:
+        """What is known of a stream. Raises :class:`StreamNotFound`."""
+        return self._state(name).info()
+
+    def touch(self, name: str) -> None:
+        """Count a use, which renews a sliding TTL. Raises :class:`StreamNotFound`."""
+        self._touch(self._state(name))
+
+    def read(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk:
+        """At most ``limit`` durable bytes from ``offset`` on, maybe from disk. Counts as a use.
+
+        With ``number``, another life of the name is :class:`StreamGone`; without, none is :class:`StreamNotFound`.
+        """
+        state = self._state(name, number)
+        self._touch(state)
+        try:
+            return reader.read(state, self._segments, offset, limit)
+        except OSError as error:
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
+
+    def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
+        """Like :meth:`read`, but None where it would have to read a file."""
+        state = self._state(name, number)
+        self._touch(state)
+        return reader.read_from_memory(state, offset, limit)
+
+    def record_start(self, name: str, offset: int) -> int:
+        """Where the record that holds the byte at ``offset`` starts; ``offset`` itself at the tail."""
+        state = self._state(name)
+        return offset if offset >= state.durable else state.index.record_start(offset)
+
+    def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
+        """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
+
+        Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
+        """
+        state = self._state(name, number)
+        if not self._committer.watermarks.watch(state, offset, port, token):
+            return None
+        return (state, port, token)
+
+    def unwatch(self, handle: Any) -> None:
+        """Stop watching."""
+        self._committer.watermarks.cancel(*handle)
+
+    def check_alive(self, name: str, number: int) -> None:
+        """Raise :class:`StreamGone` unless ``name`` still leads its life ``number``."""
+        self._state(name, number)
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """The names that start with ``prefix``, in order."""
+        self._check_open()
+        return self._catalog.names(prefix)
+
+    # --- the store ------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int | float | str | None]:
+        """Figures of this moment; bytes and counts since the store was opened."""
+        counters = self._committer.counters
+        failure = self._committer.failure
+        return {
+            "streams": len(self._catalog),
+            "segments": len(self._segments),
+            "log_bytes": sum(segment.size for segment in list(self._segments.values())),
+            "commits": counters.commits,
+            "records": counters.records,
+            "bytes_appended": counters.bytes_appended,
+            "bytes_written": counters.bytes_written,
+            "sync_seconds": counters.sync_ns / 1e9,
+            "watched_streams": len(self._committer.watermarks),
+            "recent_bytes": self._committer.recent.total,
+            "damaged_places": len(self.report.damage) + len(self.report.unreadable_segments),
+            "failure": None if failure is None else str(failure),
+        }
+
+    def sweep(self) -> None:
+        """Delete what has expired, and persist noted uses."""
+        for state in self._committer.expiries.due(self.clock()):
+            self.execute(Delete(state.name, state.number, expired=True))
+        self._committer.flush_touches()
+
+    def close(self) -> None:
+        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
+        if self._closed or process_id() != self._pid:
+            return
+        self._closed = True
+        self._keeper.stop()
+        try:
+            self._committer.stop(state for state in self._catalog.states() if state.touched > state.touch_saved)
+        finally:
+            self._spares.close()
+            for segment in self._segments.values():
+                segment.close()
+            self._directory.close()
+
+    def forked(self) -> None:
+        """This process is a child of the one that opened the store: refuse to work here."""
+        reason = f"the store was opened by process {self._pid} and can't be used by its child {process_id()}; open it here"
+        self._committer.abandon(StoreClosed(reason))
+
+    def check(self) -> None:
+        """Walk the invariants of an idle engine. Raises ``AssertionError``. For tests."""
+        self._catalog.check()
+        for state in self._catalog.states():
+            assert state.durable == state.tail, (state.name, state.durable, state.tail)
+            assert state.durable_closed == state.closed, state.name
+
+    def _check_open(self) -> None:
+        if isinstance(self._committer.failure, StoreClosed):
+            raise self._committer.failure
+
+    def _state(self, name: str, number: int | None = None) -> StreamState:
+        if self._committer.failure is not None:
+            self._check_open()
+        state = self._catalog.live(name)
+        if number is not None and (state is None or state.number != number):
+            raise StreamGone(name)
+        if state is None:
+            raise StreamNotFound(name)
+        return state
+
+    def _touch(self, state: StreamState) -> None:
+        if state.config.ttl is not None and state.touch(self.clock()) and self._committer.failure is None:
+            state.touch_saved = state.touched
+            self._committer.touch(state)
+
+    def _next_segment(self, number: int, size: int) -> LogSegment:
+        segment = self._spares.take(number, size)
+        self._segments[segment.number] = segment
+        return segment
+
+    def _look_ahead(self, writer: LogWriter) -> None:
+        if writer.position > writer.segment.size // 2 and self._asked_in != writer.segment.number:
+            self._asked_in = writer.segment.number
+            self._spares.want()
+            self._keeper.wake()
+
+
+def open_engine(path: str | PathLike[str], options: Options, clock: Clock) -> LogEngine:
+    """Open or create the store in a directory, or in memory if ``path`` is ``":memory:"``. Raises as below."""
+    try:
+        directory = directory_at(path)
+    except OSError as error:
+        raise StoreUnreadable(str(path), error) from error
+    return open_in(directory, options, clock)
+
+
+def open_in(directory: Directory, options: Options, clock: Clock = time.time) -> LogEngine:
+    """Open or create the store in ``directory``.
+
+    Raises :class:`NotAStore`, :class:`StoreLocked`, :class:`UnsupportedFormat`, :class:`StoreFull`,
+    :class:`StoreUnreadable`, :class:`Corruption`.
+    """
+    try:
+        check_directory(directory)
+        directory.lock()
+        uuid = open_manifest(directory, int(clock() * 1000))
+        catalog = Catalog(clock)
+        engine = LogEngine(directory, uuid, catalog, options, clock)
+        engine.start(recover(directory, catalog, clock))
+    except OSError as error:
+        directory.close()
+        if is_out_of_space(error):
+            raise StoreFull(directory.path, PAGE) from error
+        raise StoreUnreadable(str(error.filename or directory.path), error) from error
+    except DurableLogError:
+        directory.close()
+        raise
+    return engine

@@ -1,0 +1,112 @@
+"""From records back to states.
+
+Law of this room: applies the records of the log to a catalog, in order, at open. What it makes of them must equal what
+the commit made of the same requests. No I/O of its own, and no guesses: bytes that are missing become lost bytes of
+their stream. The thread that opens, before anybody else sees the store.
+"""
+
+from __future__ import annotations
+
+from durable_log.engine.catalog import Catalog, ProducerState, StreamState, touch_interval
+from durable_log.engine.format import (
+    CREATE,
+    DATA,
+    DELETE,
+    FLAG_CLOSE,
+    FLAG_PRODUCER,
+    FLAG_SEQ,
+    PRODUCER,
+    TOUCH,
+    decode_create,
+    decode_producer,
+    decode_touch,
+    lsn_of,
+)
+from durable_log.engine.index import LOST
+from durable_log.engine.segment import Rows
+
+Row = tuple[int, ...]
+
+
+class Lost:
+    """Bytes of a stream that were acknowledged and are gone: ``start`` to ``end``."""
+
+    __slots__ = ("end", "name", "start")
+
+    def __init__(self, name: str, start: int, end: int) -> None:
+        self.name, self.start, self.end = name, start, end
+
+
+class Replay:
+    """Feeds records to a catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._producers: dict[tuple[int, int], ProducerState] = {}
+        self.lost: list[Lost] = []
+        self.records_of_unknown_streams = 0
+        self.records = 0
+
+    def apply(self, segment: int, time_ms: int, rows: Rows) -> None:
+        """The records of one block."""
+        for row in rows.rows:
+            self.records += 1
+            kind = row[9]
+            if kind == DATA:
+                self._data(lsn_of(segment, row[2]), time_ms, rows, row)
+            elif kind == CREATE:
+                name, config, created_ms = decode_create(rows.payload(row))
+                self._catalog.add(StreamState(row[0], name, config, created_ms))
+            else:
+                self._other(kind, rows, row)
+
+    def finish(self, now: float) -> None:
+        """All records were applied: what was read is durable. A sliding TTL gets back what a crash may have taken."""
+        for state in self._catalog.states():
+            state.durable = state.tail
+            state.durable_closed = state.closed
+            state.touch_saved = state.touched
+            if state.config.ttl is not None:
+                state.touched = max(state.touched, min(now, state.touched + touch_interval(state.config.ttl)))
+
+    def _data(self, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
+        stream, offset, _, epoch, seq, producer, _, length, _, _, flags = row
+        state = self._catalog.by_number(stream)
+        if state is None or offset < state.tail:
+            self.records_of_unknown_streams += 1
+            return
+        if offset > state.tail:
+            self.lost.append(Lost(state.name, state.tail, offset))
+            state.index.add(offset, LOST)
+        if length:
+            state.index.add(offset + length, lsn)
+        state.tail = offset + length
+        if flags:
+            if flags & FLAG_PRODUCER:
+                self._claim(state, producer, epoch, seq)
+            if flags & FLAG_SEQ:
+                state.last_seq = rows.seq(row).decode("utf-8", "surrogatepass")
+            if flags & FLAG_CLOSE:
+                state.closed = True
+        if state.config.ttl is not None:
+            state.touched = max(state.touched, time_ms / 1000)
+
+    def _claim(self, state: StreamState, number: int, epoch: int, seq: int) -> None:
+        known = self._producers.get((state.number, number))
+        if known is not None:
+            known.epoch, known.seq = epoch, seq
+
+    def _other(self, kind: int, rows: Rows, row: Row) -> None:
+        state = self._catalog.by_number(row[0])
+        if state is None:
+            self.records_of_unknown_streams += 1
+        elif kind == DELETE:
+            self._catalog.remove(state)
+        elif kind == TOUCH:
+            state.touched = max(state.touched, decode_touch(rows.payload(row)) / 1000)
+        elif kind == PRODUCER:
+            number, producer_id = decode_producer(rows.payload(row))
+            if state.producers is None:
+                state.producers = {}
+            state.producers[producer_id] = ProducerState(number, -1, -1)
+            self._producers[state.number, number] = state.producers[producer_id]

@@ -1,0 +1,163 @@
+"""One log segment: a file of blocks.
+
+Law of this room: how a segment file is made, checked, written and surveyed. A segment is made under a temporary name
+and renamed when its header is durable, so a file named ``*.log`` always has one. Blocks are written by the holder of
+the commit lock, in order, never twice at one place. Which blocks count is not decided here but in ``recovery``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+from durable_log._core import ffi, lib
+from durable_log.engine.files import Directory, File
+from durable_log.engine.format import (
+    BLOCK_HEADER,
+    FRAME_ROW,
+    KIND_LOG,
+    PAGE,
+    FileHeader,
+    decode_file_header,
+    encode_file_header,
+    lsn_of,
+    nonce_of,
+    pages,
+)
+
+FIRST_SIZE: Final = 4 * 2**20
+_NAME: Final = re.compile(r"([0-9a-f]{8})\.log")
+TEMPORARY: Final = ".tmp"
+
+
+def segment_name(number: int) -> str:
+    """The file name of a log segment."""
+    return f"{number:08x}.log"
+
+
+def segment_number(name: str) -> int | None:
+    """The number in a log segment's file name, or None if it is no such name."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1], 16)
+
+
+def size_of_segment(number: int, full: int) -> int:
+    """Young stores have small segments: 4 MiB, 16 MiB, then full ones."""
+    return min(full, FIRST_SIZE << 2 * min(number - 1, 8))
+
+
+class LogSegment:
+    """An open log segment. ``size`` is how far blocks may reach, in bytes."""
+
+    def __init__(self, file: File, header: FileHeader) -> None:
+        self.file = file
+        self.number = header.number
+        self.nonce = header.nonce
+        self.size = header.size
+
+    @classmethod
+    def create(cls, directory: Directory, number: int, size: int, uuid: bytes, now_ms: int) -> LogSegment:
+        """A new, durable, empty segment. Raises ``OSError``; what it began is removed then."""
+        header = FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), size, now_ms)
+        name = segment_name(number)
+        file = directory.create(name + TEMPORARY)
+        try:
+            file.write(0, encode_file_header(header))
+            if directory.grows_in_place:
+                file.fill_with_zeroes(size)
+            file.sync()
+            directory.rename(name + TEMPORARY, name)
+            directory.sync()
+        except OSError:
+            file.close()
+            if name + TEMPORARY in directory.names():
+                directory.remove(name + TEMPORARY)
+            raise
+        file.name = name
+        return cls(file, header)
+
+    @classmethod
+    def open(cls, directory: Directory, name: str) -> LogSegment | None:
+        """The segment in that file, or None if its header does not verify."""
+        file = directory.open(name)
+        header = decode_file_header(name, file.read(0, PAGE))
+        if header is None or header.kind != KIND_LOG or header.number != segment_number(name):
+            file.close()
+            return None
+        return cls(file, header)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+class Block(NamedTuple):
+    """A block that was found in a segment. ``whole``: its body verifies, too."""
+
+    lsn: int
+    end: int
+    durable_lsn: int
+    previous_lsn: int
+    previous_crc: int
+    header_crc: int
+    time_ms: int
+    body_length: int
+    whole: bool
+
+
+class Rows(NamedTuple):
+    """The frames of a block that verify, as ``dl_frame`` rows, and their bytes from ``position`` in the file on."""
+
+    rows: list[tuple[int, ...]]
+    body: bytes
+    position: int
+    bytes_read: int
+
+    def payload(self, row: tuple[int, ...]) -> bytes:
+        """The payload of one of the rows."""
+        start = row[2] - self.position + row[6]
+        return self.body[start : start + row[7]]
+
+    def seq(self, row: tuple[int, ...]) -> bytes:
+        """The Stream-Seq of one of the rows."""
+        end = row[2] - self.position + row[6]
+        return self.body[end - row[8] : end]
+
+
+def survey(segment: LogSegment) -> list[Block]:
+    """Every block whose header verifies at its place, in order, whatever lies between them."""
+    content = segment.file.read(0, segment.size)
+    view, length = ffi.from_buffer("uint8_t[]", content), len(content)
+    base = lsn_of(segment.number, 0)
+    info = ffi.new("dl_block *")
+    found = []
+    at = lib.dl_block_find(view, length, base, segment.nonce, PAGE)
+    while at < length:
+        verdict = lib.dl_block_check(view + at, length - at, base + at, segment.nonce, info)
+        block = _block(info, base + at, verdict == lib.DL_OK)
+        found.append(block)
+        following = at + pages(BLOCK_HEADER + block.body_length) if block.whole else at + PAGE
+        at = lib.dl_block_find(view, length, base, segment.nonce, following)
+    return found
+
+
+def _block(info: Any, lsn: int, whole: bool) -> Block:
+    end = lsn + pages(BLOCK_HEADER + info.body_length)
+    return Block(
+        lsn, end, info.durable_lsn, info.previous_lsn, info.previous_crc, info.header_crc, info.time_ms,
+        info.body_length, whole,
+    )  # fmt: skip
+
+
+def read_rows(segment: LogSegment, block: Block) -> Rows:
+    """The frames of a block, up to the first that does not verify."""
+    position = (block.lsn & 0xFFFFFFFF) + BLOCK_HEADER
+    body = segment.file.read(position, block.body_length)
+    rows_max = len(body) // lib.DL_FRAME_HEADER + 1
+    rows = ffi.new("dl_frame[]", rows_max)
+    count, bytes_read = ffi.new("size_t *"), ffi.new("size_t *")
+    lib.dl_frames_scan(
+        ffi.from_buffer(body), len(body), position, segment.nonce, rows, rows_max, count, bytes_read
+    )
+    found = list(FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size)))
+    return Rows(found, body, position, bytes_read[0])

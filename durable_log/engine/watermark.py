@@ -1,0 +1,104 @@
+"""Durable tails, and who waits on them.
+
+Law of this room: only the holder of the commit lock moves a watermark, and only after the sync that covers it has
+returned. Anyone may watch from any thread: a watcher registers first and looks again afterwards, so that no movement
+falls between. Everybody who waits at one port is told in one delivery. No I/O.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from durable_log.engine.catalog import StreamState
+
+
+class Port(Protocol):
+    """Where results are delivered. One call a port and commit, whatever the number of results, on a foreign thread
+    that holds the commit lock: it must not block and must not raise."""
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        """Pairs of the token that was handed in and its result; an exception as result means failure."""
+
+
+class Deliveries:
+    """Results of one commit, by port."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[Port, list[tuple[Any, Any]]] = {}
+
+    def add(self, port: Port, token: Any, result: Any) -> None:
+        """One more result for that port."""
+        results = self._by_port.get(port)
+        if results is None:
+            self._by_port[port] = [(token, result)]
+        else:
+            results.append((token, result))
+
+    def send(self) -> None:
+        """One delivery a port."""
+        for port, results in self._by_port.items():
+            port.deliver(results)
+
+
+class Watermarks:
+    """The streams that somebody waits on."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._watched: set[StreamState] = set()
+        self._closed: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def watch(self, state: StreamState, offset: int, port: Port, token: Any) -> bool:
+        """Have ``token`` delivered (result None) once the stream has durable bytes beyond ``offset``, is closed or
+        is gone. False if that is so already: then nothing will be delivered."""
+        with self._mutex:
+            if self._closed is not None:
+                raise self._closed
+            if state.watchers is None:
+                state.watchers = []
+                self._watched.add(state)
+            state.watchers.append((port, token))
+            if state.durable <= offset and not state.durable_closed and not state.gone:
+                return True
+            self._forget(state, port, token)
+            return False
+
+    def cancel(self, state: StreamState, port: Port, token: Any) -> None:
+        """Stop watching; harmless if it was told already."""
+        with self._mutex:
+            self._forget(state, port, token)
+
+    def tell(self, states: Iterable[StreamState], deliveries: Deliveries) -> None:
+        """These streams have moved: all who watch them are told."""
+        for state in states:
+            if state.watchers is not None:
+                for port, token in self._take(state):
+                    deliveries.add(port, token, None)
+
+    def close(self, reason: BaseException, deliveries: Deliveries) -> None:
+        """Nothing will move any more: everybody is told the reason."""
+        with self._mutex:
+            self._closed = reason
+            watched = list(self._watched)
+        for state in watched:
+            for port, token in self._take(state):
+                deliveries.add(port, token, reason)
+
+    def _take(self, state: StreamState) -> list[tuple[Any, Any]]:
+        with self._mutex:
+            watchers, state.watchers = state.watchers or [], None
+            self._watched.discard(state)
+        return watchers
+
+    def _forget(self, state: StreamState, port: Port, token: Any) -> None:
+        if state.watchers is None or (port, token) not in state.watchers:
+            return
+        state.watchers.remove((port, token))
+        if not state.watchers:
+            state.watchers = None
+            self._watched.discard(state)

@@ -1,0 +1,118 @@
+"""Where the next block goes: the open end of the log.
+
+Law of this room: used by the holder of the commit lock only. It places blocks, chains them, moves on to the next
+segment and knows which LSN is durable. It knows nothing of streams. After a :class:`SyncFailed` it must not be used
+again; after a :class:`WriteFailed` for want of space the same place is written again, as nobody was told of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from durable_log._core import ffi
+from durable_log.engine.files import is_out_of_space
+from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, pages
+from durable_log.engine.segment import LogSegment
+from durable_log.errors import StoreFull
+
+RESERVE: Final = 16 * PAGE
+"""The end of a segment that only deletions and marks may use, so that a full disk can be cleared."""
+
+_PADDING: Final = bytes(PAGE)
+
+
+class Tail(NamedTuple):
+    """Where the log ends: the next block goes to ``position`` of ``segment``, after the block that is named."""
+
+    segment: LogSegment
+    position: int
+    previous_lsn: int
+    previous_crc: int
+
+
+class LogWriter:
+    """Writes blocks at the end of the log. ``next_segment(number, size)`` gives an empty segment or raises."""
+
+    def __init__(self, tail: Tail, next_segment: Callable[[int, int], LogSegment]) -> None:
+        self.segment = tail.segment
+        self.position = tail.position
+        self._previous_lsn, self._previous_crc = tail.previous_lsn, tail.previous_crc
+        self._next_segment = next_segment
+        self._info = ffi.new("dl_block *")
+        self.durable_lsn = self.end_lsn
+        self.unmarked = False
+        """Whether no block on disk says yet that the newest records are durable."""
+        self.written_at = self.unsynced_since = 0.0
+        """Monotonic seconds of the last write, and of the first that is not synced."""
+
+    @property
+    def end_lsn(self) -> int:
+        """The LSN of the next block."""
+        return lsn_of(self.segment.number, self.position)
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether something was written that no sync has covered yet."""
+        return self.durable_lsn != self.end_lsn
+
+    def make_room(self, length: int, *, reserved: bool) -> None:
+        """See to it that a block of ``length`` bytes of frames fits, in a new segment if need be.
+
+        ``reserved``: it may use the last pages. Raises :class:`StoreFull`, or ``OSError`` for anything else.
+        """
+        needed = pages(BLOCK_HEADER + length)
+        usable = self.segment.size - (0 if reserved else self._reserve())
+        if self.position + needed <= usable:
+            return
+        try:
+            segment = self._next_segment(self.segment.number + 1, PAGE + needed + RESERVE)
+        except OSError as error:
+            if not is_out_of_space(error):
+                raise
+            if reserved and self.position + needed <= self.segment.size:
+                return
+            raise StoreFull(error.filename or self.segment.file.name, needed) from error
+        if self.unsynced:
+            self.segment.file.sync()
+        self.segment, self.position = segment, PAGE
+        self.durable_lsn = self.end_lsn
+
+    def write(self, parts: list[bytes], length: int, *, sync: bool, now: float) -> tuple[int, int]:
+        """One block of the frames in ``parts`` (the first of which is the room for its header), written and, if
+        asked, synced. Returns the LSN of its body and what the sync took in ns. Raises ``OSError``."""
+        size = pages(BLOCK_HEADER + length)
+        parts.append(_PADDING[: size - BLOCK_HEADER - length])
+        block = bytearray().join(parts)
+        info = self._info
+        info.lsn = lsn = self.end_lsn
+        info.durable_lsn = self.durable_lsn
+        info.previous_lsn, info.previous_crc = self._previous_lsn, self._previous_crc
+        info.time_ms = int(now * 1000)
+        info.body_length = length
+        info.nonce = self.segment.nonce
+        sync_ns = self.segment.file.commit(block, info, sync)
+        self._previous_lsn, self._previous_crc = lsn, info.header_crc
+        self.written_at = time.monotonic()
+        if not sync and not self.unsynced:
+            self.unsynced_since = self.written_at
+        self.unmarked = length > 0
+        self.position += size
+        if sync:
+            self.durable_lsn = self.end_lsn
+        return lsn + BLOCK_HEADER, sync_ns
+
+    def mark(self, now: float) -> None:
+        """An empty block, which says that all before it is durable; none if the segment is full."""
+        self.unmarked = False
+        if self.position + PAGE <= self.segment.size:
+            self.write([bytes(BLOCK_HEADER)], 0, sync=True, now=now)
+
+    def sync(self) -> None:
+        """Sync what was written without. Raises ``OSError``."""
+        self.segment.file.sync()
+        self.durable_lsn = self.end_lsn
+
+    def _reserve(self) -> int:
+        return min(RESERVE, self.segment.size // 8 // PAGE * PAGE)

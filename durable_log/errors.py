@@ -1,0 +1,247 @@
+"""Everything that can go wrong, by name.
+
+Law of this room: every error that the package raises on purpose is a class of this tree. Its message says what
+happened, where, with which numbers, and what to do next; the same numbers are attributes, and ``code`` is a stable
+word for logs and for the wire. Nothing here imports another room, does I/O or formats tracebacks. Any thread.
+"""
+
+from __future__ import annotations
+
+
+class DurableLogError(Exception):
+    """Base of every error of this package. ``code`` is stable across versions."""
+
+    code = "error"
+
+
+class StreamNotFound(DurableLogError):
+    """No stream has that name: it was never created, was deleted, or has expired."""
+
+    code = "stream_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"stream {name!r} does not exist; create it first")
+        self.name = name
+
+
+class StreamExists(DurableLogError):
+    """A stream of that name exists with another configuration (PROTOCOL.md §5.1)."""
+
+    code = "stream_exists"
+
+    def __init__(self, name: str, differs: str, existing: object, requested: object) -> None:
+        super().__init__(
+            f"stream {name!r} already exists with {differs} {existing!r}, not {requested!r}; "
+            "ask for the same configuration, choose another name or delete the stream"
+        )
+        self.name, self.differs, self.existing, self.requested = name, differs, existing, requested
+
+
+class StreamClosed(DurableLogError):
+    """The stream has ended: no append is possible any more. ``tail`` is its final offset in bytes."""
+
+    code = "stream_closed"
+
+    def __init__(self, name: str, tail: int) -> None:
+        super().__init__(f"stream {name!r} is closed at offset {tail}; write to a new stream")
+        self.name, self.tail = name, tail
+
+
+class StreamGone(DurableLogError):
+    """The stream was deleted while it was in use, or is kept only for its forks."""
+
+    code = "stream_gone"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"stream {name!r} was deleted; create it again under another name")
+        self.name = name
+
+
+class ContentTypeMismatch(DurableLogError):
+    """The data has another content type than the stream."""
+
+    code = "content_type_mismatch"
+
+    def __init__(self, name: str, expected: str, received: str) -> None:
+        super().__init__(f"stream {name!r} holds {expected!r}, not {received!r}; send {expected!r}")
+        self.name, self.expected, self.received = name, expected, received
+
+
+class SequenceConflict(DurableLogError):
+    """A ``Stream-Seq`` that is not greater, byte by byte, than the last one (PROTOCOL.md §5.2)."""
+
+    code = "sequence_conflict"
+
+    def __init__(self, name: str, last: str, received: str) -> None:
+        super().__init__(
+            f"stream {name!r}: sequence {received!r} is not greater than the last one, {last!r} "
+            "(compared byte by byte); read the stream before you append again"
+        )
+        self.name, self.last, self.received = name, last, received
+
+
+class StaleEpoch(DurableLogError):
+    """A newer epoch of this producer has taken over (PROTOCOL.md §5.2.1). ``current`` is that epoch."""
+
+    code = "stale_epoch"
+
+    def __init__(self, name: str, producer: str, current: int, received: int) -> None:
+        super().__init__(
+            f"stream {name!r}: producer {producer!r} is at epoch {current}, {received} is fenced off; "
+            f"stop, or start again with epoch {current + 1} and sequence 0"
+        )
+        self.name, self.producer, self.current, self.received = name, producer, current, received
+
+
+class SequenceGap(DurableLogError):
+    """A producer's sequence number arrived before the one it follows."""
+
+    code = "sequence_gap"
+
+    def __init__(self, name: str, producer: str, expected: int, received: int) -> None:
+        super().__init__(
+            f"stream {name!r}: producer {producer!r} sent sequence {received} where {expected} is next; "
+            f"send {expected} first"
+        )
+        self.name, self.producer, self.expected, self.received = name, producer, expected, received
+
+
+class InvalidProducer(DurableLogError):
+    """A producer's claim that no order of arrival can make valid."""
+
+    code = "invalid_producer"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class InvalidName(DurableLogError, ValueError):
+    """Not a stream name: names are 1 to 1,024 bytes of UTF-8."""
+
+    code = "invalid_name"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; a stream name is 1 to 1024 bytes of UTF-8")
+
+
+class InvalidData(DurableLogError, ValueError):
+    """What was to be appended is not what the stream can hold: empty, not text, not JSON.
+
+    ``position`` is the byte at which it stops being valid, where there is one.
+    """
+
+    code = "invalid_data"
+
+    def __init__(self, reason: str, position: int | None = None) -> None:
+        super().__init__(reason if position is None else f"{reason} at byte {position}")
+        self.position = position
+
+
+class InvalidOption(DurableLogError, ValueError):
+    """An argument or an option is outside what it may be."""
+
+    code = "invalid_option"
+
+
+class OffsetOutOfRange(DurableLogError):
+    """The stream holds offsets ``first`` to ``tail``; the one asked for is not among them."""
+
+    code = "offset_out_of_range"
+
+    def __init__(self, name: str, offset: int, first: int, tail: int) -> None:
+        super().__init__(
+            f"stream {name!r} holds offsets {first} to {tail}, not {offset}; read from an offset that the store gave you"
+        )
+        self.name, self.offset, self.first, self.tail = name, offset, first, tail
+
+
+class RecordTooLarge(DurableLogError):
+    """One append is larger than the store takes (bytes)."""
+
+    code = "record_too_large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"an append of {size} bytes is over the limit of {limit}; split it, or open with a larger limit")
+        self.size, self.limit = size, limit
+
+
+class Corruption(DurableLogError):
+    """Acknowledged bytes fail their checksum. They are kept as they are and never guessed at."""
+
+    code = "corruption"
+
+    def __init__(self, file: str, position: int, reason: str, *, name: str | None = None) -> None:
+        stream = "" if name is None else f" (stream {name!r})"
+        super().__init__(f"{file}: position {position}: {reason}{stream}; run durable-log verify")
+        self.file, self.position, self.reason, self.name = file, position, reason, name
+
+
+class CommitFailed(DurableLogError):
+    """A write or a sync failed: whether the append is on disk is unknown, and the store takes no more of them.
+
+    Reads go on. Close the store and open it again: opening decides what survived. Retry with a producer id.
+    """
+
+    code = "commit_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; the store refuses further changes until it is closed and opened again")
+
+
+class StoreFull(DurableLogError):
+    """The disk has no room for the append. Nothing was written; deletes still work."""
+
+    code = "store_full"
+
+    def __init__(self, path: str, needed: int) -> None:
+        super().__init__(f"no space left for {needed} bytes in {path}; free disk space or delete streams, then retry")
+        self.path, self.needed = path, needed
+
+
+class StoreLocked(DurableLogError):
+    """Another process writes to this directory. ``holder`` says which."""
+
+    code = "store_locked"
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(f"{path} is open in {holder}; one process may write to a store: stop that one first")
+        self.path, self.holder = path, holder
+
+
+class StoreClosed(DurableLogError):
+    """The store was closed, or belongs to the parent of this process."""
+
+    code = "store_closed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class NotAStore(DurableLogError):
+    """The directory holds something else."""
+
+    code = "not_a_store"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} is not a durable_log store: {reason}; name an empty or a new directory")
+        self.path = path
+
+
+class UnsupportedFormat(DurableLogError):
+    """A newer version of this package wrote the file."""
+
+    code = "unsupported_format"
+
+    def __init__(self, file: str, found: str, supported: str) -> None:
+        super().__init__(f"{file} has format {found}, this version reads {supported}; upgrade durable_log")
+        self.file, self.found, self.supported = file, found, supported
+
+
+class StoreUnreadable(DurableLogError):
+    """The operating system refuses to read or to open a file of the store."""
+
+    code = "store_unreadable"
+
+    def __init__(self, file: str, cause: OSError) -> None:
+        super().__init__(f"{file}: {cause.strerror or cause}; check the permissions and the disk")
+        self.file, self.cause = file, cause

@@ -1,0 +1,228 @@
+"""The values that all rooms share.
+
+Law of this room: immutable values and nothing else. No I/O, no clock, no threads, no state; checks here are of a
+value's own shape only. Values on the path of every append are named tuples, because they are made there by the
+hundred thousand a second. Any thread may use anything here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from durable_log.errors import InvalidName, InvalidOption, InvalidProducer
+
+START: Final = 0
+"""The offset of a stream's first byte."""
+
+NOW: Final = -1
+"""In place of an offset: the tail at the moment of the call."""
+
+NAME_BYTES_MAX: Final = 1024
+SEQ_BYTES_MAX: Final = 1024
+PRODUCER_INT_MAX: Final = 2**53 - 1
+"""Epochs and sequence numbers stay exact in JavaScript (PROTOCOL.md §5.2.1)."""
+
+CONTENT_TYPE_DEFAULT: Final = "application/octet-stream"
+
+Durability = Literal["sync", "written"]
+
+
+def media_type(content_type: str) -> str:
+    """The type without its parameters, in lower case: how content types compare (PROTOCOL.md §5.2)."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_json(content_type: str) -> bool:
+    """Whether streams of this type are in JSON mode (PROTOCOL.md §9.1)."""
+    return media_type(content_type) == "application/json"
+
+
+def is_text(content_type: str) -> bool:
+    """Whether the bytes are UTF-8 text that SSE may carry as it is (PROTOCOL.md §5.8)."""
+    return is_json(content_type) or media_type(content_type).startswith("text/")
+
+
+def check_name(name: str) -> str:
+    """The name itself, if a stream can have it. Raises :class:`InvalidName`."""
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InvalidName(f"{name!r} is not valid Unicode") from error
+    if not 1 <= size <= NAME_BYTES_MAX:
+        raise InvalidName(f"a name of {size} bytes was given")
+    return name
+
+
+class Producer(NamedTuple):
+    """An idempotent producer's claim on one append (PROTOCOL.md §5.2.1).
+
+    ``seq`` starts at 0 with each ``epoch`` and grows by one an append; sending the same pair again is safe.
+    """
+
+    id: str
+    epoch: int
+    seq: int
+
+    def check(self) -> None:
+        """Raise :class:`InvalidProducer` unless the claim has a valid shape."""
+        if not self.id or len(self.id.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX:
+            raise InvalidProducer(f"a producer id is 1 to {NAME_BYTES_MAX} bytes, not {self.id[:40]!r}")
+        for what, value in (("epoch", self.epoch), ("sequence", self.seq)):
+            if not 0 <= value <= PRODUCER_INT_MAX:
+                raise InvalidProducer(f"a producer's {what} is 0 to 2^53-1, not {value}")
+
+
+class Appended(NamedTuple):
+    """What became of an append: its bytes are ``offset`` to ``next_offset``, durable at the asked level.
+
+    A ``duplicate`` was stored earlier, by the same producer; its offsets are then those of the tail.
+    ``closed``: the stream is closed now. ``producer_seq``: the highest sequence accepted of that producer.
+    """
+
+    offset: int
+    next_offset: int
+    duplicate: bool = False
+    closed: bool = False
+    producer_seq: int | None = None
+
+
+class Created(NamedTuple):
+    """What became of a create: ``existed`` when the stream was there already with the same configuration."""
+
+    existed: bool
+    next_offset: int
+    closed: bool
+
+
+class Chunk(NamedTuple):
+    """Bytes of a stream: ``offset`` to ``next_offset``, all of them durable.
+
+    ``up_to_date``: it ends at the tail. ``closed``: it ends at the tail of a closed stream, so nothing follows.
+    On JSON streams ``data`` is the messages, each followed by a comma, and ``items`` is what they mean.
+    """
+
+    data: bytes
+    offset: int
+    next_offset: int
+    up_to_date: bool
+    closed: bool
+    content_type: str = CONTENT_TYPE_DEFAULT
+
+    @property
+    def items(self) -> list[Any]:
+        """The messages of a JSON stream, parsed. Raises ``TypeError`` on other streams."""
+        if not is_json(self.content_type):
+            raise TypeError(f"items needs a JSON stream; this one holds {self.content_type!r}: use data")
+        parsed: list[Any] = json.loads(b"[" + self.data[:-1] + b"]")
+        return parsed
+
+    @property
+    def text(self) -> str:
+        """The bytes as UTF-8 text; what is no valid UTF-8 is replaced."""
+        return self.data.decode("utf-8", "replace")
+
+
+class StreamInfo(NamedTuple):
+    """A stream at one moment. ``tail`` counts durable bytes only; times are seconds since the epoch.
+
+    ``ttl`` is the sliding window in seconds, ``expires_at`` the fixed end; ``number`` identifies this life of the
+    name: a stream that is deleted and created again has another.
+    """
+
+    name: str
+    number: int
+    content_type: str
+    tail: int
+    closed: bool
+    ttl: int | None
+    expires_at: float | None
+    created_at: float
+    first: int = 0
+
+
+class StreamConfig(NamedTuple):
+    """What a stream is created with, and what an idempotent create compares."""
+
+    content_type: str = CONTENT_TYPE_DEFAULT
+    ttl: int | None = None
+    expires_at: float | None = None
+
+
+class Create(NamedTuple):
+    """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any."""
+
+    name: str
+    config: StreamConfig
+    data: bytes = b""
+    closed: bool = False
+
+
+class Append(NamedTuple):
+    """Request: append ``data`` (already in stored form) to ``name``; ``close`` ends the stream with it.
+
+    ``content_type`` of the data is compared with the stream's unless it is None or there is no data.
+    """
+
+    name: str
+    data: bytes
+    producer: Producer | None = None
+    seq: str | None = None
+    close: bool = False
+    durability: Durability = "sync"
+    content_type: str | None = None
+
+
+class Delete(NamedTuple):
+    """Request: delete ``name``; with ``expired``, only that life of it that has ``number``, and only if it is over."""
+
+    name: str
+    number: int | None = None
+    expired: bool = False
+
+
+Request = Create | Append | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a store runs. Sizes in bytes, times in seconds.
+
+    ``segment_bytes``: a full log segment. ``record_bytes_max``: the largest append. ``chunk_bytes_max``: the most
+    that one read returns. ``staged_bytes_max``: appends wait beyond this much unwritten data. ``recent_bytes_max``:
+    the last bytes of active streams that stay in memory, ``stream_recent_bytes_max`` of any one.
+    ``durability``: what appends get that do not say. ``preallocate``: keep zero-written spare segments.
+    ``sweep_seconds``: how often expired streams are looked for.
+    """
+
+    segment_bytes: int = 64 * 2**20
+    record_bytes_max: int = 16 * 2**20
+    chunk_bytes_max: int = 4 * 2**20
+    staged_bytes_max: int = 64 * 2**20
+    recent_bytes_max: int = 64 * 2**20
+    stream_recent_bytes_max: int = 256 * 2**10
+    durability: Durability = "sync"
+    preallocate: bool = True
+    sweep_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:
+            raise InvalidOption(
+                f"segment_bytes is a multiple of 4096 from 64 KiB to 1 GiB, not {self.segment_bytes}"
+            )
+        limits: Sequence[tuple[str, int, int]] = (
+            ("record_bytes_max", self.record_bytes_max, self.segment_bytes // 2),
+            ("chunk_bytes_max", self.chunk_bytes_max, 2**30),
+            ("staged_bytes_max", self.staged_bytes_max, 2**40),
+            ("recent_bytes_max", self.recent_bytes_max, 2**40),
+            ("stream_recent_bytes_max", self.stream_recent_bytes_max, 2**30),
+        )
+        for what, value, most in limits:
+            if not 1 <= value <= most:
+                raise InvalidOption(f"{what} is 1 to {most} (with segments of {self.segment_bytes}), not {value}")
+        if self.durability not in ("sync", "written"):
+            raise InvalidOption(f"durability is 'sync' or 'written', not {self.durability!r}")
+        if not self.sweep_seconds > 0:
+            raise InvalidOption(f"sweep_seconds is more than 0, not {self.sweep_seconds}")

@@ -1,0 +1,64 @@
+"""JSON mode: between request bodies, stored messages and response bodies.
+
+Law of this room: the only place outside the C core that knows the stored form, which is every message followed by a
+comma, in the bytes that it came in. Validation happens once, on the way in; on the way out nothing is parsed
+(PROTOCOL.md §9.1). Pure; any thread; the C core runs without the global lock.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from durable_log._core import ffi, lib
+from durable_log.errors import InvalidData
+
+DEPTH_MAX: Final = 512
+"""How deeply arrays and objects may nest in one body."""
+
+_OUT_LENGTH, _COUNT, _POSITION = 0, 1, 2
+
+_REASONS: Final = {
+    lib.DL_JSON_EMPTY: "the body holds only white space where a JSON value should begin; it ends",
+    lib.DL_JSON_SYNTAX: "the body is not valid JSON",
+    lib.DL_JSON_UTF8: "the body is not valid UTF-8, as JSON has to be,",
+    lib.DL_JSON_DEPTH: f"the body nests deeper than {DEPTH_MAX} arrays and objects",
+    lib.DL_JSON_TRAILING: "the body holds more than one JSON value, send an array instead; the second begins",
+}
+
+
+def split(body: bytes) -> tuple[bytes, int]:
+    """The messages of a request body in stored form, and how many there are; one array level is flattened.
+
+    ``[]`` has none (PROTOCOL.md §9.1.2). Raises :class:`InvalidData` with the reason and the byte where it shows.
+    """
+    # A lone value gains its comma; an array loses two brackets for at most one more comma: never above one byte more.
+    room = len(body) + 1
+    out = bytearray(room)
+    sizes = ffi.new("size_t[3]")
+    verdict = lib.dl_json_split(
+        ffi.from_buffer("uint8_t[]", body),
+        len(body),
+        DEPTH_MAX,
+        ffi.from_buffer("uint8_t[]", out, require_writable=True),
+        room,
+        sizes + _OUT_LENGTH,
+        sizes + _COUNT,
+        sizes + _POSITION,
+    )
+    if verdict != lib.DL_JSON_OK:
+        raise InvalidData(_REASONS[verdict], int(sizes[_POSITION]))
+    with memoryview(out) as stored:
+        return bytes(stored[: sizes[_OUT_LENGTH]]), int(sizes[_COUNT])
+
+
+def to_array(stored: bytes) -> bytes:
+    """Stored messages as a JSON array (PROTOCOL.md §9.1.5); no messages are ``[]``."""
+    return b"[" + stored[:-1] + b"]"
+
+
+def page(stored: bytes, limit: int) -> int:
+    """Where the last whole message that ends within ``limit`` bytes of ``stored`` ends.
+
+    The end of the first message if that is longer; 0 if not even one is whole.
+    """
+    return int(lib.dl_json_page(ffi.from_buffer("uint8_t[]", stored), len(stored), limit))

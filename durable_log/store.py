@@ -1,0 +1,272 @@
+"""The synchronous face: :class:`Store` and :class:`Stream`.
+
+Law of this room: thin. Values go through ``_face``, requests to the engine; nothing is decided or remembered here. Any
+number of threads may use one store; their appends share commits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from durable_log import _face
+from durable_log._face import Data
+from durable_log.engine.log import LogEngine, open_engine
+from durable_log.engine.recovery import Report
+from durable_log.model import (
+    CONTENT_TYPE_DEFAULT,
+    START,
+    Appended,
+    Chunk,
+    Create,
+    Created,
+    Delete,
+    Durability,
+    Options,
+    Producer,
+    StreamInfo,
+    check_name,
+)
+
+
+class _Gates:
+    """The port of waiting threads: a token is a lock, and its release the delivery."""
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        for gate, _result in results:
+            gate.release()
+
+
+_GATES = _Gates()
+
+
+class Stream:
+    """A stream of a store, by name. Making one checks nothing; each operation looks the name up.
+
+    All operations raise :class:`StreamNotFound` if no such stream exists, and :class:`StoreClosed`.
+    """
+
+    def __init__(self, engine: LogEngine, name: str) -> None:
+        self._engine = engine
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.name!r}>"
+
+    def append(
+        self,
+        data: Data,
+        *,
+        producer: Producer | None = None,
+        seq: str | None = None,
+        close: bool = False,
+        durability: Durability | None = None,
+    ) -> Appended:
+        """Append ``data`` as one record; returns when it is durable, at ``durability`` or the store's default.
+
+        Text and JSON streams take ``str``, too; a JSON stream takes one JSON text, of which an array is so many
+        messages. ``producer`` makes repeating safe: what was stored before is found and not stored again
+        (PROTOCOL.md §5.2.1). ``seq`` must grow, byte by byte (§5.2). ``close`` ends the stream with this record.
+
+        Raises :class:`StreamClosed`, :class:`InvalidData`, :class:`RecordTooLarge`, :class:`StaleEpoch`,
+        :class:`SequenceGap`, :class:`InvalidProducer`, :class:`SequenceConflict`, :class:`StoreFull`,
+        :class:`CommitFailed`.
+        """
+        content_type = self._engine.content_type(self.name)
+        return self._append(_face.stored(data, content_type), content_type, producer, seq, close, durability)
+
+    def append_many(
+        self,
+        items: Iterable[Data],
+        *,
+        producer: Producer | None = None,
+        seq: str | None = None,
+        close: bool = False,
+        durability: Durability | None = None,
+    ) -> Appended:
+        """Append all ``items`` as one record: all of them are there, or none. Otherwise as :meth:`append`."""
+        content_type = self._engine.content_type(self.name)
+        raw = b"".join([_face.stored(item, content_type) for item in items])
+        return self._append(raw, content_type, producer, seq, close, durability)
+
+    def append_json(
+        self,
+        *values: Any,
+        producer: Producer | None = None,
+        seq: str | None = None,
+        close: bool = False,
+        durability: Durability | None = None,
+    ) -> Appended:
+        """Append Python values to a JSON stream, each as one message, in one record. Otherwise as :meth:`append`."""
+        content_type = self._engine.content_type(self.name)
+        raw = _face.stored_values(values, content_type)
+        return self._append(raw, content_type, producer, seq, close, durability)
+
+    def close(self, *, producer: Producer | None = None, seq: str | None = None) -> Appended:
+        """End the stream, durably. Closing a closed stream again is fine."""
+        return self._append(b"", None, producer, seq, True, None)
+
+    def read(self, offset: int = START, *, limit: int | None = None) -> Chunk:
+        """What the stream holds from ``offset`` on, at most ``limit`` bytes (the store's ``chunk_bytes_max``).
+
+        Returns at once, with no data at the tail. JSON chunks are whole messages. Raises :class:`OffsetOutOfRange`,
+        :class:`Corruption`.
+        """
+        return self._read(offset, limit, None)
+
+    def follow(self, offset: int = START, *, limit: int | None = None) -> Iterator[Chunk]:
+        """Chunks from ``offset`` on as they become durable; ends when the stream is closed.
+
+        Raises what :meth:`read` raises, and :class:`StreamGone` when the stream is deleted meanwhile.
+        """
+        number = self.info().number
+        while True:
+            chunk = self._read(offset, limit, number)
+            if chunk.data:
+                yield chunk
+            offset = chunk.next_offset
+            if chunk.closed:
+                return
+            if chunk.up_to_date:
+                self._wait(offset, None, number)
+
+    def wait(self, offset: int, timeout: float | None = None) -> bool:
+        """Wait until the stream has bytes beyond ``offset`` or is closed; False after ``timeout`` seconds.
+
+        Raises :class:`StreamGone` when the stream is deleted meanwhile.
+        """
+        return self._wait(offset, timeout, self.info().number)
+
+    def info(self) -> StreamInfo:
+        """What is known of the stream. Does not count as a use of it."""
+        return self._engine.info(self.name)
+
+    def delete(self) -> None:
+        """Delete the stream and its data, durably. Its readers are told."""
+        self._engine.execute(Delete(self.name))
+
+    def _append(
+        self,
+        raw: bytes,
+        content_type: str | None,
+        producer: Producer | None,
+        seq: str | None,
+        close: bool,
+        durability: Durability | None,
+    ) -> Appended:
+        engine = self._engine
+        request = _face.append_request(
+            self.name, raw, content_type, producer, seq, close, durability, engine.options
+        )
+        appended: Appended = engine.execute(request)
+        return appended
+
+    def _read(self, offset: int, limit: int | None, number: int | None) -> Chunk:
+        _face.check_offset(offset, limit)
+        engine = self._engine
+        limit = limit or engine.options.chunk_bytes_max
+        chunk = _face.read_chunk(engine.read, engine.record_start, self.name, offset, limit, number)
+        assert chunk is not None
+        return chunk
+
+    def _wait(self, offset: int, timeout: float | None, number: int) -> bool:
+        gate = threading.Lock()
+        gate.acquire()
+        handle = self._engine.watch(self.name, offset, _GATES, gate, number)
+        if handle is None:
+            return True
+        try:
+            told = gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        finally:
+            self._engine.unwatch(handle)
+        if told:
+            self._engine.check_alive(self.name, number)
+        return told
+
+
+class Store:
+    """An open store. Use it in a ``with`` block, or call :meth:`close`."""
+
+    def __init__(self, engine: LogEngine) -> None:
+        self.engine = engine
+        self.options = engine.options
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.engine.path!r}>"
+
+    def create(
+        self,
+        name: str,
+        *,
+        content_type: str = CONTENT_TYPE_DEFAULT,
+        ttl: float | None = None,
+        expires_at: float | datetime | None = None,
+        closed: bool = False,
+        data: Data = b"",
+    ) -> Stream:
+        """Create a stream, durably, with ``data`` in it; or find it as it was asked for (PROTOCOL.md §5.1).
+
+        ``ttl``: whole seconds without a read or an append after which it expires. ``expires_at``: seconds since the
+        epoch, or a datetime. Raises :class:`StreamExists` if it is there with another configuration,
+        :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`.
+        """
+        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, self.options)
+        self.submit(request)
+        return Stream(self.engine, name)
+
+    def submit(self, request: Create | Delete) -> Created | None:
+        """Commit a request that is made already. For front-ends."""
+        created: Created | None = self.engine.execute(request)
+        return created
+
+    def stream(self, name: str) -> Stream:
+        """The stream of that name, whether it exists or not."""
+        return Stream(self.engine, check_name(name))
+
+    def delete(self, name: str) -> None:
+        """Delete a stream, durably. Raises :class:`StreamNotFound`."""
+        self.stream(name).delete()
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """The names of all streams that start with ``prefix``, in order."""
+        return self.engine.names(prefix)
+
+    def stats(self) -> dict[str, int | float | str | None]:
+        """Figures of this moment: streams, segments, bytes, commits."""
+        return self.engine.stats()
+
+    @property
+    def report(self) -> Report:
+        """What opening the store found: records, and what was damaged."""
+        return self.engine.report
+
+    def close(self) -> None:
+        """Make everything durable and let go of the directory. Closing twice is harmless."""
+        self.engine.close()
+
+
+def open(  # noqa: A001 - durable_log.open reads like open
+    path: str | os.PathLike[str], *, options: Options | None = None, clock: Callable[[], float] = time.time
+) -> Store:
+    """Open the store in directory ``path``, or create one; ``":memory:"`` keeps everything in memory.
+
+    ``clock`` gives seconds since the epoch, for expiry. Raises :class:`NotAStore`, :class:`StoreLocked`,
+    :class:`UnsupportedFormat`, :class:`StoreFull`, :class:`StoreUnreadable`, :class:`Corruption`.
+    """
+    return Store(open_engine(path, options or Options(), clock))
+
+
+__all__ = ["Store", "Stream", "open"]
