@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
 from durable_log.model import (
+    NOW,
     SEQ_BYTES_MAX,
     Append,
     Chunk,
@@ -63,7 +64,9 @@ def create_request(
 ) -> Create:  # fmt: skip
     """The request that creates a stream. Raises :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`."""
     if not content_type.isprintable() or not 0 < len(content_type.encode()) <= CONTENT_TYPE_BYTES_MAX:
-        raise InvalidOption(f"a content type is 1 to {CONTENT_TYPE_BYTES_MAX} printable bytes, not {content_type[:40]!r}")
+        raise InvalidOption(
+            f"a content type is 1 to {CONTENT_TYPE_BYTES_MAX} printable bytes, not {content_type[:40]!r}"
+        )
     if ttl is not None and expires_at is not None:
         raise InvalidOption("a stream has a ttl or an expires_at, not both")
     if ttl is not None and (ttl != int(ttl) or not 0 <= ttl <= TTL_SECONDS_MAX):
@@ -95,7 +98,7 @@ def append_request(
 
 def check_offset(offset: int, limit: int | None) -> None:
     """Raise unless a caller's offset and limit can be meant."""
-    if not isinstance(offset, int) or offset < -1:
+    if offset < NOW:
         raise InvalidOption(f"an offset is an int from 0 on, START or NOW, not {offset!r}")
     if limit is not None and limit < 1:
         raise InvalidOption(f"a limit is 1 byte or more, not {limit}")

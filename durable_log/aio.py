@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import os
 import time
-import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from datetime import datetime
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -43,15 +43,15 @@ ORDER_POLL_SECONDS = 0.05
 class _LoopPort:
     """Where an event loop gets its results: futures are the tokens."""
 
+    __slots__ = ("loop",)
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
+        self.loop = loop
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
         """One wake-up, however many results. A loop that is closed has nobody who waits."""
-        loop = self._loop()
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, results)
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(_settle, results)
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
@@ -208,7 +208,7 @@ class AsyncStore:
         self.options = engine.options
         self.clock = engine.clock
         self.store_id = engine.store_id
-        self._ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPort] = weakref.WeakKeyDictionary()
+        self._ports: dict[int, _LoopPort] = {}
 
     @classmethod
     def of(cls, store: _HasEngine) -> AsyncStore:
@@ -232,17 +232,22 @@ class AsyncStore:
         await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, self.options))
         return AsyncStream(self, name)
 
-    async def submit(self, request: Request) -> Any:
-        """Commit a request that is made already; returns :class:`Created`, :class:`Appended` or None. For front-ends."""
-        future: asyncio.Future[Created | Appended | None] = asyncio.get_running_loop().create_future()
-        while not self.engine.submit(request, self.port(), future):
-            await future
-            future = asyncio.get_running_loop().create_future()
-        return await future
+    def submit(self, request: Request) -> Awaitable[Any]:
+        """Commit a request that is made already; awaits to what became of it. For front-ends."""
+        port = self.port()
+        future: asyncio.Future[Created | Appended | None] = port.loop.create_future()
+        if self.engine.submit(request, port, future):
+            return future
+        return self._submit_later(request, future)
+
+    async def _submit_later(self, request: Request, room: asyncio.Future[Any]) -> Any:
+        await room
+        return await self.submit(request)
 
     async def append_in_order(self, request: Append, patience: float) -> Appended:
         """Like :meth:`submit`, but an append whose predecessors of the same producer are still on their way waits for
-        them, up to ``patience`` seconds, before it raises :class:`SequenceGap`."""
+        them, up to ``patience`` seconds, before it raises :class:`SequenceGap`.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
@@ -279,10 +284,12 @@ class AsyncStore:
 
     def port(self) -> _LoopPort:
         """Where the running event loop gets its results."""
-        loop = asyncio.get_running_loop()
-        port = self._ports.get(loop)
-        if port is None:
-            port = self._ports[loop] = _LoopPort(loop)
+        # asyncio.get_running_loop() is a system call on Python 3.11 and older: a quarter of an append's time.
+        # A thread runs one loop at a time, so the one that was seen on this thread and still runs is it.
+        thread = get_ident()
+        port = self._ports.get(thread)
+        if port is None or not port.loop.is_running():
+            port = self._ports[thread] = _LoopPort(asyncio.get_running_loop())
         return port
 
 

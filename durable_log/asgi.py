@@ -11,12 +11,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
 from durable_log.aio import AsyncStore
-
-from durable_log._http.live import EVENT_CHUNK_BYTES, EventCache, EventFeed, Limits, Live, LiveSet, Viewer, long_poll
 from durable_log.errors import DurableLogError, InvalidOption
 from durable_log.model import Delete
 from durable_log.protocol import request as requests
@@ -25,9 +24,8 @@ from durable_log.protocol.response import CacheScope, Response, Responses, locat
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
 if TYPE_CHECKING:
-    from durable_log.store import Store
-
     from durable_log._http.live import Message, Receive, Send
+    from durable_log.store import Store
 
 PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
 """Larger bodies are parsed on another thread: the event loop would stand still meanwhile."""
@@ -46,6 +44,8 @@ class Exchange(NamedTuple):
 
 
 Handler = Callable[[Any, Exchange], Awaitable[Response | None]]
+HeadT = TypeVar("HeadT")
+RequestT = TypeVar("RequestT")
 
 
 def app(
@@ -161,14 +161,18 @@ class App:
         except Refusal as refusal:
             response = self._responses.refused(refusal)
         except DurableLogError as error:
-            response = self._responses.failed(error)
-            if response.status >= 500:
-                log.error("%s %s: %s", exchange.scope["method"], exchange.scope["path"], error)
+            response = self._failed(exchange, error)
         except Exception:
             log.exception("%s %s", exchange.scope["method"], exchange.scope["path"])
             response = self._responses.broken()
         if response is not None:
             await _send(exchange, response)
+
+    def _failed(self, exchange: Exchange, error: DurableLogError) -> Response:
+        response = self._responses.failed(error)
+        if response.status >= 500:
+            log.error("%s %s: %s", exchange.scope["method"], exchange.scope["path"], error)
+        return response
 
     async def _answer(self, exchange: Exchange) -> Response | None:
         """The response; None if it was sent already, or if nobody is there to get it."""
@@ -226,12 +230,14 @@ class App:
             return self._responses.page(get, info, await stream.read(get.offset), self._store.store_id, now, 0)
         position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
         live = Live(self._live, exchange.receive, exchange.send, self._limits.stall)
-        viewer = Viewer(live, stream, info)
+        options = self._store.options
         if get.live == "sse":
-            chunk = await viewer.read(get.offset, EVENT_CHUNK_BYTES)
+            viewer = Viewer(live, stream, info, event_chunk_bytes(options))
+            chunk = await viewer.read(get.offset)
             feed = EventFeed(viewer, self._events, self._limits, self._store.clock)
             await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
             return None
+        viewer = Viewer(live, stream, info, options.chunk_bytes_max)
         chunk = await viewer.read(get.offset)
         if not chunk.data and not chunk.closed:
             polled = await live.run(long_poll(viewer, chunk, self._limits.long_poll))
@@ -259,7 +265,7 @@ class App:
                 return part if len(parts) == 1 else b"".join(parts)
 
 
-async def _parse_body(parse: Callable[[Any, bytes], Any], head: Put | Post, body: bytes) -> Any:
+async def _parse_body(parse: Callable[[HeadT, bytes], RequestT], head: HeadT, body: bytes) -> RequestT:
     if len(body) <= PARSE_INLINE_BYTES_MAX:
         return parse(head, body)
     return await asyncio.to_thread(parse, head, body)

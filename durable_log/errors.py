@@ -150,7 +150,7 @@ class OffsetOutOfRange(DurableLogError):
 
     def __init__(self, name: str, offset: int, first: int, tail: int) -> None:
         super().__init__(
-            f"stream {name!r} holds offsets {first} to {tail}, not {offset}; read from an offset that the store gave you"
+            f"stream {name!r} holds offsets {first} to {tail}, not {offset}; use an offset that the store gave you"
         )
         self.name, self.offset, self.first, self.tail = name, offset, first, tail
 
@@ -161,7 +161,9 @@ class RecordTooLarge(DurableLogError):
     code = "record_too_large"
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"an append of {size} bytes is over the limit of {limit}; split it, or open with a larger limit")
+        super().__init__(
+            f"an append of {size} bytes is over the limit of {limit}; split it, or open with a larger limit"
+        )
         self.size, self.limit = size, limit
 
 

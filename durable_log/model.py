@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from durable_log.errors import InvalidName, InvalidOption, InvalidProducer
@@ -30,16 +31,19 @@ CONTENT_TYPE_DEFAULT: Final = "application/octet-stream"
 Durability = Literal["sync", "written"]
 
 
+@lru_cache(maxsize=1024)
 def media_type(content_type: str) -> str:
     """The type without its parameters, in lower case: how content types compare (PROTOCOL.md §5.2)."""
     return content_type.partition(";")[0].strip().lower()
 
 
+@lru_cache(maxsize=1024)
 def is_json(content_type: str) -> bool:
     """Whether streams of this type are in JSON mode (PROTOCOL.md §9.1)."""
     return media_type(content_type) == "application/json"
 
 
+@lru_cache(maxsize=1024)
 def is_text(content_type: str) -> bool:
     """Whether the bytes are UTF-8 text that SSE may carry as it is (PROTOCOL.md §5.8)."""
     return is_json(content_type) or media_type(content_type).startswith("text/")
@@ -209,9 +213,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:
-            raise InvalidOption(
-                f"segment_bytes is a multiple of 4096 from 64 KiB to 1 GiB, not {self.segment_bytes}"
-            )
+            raise InvalidOption(f"segment_bytes is a multiple of 4096 from 64 KiB to 1 GiB, not {self.segment_bytes}")
         limits: Sequence[tuple[str, int, int]] = (
             ("record_bytes_max", self.record_bytes_max, self.segment_bytes // 2),
             ("chunk_bytes_max", self.chunk_bytes_max, 2**30),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from durable_log import _face
 from durable_log._face import Data
@@ -32,6 +32,10 @@ from durable_log.model import (
     StreamInfo,
     check_name,
 )
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _Gates:
@@ -160,9 +164,7 @@ class Stream:
         durability: Durability | None,
     ) -> Appended:
         engine = self._engine
-        request = _face.append_request(
-            self.name, raw, content_type, producer, seq, close, durability, engine.options
-        )
+        request = _face.append_request(self.name, raw, content_type, producer, seq, close, durability, engine.options)
         appended: Appended = engine.execute(request)
         return appended
 
@@ -196,7 +198,7 @@ class Store:
         self.engine = engine
         self.options = engine.options
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

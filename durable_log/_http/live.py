@@ -16,9 +16,8 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from durable_log.aio import AsyncStream
-
 from durable_log.errors import StreamGone, StreamNotFound
-from durable_log.model import Chunk, StreamInfo
+from durable_log.model import Chunk, Options, StreamInfo
 from durable_log.protocol import sse
 from durable_log.protocol.response import Response
 from durable_log.protocol.tokens import cursor
@@ -36,6 +35,11 @@ EVENT_CACHE_BYTES: Final = 4 * 2**20
 log: Final = logging.getLogger("durable_log")
 
 
+def event_chunk_bytes(options: Options) -> int:
+    """How much of a stream one data event carries; never so little that a character does not fit."""
+    return max(sse.CHUNK_BYTES_MIN, min(EVENT_CHUNK_BYTES, options.chunk_bytes_max))
+
+
 class Limits(NamedTuple):
     """How long live responses last, in seconds; see :func:`durable_log.asgi.app`."""
 
@@ -49,7 +53,7 @@ class LiveSet:
     """The live responses of one application."""
 
     def __init__(self) -> None:
-        self.closing = False
+        self._closing = False
         self._members: set[Live] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -65,9 +69,13 @@ class LiveSet:
     def __len__(self) -> int:
         return len(self._members)
 
+    def closing(self) -> bool:
+        """Whether nothing may wait any more."""
+        return self._closing
+
     def begin_shutdown(self) -> None:
         """End all of them soon, and new ones at once. Any thread, any signal handler; returns immediately."""
-        self.closing = True
+        self._closing = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
                 self._loop.call_soon_threadsafe(self._stop_idle)
@@ -119,20 +127,20 @@ class Live:
             self.pump.cancel()
 
     async def beyond(
-        self, stream: AsyncStream, offset: int, until: float, pulse: float, on_pulse: Callable[[], Awaitable[None]]
+        self, viewer: Viewer, offset: int, until: float, pulse: float, on_pulse: Callable[[], Awaitable[None]]
     ) -> bool:
         """Whether there is something beyond ``offset`` before the loop's clock says ``until``.
 
         ``on_pulse`` is awaited every ``pulse`` seconds meanwhile. False, at once, when the application closes.
         """
-        while (left := until - self._loop.time()) > 0 and not self._members.closing:
+        while (left := until - self._loop.time()) > 0 and not self._members.closing():
             self._waiting = True
             try:
-                if await stream.wait(offset, min(left, pulse)):
+                if await viewer.wait(offset, min(left, pulse)):
                     return True
             except asyncio.CancelledError:
                 # Cancelled by stop_waiting, the pump goes on; by run, it does not.
-                if self._ended or not self._members.closing:
+                if self._ended or not self._members.closing():
                     raise
                 return False
             finally:
@@ -167,7 +175,7 @@ class Live:
 class EventCache:
     """Data events by the range that they carry, so that viewers of one range share one encoding.
 
-    Bounded in bytes; what was put in first goes first. Ranges of a stream's life never change, so nothing is ever stale.
+    Bounded in bytes; what was put in first goes first. Ranges of a stream's life never change: nothing is ever stale.
     """
 
     def __init__(self, bytes_max: int = EVENT_CACHE_BYTES) -> None:
@@ -188,19 +196,26 @@ class EventCache:
 
 
 class Viewer(NamedTuple):
-    """What a live response follows: one life of one stream."""
+    """What a live response follows: one life of one stream, in chunks of at most ``chunk_bytes``."""
 
     live: Live
     stream: AsyncStream
     info: StreamInfo
+    chunk_bytes: int
 
-    async def read(self, offset: int, limit: int | None = None) -> Chunk:
-        """A chunk of this life. Raises :class:`StreamNotFound` if the name has another by now."""
-        chunk = await self.stream.read(offset, limit=limit)
-        # Asked after the read: numbers are never reused, so the chunk is of the life that is still there.
-        if (await self.stream.info()).number != self.info.number:
-            raise StreamNotFound(self.info.name)
-        return chunk
+    async def read(self, offset: int) -> Chunk:
+        """A chunk of this life. Raises :class:`StreamNotFound` when it is over."""
+        try:
+            return await self.stream.read(offset, limit=self.chunk_bytes, number=self.info.number)
+        except StreamGone as error:
+            raise StreamNotFound(self.info.name) from error
+
+    async def wait(self, offset: int, seconds: float) -> bool:
+        """Whether there is something beyond ``offset`` within ``seconds``. Raises as ``read`` does."""
+        try:
+            return await self.stream.wait(offset, seconds, number=self.info.number)
+        except StreamGone as error:
+            raise StreamNotFound(self.info.name) from error
 
     def pulse(self, seconds: float) -> float:
         """At most ``seconds``, and at most half a sliding time to live, which a viewer keeps from running out."""
@@ -221,7 +236,7 @@ async def long_poll(viewer: Viewer, chunk: Chunk, seconds: float) -> Chunk:
     """The chunk itself if it says something, else the first that does, else an empty one after ``seconds``."""
     until = asyncio.get_running_loop().time() + seconds
     while not chunk.data and not chunk.closed:
-        if not await viewer.live.beyond(viewer.stream, chunk.next_offset, until, viewer.pulse(seconds), viewer.touch):
+        if not await viewer.live.beyond(viewer, chunk.next_offset, until, viewer.pulse(seconds), viewer.touch):
             break
         chunk = await viewer.read(chunk.next_offset)
     return chunk
@@ -240,7 +255,7 @@ class EventFeed:
         await live.start(head)
         try:
             await self._follow(chunk, first_cursor, members)
-        except (StreamNotFound, StreamGone):
+        except StreamNotFound:
             pass  # deleted under its viewers: their next request says so
         except OSError:
             return  # from send, in servers that tell: the client left
@@ -261,10 +276,8 @@ class EventFeed:
                 await viewer.live.send(event + sse.control_event(sent, position, chunk.up_to_date, chunk.closed))
             if chunk.closed or last:
                 return
-            last = members.closing or time() >= until
+            last = members.closing() or time() >= until
             if chunk.up_to_date and not last:
                 # What is held back is not waited for again: only what comes after it can release it.
-                last = not await viewer.live.beyond(
-                    viewer.stream, chunk.next_offset, until, pulse, viewer.touch_and_beat
-                )
-            chunk = await viewer.read(sent, EVENT_CHUNK_BYTES)
+                last = not await viewer.live.beyond(viewer, chunk.next_offset, until, pulse, viewer.touch_and_beat)
+            chunk = await viewer.read(sent)

@@ -39,6 +39,7 @@ class StreamState:
         "closed",
         "config",
         "created_ms",
+        "deadline",
         "durable",
         "durable_closed",
         "gone",
@@ -68,22 +69,23 @@ class StreamState:
         self.index = StreamIndex()
         self.recent: tuple[int, bytearray] | None = None
         self.watchers: list[Watcher] | None = None
-        # sliding expiry, seconds
-        self.touched = created_ms / 1000
-        self.touch_saved = self.touched
-
-    @property
-    def deadline(self) -> float:
+        self.touched = self.touch_saved = created_ms / 1000
+        self.deadline = math.inf if config.expires_at is None else config.expires_at
         """When the stream expires, in seconds since the epoch; infinity if never."""
-        if self.config.ttl is not None:
-            return self.touched + self.config.ttl
-        return math.inf if self.config.expires_at is None else self.config.expires_at
+        if config.ttl is not None:
+            self.renew(self.touched)
+
+    def renew(self, now: float) -> None:
+        """Have a sliding TTL begin anew at ``now``; never earlier than it does already."""
+        if self.config.ttl is not None and now >= self.touched:
+            self.touched = now
+            self.deadline = now + self.config.ttl
 
     def touch(self, now: float) -> bool:
         """Note a use. True if it should be persisted: at most every eighth of the TTL or minute, the longer of them."""
-        if self.config.ttl is None or now <= self.touched:
+        if self.config.ttl is None:
             return False
-        self.touched = now
+        self.renew(now)
         return now - self.touch_saved >= touch_interval(self.config.ttl)
 
     def info(self) -> StreamInfo:
@@ -130,12 +132,15 @@ class Catalog:
 
     def get(self, name: str) -> StreamState | None:
         """The stream of that name, expired or not. O(1)."""
-        return self._names.get(name)
+        state: StreamState | None = self._names.get(name)
+        return state
 
     def live(self, name: str) -> StreamState | None:
         """The stream of that name, unless it has expired. O(1)."""
-        state = self._names.get(name)
-        return None if state is None or state.deadline <= self._clock() else state
+        state: StreamState | None = self._names.get(name)
+        if state is None or (state.deadline != math.inf and state.deadline <= self._clock()):
+            return None
+        return state
 
     def by_number(self, number: int) -> StreamState | None:
         """The stream of that number. O(1)."""

@@ -307,7 +307,7 @@ class Committer:
                 with self._lock:
                     self._commit_waiting(accepting=self.failure is None)
                     self._due = self._keep_time()
-            except Exception:
+            except Exception:  # noqa: BLE001 - the thread must live on to refuse what comes
                 _log.exception("a commit met an error that it does not know; the store has latched")
                 self._due = None
 
@@ -350,6 +350,7 @@ def _admit(group: Group, submission: Submission) -> None:
         elif isinstance(request, Create):
             submission.result = group.create(request)
         else:
-            submission.result = group.delete(request)
+            group.delete(request)
+            submission.result = None
     except DurableLogError as refusal:
         submission.result = refusal

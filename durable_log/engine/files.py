@@ -42,7 +42,7 @@ class File(Protocol):
 
     def size(self) -> int: ...
     def read(self, position: int, length: int) -> bytes: ...
-    def write(self, position: int, data: bytes) -> None: ...
+    def write(self, position: int, data: bytes | bytearray) -> None: ...
     def sync(self) -> None: ...
     def fill_with_zeroes(self, size: int) -> None: ...
     def commit(self, block: bytearray, info: Any, sync: bool) -> int: ...
@@ -121,7 +121,7 @@ class DiskFile:
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def write(self, position: int, data: bytes) -> None:
+    def write(self, position: int, data: bytes | bytearray) -> None:
         """All of ``data``."""
         view = memoryview(data)
         while view:
@@ -255,7 +255,7 @@ class MemoryFile:
         with self._mutex:
             return bytes(self._bytes[position : position + length])
 
-    def write(self, position: int, data: bytes) -> None:
+    def write(self, position: int, data: bytes | bytearray) -> None:
         """All of ``data``; a hole before it reads as zeroes."""
         with self._mutex:
             if position > len(self._bytes):

@@ -42,7 +42,7 @@ _NUMBER: Final = struct.Struct("<I")
 _LENGTH: Final = struct.Struct("<H")
 
 FRAME_ROW: Final = struct.Struct("<QQQQQIIIHBB")
-"""``dl_frame``: stream, offset, position, epoch, producer_seq, producer, payload, payload_length, seq_length, type, flags."""
+"""``dl_frame``: stream, offset, position, epoch, seq, producer, payload, payload length, seq length, type, flags."""
 
 
 def lsn_of(segment: int, position: int) -> int:
@@ -109,7 +109,9 @@ def decode_file_header(file: str, page: bytes) -> FileHeader | None:
     stored = struct.unpack_from("<I", page, _FILE_HEADER.size)[0]
     if crc32c(0, page[: _FILE_HEADER.size]) != stored:
         return None
-    _, kind, version, _compat, ro_compat, incompat, number, uuid, nonce, _, size, created = _FILE_HEADER.unpack_from(page)
+    _, kind, version, _compat, ro_compat, incompat, number, uuid, nonce, _, size, created = _FILE_HEADER.unpack_from(
+        page
+    )
     if version != FORMAT_VERSION:
         raise UnsupportedFormat(file, f"version {version}", f"version {FORMAT_VERSION}")
     if ro_compat or incompat:

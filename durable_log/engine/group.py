@@ -151,7 +151,8 @@ class Group:
             state.tail = offset + len(data)
         self.length += FRAME_HEADER + length
         if state.config.ttl is not None:
-            state.touched = state.touch_saved = max(state.touched, self._now)
+            state.renew(self._now)
+            state.touch_saved = state.touched
         producer_seq = None if request.producer is None else request.producer.seq
         return Appended(offset, state.tail, False, state.closed, producer_seq)
 

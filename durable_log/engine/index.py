@@ -19,7 +19,8 @@ LOST: Final = 0
 
 class Run(NamedTuple):
     """Consecutive records in one log segment, or lost bytes (segment 0). ``offsets`` has one entry more than
-    ``positions``: where the last record ends."""
+    ``positions``: where the last record ends.
+    """
 
     segment: int
     positions: array[int]
@@ -27,7 +28,7 @@ class Run(NamedTuple):
 
 
 class StreamIndex:
-    """The records of one stream: record i holds the bytes ``_offsets[i]`` to ``_offsets[i + 1]`` and lies at ``_lsns[i]``."""
+    """The records of one stream: record i holds bytes ``_offsets[i]`` to ``_offsets[i + 1]`` and lies at ``_lsns[i]``."""
 
     __slots__ = ("_lsns", "_offsets")
 

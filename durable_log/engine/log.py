@@ -43,9 +43,7 @@ class LogEngine:
         """Find the end of the log and begin. Raises ``OSError``."""
         self.report: Report = recovered.report
         self._segments = recovered.segments
-        self._spares = Spares(
-            self._directory, self._uuid, self.options, recovered.spares, recovered.last_number
-        )
+        self._spares = Spares(self._directory, self._uuid, self.options, recovered.spares, recovered.last_number)
         tail = recovered.tail
         if tail is None:
             segment = self._next_segment(recovered.last_used + 1, 2 * PAGE)
@@ -176,7 +174,9 @@ class LogEngine:
 
     def forked(self) -> None:
         """This process is a child of the one that opened the store: refuse to work here."""
-        reason = f"the store was opened by process {self._pid} and can't be used by its child {process_id()}; open it here"
+        reason = (
+            f"the store was opened by process {self._pid} and can't be used by its child {process_id()}; open it here"
+        )
         self._committer.abandon(StoreClosed(reason))
 
     def check(self) -> None:

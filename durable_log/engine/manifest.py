@@ -1,7 +1,7 @@
 """The store's identity: the file that makes a directory a store.
 
-Law of this room: it decides whether a directory is a store, a new one, or something else, and creates the manifest of
-a new one. So far the manifest is its header; the edits that name clustered segments will follow it. Called at open only,
+Law of this room: it decides whether a directory is a store, a new one, or something else, and creates the manifest
+of a new one. So far the manifest is its header; the edits that name clustered segments will follow it. Called at open only,
 by the thread that opens.
 """
 
@@ -22,7 +22,7 @@ def check_directory(directory: Directory) -> None:
     names = set(directory.names())
     strange = names - {LOCK_NAME, _TEMPORARY}
     if MANIFEST_NAME not in names and strange:
-        raise NotAStore(directory.path, f"it has no {MANIFEST_NAME} but {sorted(strange)[0]!r}")
+        raise NotAStore(directory.path, f"it has no {MANIFEST_NAME} but {min(strange)!r}")
 
 
 def open_manifest(directory: Directory, now_ms: int) -> bytes:

@@ -17,7 +17,7 @@ from durable_log.model import NOW, Chunk
 
 
 def read(state: StreamState, segments: dict[int, LogSegment], offset: int, limit: int) -> Chunk:
-    """At most ``limit`` bytes from ``offset`` on. Raises :class:`OffsetOutOfRange`, :class:`Corruption`, ``OSError``."""
+    """At most ``limit`` bytes from ``offset``. Raises :class:`OffsetOutOfRange`, :class:`Corruption`, ``OSError``."""
     closed, offset, end = _bounds(state, offset, limit)
     data = read_recent(state, offset, end)
     if data is None:

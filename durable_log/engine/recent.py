@@ -14,7 +14,8 @@ from durable_log.engine.catalog import StreamState
 
 class RecentBytes:
     """A budget of ``total_max`` bytes over all streams, least recently appended to evicted first, and of
-    ``stream_max`` for each."""
+    ``stream_max`` for each.
+    """
 
     def __init__(self, total_max: int, stream_max: int) -> None:
         self._total_max, self._stream_max = total_max, stream_max

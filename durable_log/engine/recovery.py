@@ -44,7 +44,8 @@ class Report(NamedTuple):
 
 class Recovered(NamedTuple):
     """An opened log. ``tail`` is None if writing has to go on in a new segment, after the block that is named.
-    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all."""
+    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all.
+    """
 
     segments: dict[int, LogSegment]
     spares: list[LogSegment]
@@ -69,7 +70,13 @@ def recover(directory: Directory, catalog: Catalog, clock: Callable[[], float]) 
         replay.apply(segment_of(block.lsn), block.time_ms, read_rows(segments[segment_of(block.lsn)], block))
     replay.finish(clock())
     report = Report(
-        replay.records, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams, unreadable
+        replay.records,
+        len(chain.blocks),
+        chain.cut,
+        chain.damage,
+        replay.lost,
+        replay.records_of_unknown_streams,
+        unreadable,
     )
     _tell(directory.path, report)
     return _arrange(directory, segments, found, chain, report)
@@ -112,10 +119,10 @@ def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:
 
 def _tell(path: str, report: Report) -> None:
     for damage in report.damage:
+        file, start, end = segment_name(segment_of(damage.start)), position_of(damage.start), position_of(damage.end)
         _log.error(
-            "%s: %s: bytes %d to %d of the log were acknowledged and are damaged: %s; run durable-log verify",
-            path, segment_name(segment_of(damage.start)), position_of(damage.start), position_of(damage.end), damage.reason,
-        )  # fmt: skip
+            "%s: %s: %s between positions %d and %d; run durable-log verify", path, file, damage.reason, start, end
+        )
     for name in report.unreadable_segments:
         _log.error("%s: %s has no valid header and is left alone; run durable-log verify", path, name)
 

@@ -67,7 +67,7 @@ class Replay:
             state.durable_closed = state.closed
             state.touch_saved = state.touched
             if state.config.ttl is not None:
-                state.touched = max(state.touched, min(now, state.touched + touch_interval(state.config.ttl)))
+                state.renew(min(now, state.touched + touch_interval(state.config.ttl)))
 
     def _data(self, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
         stream, offset, _, epoch, seq, producer, _, length, _, _, flags = row
@@ -88,8 +88,7 @@ class Replay:
                 state.last_seq = rows.seq(row).decode("utf-8", "surrogatepass")
             if flags & FLAG_CLOSE:
                 state.closed = True
-        if state.config.ttl is not None:
-            state.touched = max(state.touched, time_ms / 1000)
+        state.renew(time_ms / 1000)
 
     def _claim(self, state: StreamState, number: int, epoch: int, seq: int) -> None:
         known = self._producers.get((state.number, number))
@@ -103,7 +102,7 @@ class Replay:
         elif kind == DELETE:
             self._catalog.remove(state)
         elif kind == TOUCH:
-            state.touched = max(state.touched, decode_touch(rows.payload(row)) / 1000)
+            state.renew(decode_touch(rows.payload(row)) / 1000)
         elif kind == PRODUCER:
             number, producer_id = decode_producer(rows.payload(row))
             if state.producers is None:

@@ -156,8 +156,6 @@ def read_rows(segment: LogSegment, block: Block) -> Rows:
     rows_max = len(body) // lib.DL_FRAME_HEADER + 1
     rows = ffi.new("dl_frame[]", rows_max)
     count, bytes_read = ffi.new("size_t *"), ffi.new("size_t *")
-    lib.dl_frames_scan(
-        ffi.from_buffer(body), len(body), position, segment.nonce, rows, rows_max, count, bytes_read
-    )
+    lib.dl_frames_scan(ffi.from_buffer(body), len(body), position, segment.nonce, rows, rows_max, count, bytes_read)
     found = list(FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size)))
     return Rows(found, body, position, bytes_read[0])

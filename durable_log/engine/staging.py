@@ -40,7 +40,8 @@ class Staging:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._queue: deque[Submission] = deque()
-        self._condition = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._room = threading.Condition(self._mutex)
         self._staged = 0
         self._starved: list[tuple[Port, Any]] = []
         self.refusal: DurableLogError | None = None
@@ -51,12 +52,10 @@ class Staging:
 
     def offer(self, submission: Submission) -> bool:
         """Stage it. False if there is no room: its token is delivered, with None, when there is."""
-        if self.refusal is not None:
-            raise self.refusal
-        with self._condition:
-            if self.refusal is not None:
-                raise self.refusal
-            if self._staged and self._staged + submission.size > self._bytes_max and submission.port is not None:
+        self._check()
+        with self._mutex:
+            self._check()
+            if self._is_full(submission) and submission.port is not None:
                 self._starved.append((submission.port, submission.token))
                 return False
             self._put(submission)
@@ -64,13 +63,12 @@ class Staging:
 
     def put(self, submission: Submission) -> None:
         """Stage it, waiting for room."""
-        if self.refusal is not None:
-            raise self.refusal
-        with self._condition:
-            while self.refusal is None and self._staged and self._staged + submission.size > self._bytes_max:
-                self._condition.wait()
-            if self.refusal is not None:
-                raise self.refusal
+        self._check()
+        with self._mutex:
+            self._check()
+            while self._is_full(submission):
+                self._room.wait()
+                self._check()
             self._put(submission)
 
     def take(self) -> list[Submission]:
@@ -86,19 +84,26 @@ class Staging:
 
     def release(self, batch: list[Submission], deliveries: Deliveries) -> None:
         """The batch is done with: tell those who wait for room."""
-        with self._condition:
+        with self._mutex:
             self._staged -= sum([submission.size for submission in batch])
             for port, token in self._starved:
                 deliveries.add(port, token, None)
             self._starved.clear()
-            self._condition.notify_all()
+            self._room.notify_all()
 
     def refuse(self, reason: DurableLogError) -> None:
         """Accept nothing from now on. What is staged stays."""
-        with self._condition:
+        with self._mutex:
             self.refusal = reason
-            self._condition.notify_all()
+            self._room.notify_all()
 
     def _put(self, submission: Submission) -> None:
         self._staged += submission.size
         self._queue.append(submission)
+
+    def _check(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _is_full(self, submission: Submission) -> bool:
+        return bool(self._staged) and self._staged + submission.size > self._bytes_max

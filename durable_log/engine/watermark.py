@@ -16,7 +16,8 @@ from durable_log.engine.catalog import StreamState
 
 class Port(Protocol):
     """Where results are delivered. One call a port and commit, whatever the number of results, on a foreign thread
-    that holds the commit lock: it must not block and must not raise."""
+    that holds the commit lock: it must not block and must not raise.
+    """
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
         """Pairs of the token that was handed in and its result; an exception as result means failure."""
@@ -55,7 +56,8 @@ class Watermarks:
 
     def watch(self, state: StreamState, offset: int, port: Port, token: Any) -> bool:
         """Have ``token`` delivered (result None) once the stream has durable bytes beyond ``offset``, is closed or
-        is gone. False if that is so already: then nothing will be delivered."""
+        is gone. False if that is so already: then nothing will be delivered.
+        """
         with self._mutex:
             if self._closed is not None:
                 raise self._closed

@@ -81,7 +81,8 @@ class LogWriter:
 
     def write(self, parts: list[bytes], length: int, *, sync: bool, now: float) -> tuple[int, int]:
         """One block of the frames in ``parts`` (the first of which is the room for its header), written and, if
-        asked, synced. Returns the LSN of its body and what the sync took in ns. Raises ``OSError``."""
+        asked, synced. Returns the LSN of its body and what the sync took in ns. Raises ``OSError``.
+        """
         size = pages(BLOCK_HEADER + length)
         parts.append(_PADDING[: size - BLOCK_HEADER - length])
         block = bytearray().join(parts)

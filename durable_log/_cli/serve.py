@@ -1,0 +1,151 @@
+"""A store behind HTTP, in a process of its own.
+
+Law of this room: it puts store, application and uvicorn together, and makes the end of the process orderly: a signal
+ends the live responses first, because uvicorn waits for open connections before it tells the application anything.
+It decides nothing about streams. Main thread only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+from collections.abc import Mapping
+from types import FrameType
+from typing import Final, NamedTuple
+
+import click
+import uvicorn
+
+import durable_log
+from durable_log import asgi
+
+from durable_log._http.live import Message, Receive, Send
+from durable_log.store import Store
+
+ROOT: Final = "/v1/stream"
+GRACE_SECONDS: Final = 1
+"""How long requests may take to finish after the first signal; live responses end at once."""
+
+KEEP_ALIVE_SECONDS: Final = 75
+"""Producers pause between tokens; their connections should outlive that."""
+
+
+class Page(NamedTuple):
+    """A page beside the streams, whole in memory."""
+
+    content_type: str
+    body: bytes
+
+
+class Front:
+    """The streams, ``/healthz``, and what pages there are beside them."""
+
+    def __init__(self, store: Store, streams: asgi.App, pages: Mapping[str, Page]) -> None:
+        self._store, self._streams, self._pages = store, streams, pages
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one connection, in the terms of ASGI 3."""
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            if scope["path"] == "/healthz":
+                status, page = self._health()
+                await _reply(scope, send, status, page)
+                return
+            found = self._pages.get(scope["path"])
+            if found is not None:
+                await _reply(scope, send, 200, found)
+                return
+        await self._streams(scope, receive, send)
+
+    def _health(self) -> tuple[int, Page]:
+        latched = self._store.stats()["failure"] is not None
+        # The reason names files; it is in the log, and not for everybody who can reach the port.
+        body = json.dumps({"status": "failed" if latched else "ok"}).encode() + b"\n"
+        return 503 if latched else 200, Page("application/json", body)
+
+
+async def _reply(scope: Message, send: Send, status: int, page: Page) -> None:
+    headers = [
+        (b"content-type", page.content_type.encode()),
+        (b"content-length", b"%d" % len(page.body)),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page.body})
+
+
+class Server(uvicorn.Server):
+    """Says when it accepts connections, and ends live responses as soon as it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, streams: asgi.App, ready_line: str) -> None:
+        super().__init__(config)
+        self._streams, self._ready_line = streams, ready_line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, then print the one line that says so."""
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            click.echo(self._ready_line)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends the server in order, a second at once. Called by the interpreter between two steps."""
+        if self.should_exit:
+            self.force_exit = True
+            return
+        self._streams.begin_shutdown()
+        super().handle_exit(sig, frame)
+
+
+def serve(data: str, host: str, port: int, long_poll_seconds: float, pages: Mapping[str, Page]) -> None:
+    """Serve the store in directory ``data`` until a signal comes, then close it.
+
+    Raises what :func:`durable_log.open` raises, and :class:`click.ClickException` if nothing can listen there.
+    """
+    logging.basicConfig(format="durable-log: %(levelname)s: %(message)s", level=logging.WARNING)
+    with durable_log.open(data) as store, listen(host, port) as listener:
+        streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds)
+        config = uvicorn.Config(
+            Front(store, streams, pages),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        server = Server(config, streams, f"durable-log serves {data} at {url_of(host, listener)}")
+        # Once it is done uvicorn raises the signal again under the handlers that it found. With these that ends
+        # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
+        server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the first address of ``host``. Raises :class:`click.ClickException`."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host!r}: {error.strerror}; choose another --host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        advice = "choose another --port, or --port 0 for any free one"
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
+    return listener
+
+
+def url_of(host: str, listener: socket.socket) -> str:
+    """The address of the streams."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}{ROOT}/"

@@ -1,0 +1,24 @@
+"""The command ``durable-log``: where it starts, and nothing else.
+
+Law of this room: it imports the commands, which need packages of the ``server`` extra, and says in one line what to
+install if they are not there. What the commands do lives in ``_cli``. The main thread of a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    try:
+        from durable_log._cli.commands import commands
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("durable_log"):
+            raise
+        sys.exit(f"durable-log: the package {error.name!r} is missing; run: pip install 'durable-log[server]'")
+    commands(prog_name="durable-log")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""One server for the tests that need nothing special of it, and a name that no other test uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from serving import Served, serving
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    with serving(long_poll_seconds=0.2, cache_control="public") as running:
+        yield running
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return f"{request.node.name.partition('[')[0]}/{id(request.node)}"
