@@ -12,7 +12,7 @@ import sys
 def main() -> None:
     """Run the command line of this process, and exit."""
     try:
-        from durable_log._cli.commands import commands
+        from durable_log._cli.commands import commands  # noqa: PLC0415 - it may be missing, which is to be said kindly
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("durable_log"):
             raise

@@ -33,7 +33,6 @@ from durable_log.model import (
     check_name,
 )
 
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 

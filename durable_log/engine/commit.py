@@ -307,6 +307,8 @@ class Committer:
                 with self._lock:
                     self._commit_waiting(accepting=self.failure is None)
                     self._due = self._keep_time()
+                if self._staging:
+                    self._ring()
             except Exception:  # noqa: BLE001 - the thread must live on to refuse what comes
                 _log.exception("a commit met an error that it does not know; the store has latched")
                 self._due = None

@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
 
 class StreamIndex:
-    """The records of one stream: record i holds bytes ``_offsets[i]`` to ``_offsets[i + 1]`` and lies at ``_lsns[i]``."""
+    """The records of one stream: record i holds bytes ``_offsets[i]`` to ``_offsets[i + 1]``, at ``_lsns[i]``."""
 
     __slots__ = ("_lsns", "_offsets")
 

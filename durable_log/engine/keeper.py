@@ -56,8 +56,13 @@ class Spares:
         if not self._wanted.is_set() or not self._options.preallocate or not self._directory.grows_in_place:
             return
         while len(self._ready) < SPARES:
-            with self._making:
-                self._ready.append(self._make(self._last_number + 1, 0))
+            try:
+                with self._making:
+                    self._ready.append(self._make(self._last_number + 1, 0))
+            except OSError:
+                # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
+                self._wanted.clear()
+                raise
 
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""

@@ -6,6 +6,7 @@ these methods can stand in its place. Any thread may call anything here.
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Iterator
 from os import PathLike
@@ -22,8 +23,8 @@ from durable_log.engine.recovery import Recovered, Report, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import DurableLogError, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
-from durable_log.model import Chunk, Delete, Options, Request, StreamInfo
+from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
+from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
 
@@ -60,6 +61,7 @@ class LogEngine:
         self._committer.start()
         self._keeper.start()
         call_after_fork(self)
+        atexit.register(self.close)
 
     # --- changes --------------------------------------------------------------------------------------------------
 
@@ -114,6 +116,7 @@ class LogEngine:
         Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
         """
         state = self._state(name, number)
+        offset = state.durable if offset == NOW else offset
         if not self._committer.watermarks.watch(state, offset, port, token):
             return None
         return (state, port, token)
@@ -163,6 +166,7 @@ class LogEngine:
         if self._closed or process_id() != self._pid:
             return
         self._closed = True
+        atexit.unregister(self.close)
         self._keeper.stop()
         try:
             self._committer.stop(state for state in self._catalog.states() if state.touched > state.touch_saved)
@@ -173,11 +177,15 @@ class LogEngine:
             self._directory.close()
 
     def forked(self) -> None:
-        """This process is a child of the one that opened the store: refuse to work here."""
+        """This process is a child of the one that opened the store: refuse to work here.
+
+        The child lets go of its copy of the lock, so that it does not outlive the parent's.
+        """
         reason = (
             f"the store was opened by process {self._pid} and can't be used by its child {process_id()}; open it here"
         )
         self._committer.abandon(StoreClosed(reason))
+        self._directory.close()
 
     def check(self) -> None:
         """Walk the invariants of an idle engine. Raises ``AssertionError``. For tests."""
@@ -244,7 +252,7 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
         if is_out_of_space(error):
             raise StoreFull(directory.path, PAGE) from error
         raise StoreUnreadable(str(error.filename or directory.path), error) from error
-    except DurableLogError:
+    except BaseException:
         directory.close()
         raise
     return engine

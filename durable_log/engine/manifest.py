@@ -1,8 +1,8 @@
 """The store's identity: the file that makes a directory a store.
 
 Law of this room: it decides whether a directory is a store, a new one, or something else, and creates the manifest
-of a new one. So far the manifest is its header; the edits that name clustered segments will follow it. Called at open only,
-by the thread that opens.
+of a new one. So far the manifest is its header; the edits that name clustered segments will follow it. Called at open
+only, by the thread that opens.
 """
 
 from __future__ import annotations

@@ -60,7 +60,19 @@ class Recovered(NamedTuple):
 def recover(directory: Directory, catalog: Catalog, clock: Callable[[], float]) -> Recovered:
     """Open all log segments of a locked store and bring ``catalog`` up to date. Raises ``OSError``."""
     _remove_unfinished(directory)
-    segments, unreadable = _open_segments(directory)
+    segments: dict[int, LogSegment] = {}
+    try:
+        return _recover(directory, segments, catalog, clock)
+    except BaseException:
+        for segment in segments.values():
+            segment.close()
+        raise
+
+
+def _recover(
+    directory: Directory, segments: dict[int, LogSegment], catalog: Catalog, clock: Callable[[], float]
+) -> Recovered:
+    unreadable = _open_segments(directory, segments)
     found = {number: survey(segment) for number, segment in segments.items()}
     first = min(segments, default=1)
     chain = follow((block for number in sorted(found) for block in found[number]), lsn_of(first, PAGE))
@@ -88,8 +100,8 @@ def _remove_unfinished(directory: Directory) -> None:
         directory.remove(name)
 
 
-def _open_segments(directory: Directory) -> tuple[dict[int, LogSegment], list[str]]:
-    segments, unreadable = {}, []
+def _open_segments(directory: Directory, segments: dict[int, LogSegment]) -> list[str]:
+    unreadable = []
     for name in directory.names():
         if segment_number(name) is None:
             continue
@@ -98,7 +110,7 @@ def _open_segments(directory: Directory) -> tuple[dict[int, LogSegment], list[st
             unreadable.append(name)
         else:
             segments[segment.number] = segment
-    return segments, unreadable
+    return unreadable
 
 
 def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:
