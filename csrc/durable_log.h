@@ -15,7 +15,8 @@
  *                      then, as the flags say: producer claim (number 4 | epoch 8 | seq 8), Stream-Seq (length 2 | text)
  *                      then the payload; "length" counts all that follows the 24 bytes
  *
- * Every CRC is CRC32C whose register starts from the segment's nonce; a CRC covers what follows it in its unit.
+ * Every CRC is CRC32C whose register starts from the segment's nonce, for frames from nonce XOR position in the file
+ * (its lower 32 bits); a CRC covers what follows it in its unit.
  */
 #ifndef DURABLE_LOG_H
 #define DURABLE_LOG_H
@@ -29,6 +30,7 @@
 #define DL_FRAME_HEADER 24
 #define DL_PRODUCER_CLAIM 20
 #define DL_SEQ_MAX 1024
+#define DL_TYPE_MAX 5 /* frame types count from 1 */
 
 #define DL_FLAG_CLOSE 1
 #define DL_FLAG_PRODUCER 2
@@ -92,6 +94,7 @@ enum dl_verdict dl_block_seal(uint8_t *block, size_t size, dl_block *info);
 enum dl_verdict dl_block_check(const uint8_t *block, size_t available, uint64_t lsn, uint32_t nonce, dl_block *info);
 enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, dl_frame *rows,
                                size_t rows_max, size_t *rows_count, size_t *bytes_read);
+size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, size_t from);
 size_t dl_block_find(const uint8_t *bytes, size_t length, uint64_t lsn, uint32_t nonce, size_t from);
 enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
                                  uint64_t stream, const uint64_t *positions, const uint64_t *offsets, size_t count,

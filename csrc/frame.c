@@ -40,8 +40,9 @@ static size_t frame_size(const uint8_t *frame, size_t length) {
     return rest > length - DL_FRAME_HEADER ? 0 : DL_FRAME_HEADER + rest;
 }
 
-static uint32_t frame_crc(const uint8_t *frame, size_t size, uint32_t nonce) {
-    return dl_crc32c(nonce, frame + 4, size - 4);
+/* "position" is the frame's in its file: a copy of it elsewhere, in somebody's payload say, does not verify. */
+static uint32_t frame_crc(const uint8_t *frame, size_t size, uint32_t nonce, uint64_t position) {
+    return dl_crc32c(nonce ^ (uint32_t)position, frame + 4, size - 4);
 }
 
 /* Fills the row from a frame whose checksum holds; DL_BAD_FRAME if its extensions do not fit into it. */
@@ -84,7 +85,7 @@ enum dl_verdict dl_block_seal(uint8_t *block, size_t size, dl_block *info) {
     for (size_t at = 0; at < length; records++) {
         size_t frame = frame_size(body + at, length - at);
         if (frame == 0) return DL_BAD_FRAME;
-        dl_store32(body + at, frame_crc(body + at, frame, info->nonce));
+        dl_store32(body + at, frame_crc(body + at, frame, info->nonce, info->lsn + DL_BLOCK_HEADER + at));
         at += frame;
     }
     memset(body + length, 0, size - DL_BLOCK_HEADER - length);
@@ -151,7 +152,7 @@ enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t posi
     size_t at = 0, count = 0;
     while (at < length) {
         size_t size = frame_size(body + at, length - at);
-        if (size == 0 || frame_crc(body + at, size, nonce) != dl_load32(body + at)) {
+        if (size == 0 || frame_crc(body + at, size, nonce, position + at) != dl_load32(body + at)) {
             verdict = DL_BAD_FRAME;
             break;
         }
@@ -169,6 +170,19 @@ enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t posi
     return verdict;
 }
 
+/* The first place at or after "from" where a frame verifies, or "length": how to go on behind one that does not, whose
+ * length can't be trusted. A type and flags that no frame has spare the checksum almost everywhere. */
+size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, size_t from) {
+    const uint8_t flags = DL_FLAG_CLOSE | DL_FLAG_PRODUCER | DL_FLAG_SEQ;
+    for (size_t at = from; at < length && length - at >= DL_FRAME_HEADER; at++) {
+        const frame_head head = head_load(body + at);
+        if (head.type == 0 || head.type > DL_TYPE_MAX || (head.flags & ~flags) != 0) continue;
+        const size_t size = frame_size(body + at, length - at);
+        if (size != 0 && frame_crc(body + at, size, nonce, position + at) == head.crc) return at;
+    }
+    return length;
+}
+
 /* Copies stream bytes "from" to "to" out of "count" consecutive records of one stream into "out" (to - from bytes).
  * "bytes" is the file from "position" on; positions[i] and offsets[i] are where the index says record i lies, and
  * offsets[count] is where the last one ends. "done" counts the records that held. */
@@ -182,7 +196,7 @@ enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t p
         const uint8_t *frame = bytes + (positions[i] - position);
         const size_t size = frame_size(frame, length - (size_t)(positions[i] - position));
         if (size == 0) return DL_BAD_LENGTH;
-        if (frame_crc(frame, size, nonce) != dl_load32(frame)) return DL_BAD_FRAME;
+        if (frame_crc(frame, size, nonce, positions[i]) != dl_load32(frame)) return DL_BAD_FRAME;
         if (frame_row(frame, size, positions[i], &row) != DL_OK) return DL_BAD_FRAME;
         if (row.stream != stream || row.offset != offsets[i] || row.offset + row.payload_length != offsets[i + 1])
             return DL_BAD_FRAME;

@@ -54,6 +54,7 @@ class _Lib:
     DL_FRAME_HEADER: Final[int]
     DL_PRODUCER_CLAIM: Final[int]
     DL_SEQ_MAX: Final[int]
+    DL_TYPE_MAX: Final[int]
     DL_FLAG_CLOSE: Final[int]
     DL_FLAG_PRODUCER: Final[int]
     DL_FLAG_SEQ: Final[int]
@@ -97,6 +98,7 @@ class _Lib:
         bytes_read: CData,
         /,
     ) -> int: ...
+    def dl_frame_find(self, body: CData | bytes, length: int, position: int, nonce: int, from_: int, /) -> int: ...
     def dl_block_find(self, bytes_: CData | bytes, length: int, lsn: int, nonce: int, from_: int, /) -> int: ...
     def dl_frames_gather(
         self,

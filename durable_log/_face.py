@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, Final
 
 from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
@@ -31,6 +31,8 @@ from durable_log.protocol import json_mode
 Data = bytes | bytearray | memoryview | str
 CONTENT_TYPE_BYTES_MAX: Final = 256
 TTL_SECONDS_MAX: Final = 2**53
+EXPIRES_AT_MIN: Final = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
+EXPIRES_AT_MAX: Final = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 
 
 def stored(data: Data, content_type: str) -> bytes:
@@ -69,13 +71,15 @@ def create_request(
         )
     if ttl is not None and expires_at is not None:
         raise InvalidOption("a stream has a ttl or an expires_at, not both")
-    if ttl is not None and (ttl != int(ttl) or not 0 <= ttl <= TTL_SECONDS_MAX):
+    if ttl is not None and not (0 <= ttl <= TTL_SECONDS_MAX and ttl == int(ttl)):
         raise InvalidOption(f"a ttl is whole seconds from 0 to 2^53, not {ttl!r}")
     if isinstance(expires_at, datetime):
         expires_at = expires_at.timestamp()
+    if expires_at is not None and not EXPIRES_AT_MIN <= expires_at <= EXPIRES_AT_MAX:
+        raise InvalidOption(f"expires_at is seconds since the epoch, in the years 1 to 9999, not {expires_at!r}")
     config = StreamConfig(content_type, None if ttl is None else int(ttl), expires_at)
     raw = stored(data, content_type) if data else b""
-    return Create(check_name(name), config, _bounded(raw, options), closed)
+    return Create(check_name(name), config, _bounded(raw, content_type, options), closed)
 
 
 def append_request(
@@ -93,7 +97,8 @@ def append_request(
         durability = options.durability
     elif durability not in ("sync", "written"):
         raise InvalidOption(f"durability is 'sync' or 'written', not {durability!r}")
-    return Append(name, _bounded(raw, options), producer, seq, close, durability, content_type)
+    raw = _bounded(raw, content_type, options)
+    return Append(name, raw, producer, seq, close, durability, content_type)
 
 
 def check_offset(offset: int, limit: int | None) -> None:
@@ -106,7 +111,7 @@ def check_offset(offset: int, limit: int | None) -> None:
 
 def read_chunk(
     read: Callable[[str, int, int, int | None], Chunk | None],
-    record_start: Callable[[str, int], int],
+    record_start: Callable[[str, int, int | None], int],
     name: str,
     offset: int,
     limit: int,
@@ -119,26 +124,40 @@ def read_chunk(
     chunk = read(name, offset, limit, number)
     if chunk is None or not chunk.data or not is_json(chunk.content_type):
         return chunk
-    start = record_start(name, chunk.offset)
+    start = record_start(name, chunk.offset, number)
     if start != chunk.offset:
         before = read(name, start, chunk.offset - start, number)
         if before is None:
             return None
         if json_mode.page(before.data, len(before.data)) != chunk.offset - start:
             raise OffsetOutOfRange(name, chunk.offset, start, chunk.next_offset)
-    while not chunk.up_to_date:
+    return _whole_messages(read, name, chunk, limit, number)
+
+
+def _whole_messages(
+    read: Callable[[str, int, int, int | None], Chunk | None], name: str, chunk: Chunk, limit: int, number: int | None
+) -> Chunk | None:
+    reach = limit
+    while not chunk.up_to_date or len(chunk.data) > limit:
         end = json_mode.page(chunk.data, limit)
         if end:
-            return chunk._replace(data=chunk.data[:end], next_offset=chunk.offset + end)
-        limit *= 2
-        longer = read(name, chunk.offset, limit, number)
+            whole = end == len(chunk.data)
+            return chunk._replace(
+                data=chunk.data[:end], next_offset=chunk.offset + end, up_to_date=chunk.up_to_date and whole,
+                closed=chunk.closed and whole,
+            )  # fmt: skip
+        reach *= 2
+        longer = read(name, chunk.offset, reach, number)
         if longer is None or longer.next_offset == chunk.next_offset:
             return longer
         chunk = longer
     return chunk
 
 
-def _bounded(raw: bytes, options: Options) -> bytes:
-    if len(raw) > options.record_bytes_max + 1:
-        raise RecordTooLarge(len(raw), options.record_bytes_max)
+def _bounded(raw: bytes, content_type: str | None, options: Options) -> bytes:
+    size = len(raw)
+    if size > options.record_bytes_max and content_type is not None and is_json(content_type):
+        size -= 1  # the comma behind the last message is the store's
+    if size > options.record_bytes_max:
+        raise RecordTooLarge(size, options.record_bytes_max)
     return raw

@@ -11,9 +11,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -62,6 +61,11 @@ def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
             future.set_exception(result)
         else:
             future.set_result(result)
+
+
+def _time_out(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(asyncio.TimeoutError())
 
 
 class _HasEngine(Protocol):
@@ -130,7 +134,8 @@ class AsyncStream:
         """
         _face.check_offset(offset, limit)
         engine = self._engine
-        arguments = (engine.record_start, self.name, offset, limit or engine.options.chunk_bytes_max, number)
+        most = engine.options.chunk_bytes_max
+        arguments = (engine.record_start, self.name, offset, most if limit is None else min(limit, most), number)
         chunk = _face.read_chunk(engine.read_from_memory, *arguments)
         if chunk is None:
             loop = asyncio.get_running_loop()
@@ -159,15 +164,20 @@ class AsyncStream:
         engine = self._engine
         if number is None:
             number = engine.info(self.name).number
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        handle = engine.watch(self.name, offset, self._store.port(), future, number)
+        port = self._store.port()
+        future: asyncio.Future[None] = port.loop.create_future()
+        handle = engine.watch(self.name, offset, port, future, number)
         if handle is None:
             return True
+        # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation that comes together with the result.
+        timer = None if timeout is None else port.loop.call_later(max(timeout, 0), _time_out, future)
         try:
-            await (future if timeout is None else asyncio.wait_for(future, max(timeout, 0)))
-        except (asyncio.TimeoutError, TimeoutError):
+            await future
+        except asyncio.TimeoutError:
             return False
         finally:
+            if timer is not None:
+                timer.cancel()
             engine.unwatch(handle)
         engine.check_alive(self.name, number)
         return True
@@ -208,7 +218,7 @@ class AsyncStore:
         self.options = engine.options
         self.clock = engine.clock
         self.store_id = engine.store_id
-        self._ports: dict[int, _LoopPort] = {}
+        self._port: _LoopPort | None = None
 
     @classmethod
     def of(cls, store: _HasEngine) -> AsyncStore:
@@ -232,17 +242,15 @@ class AsyncStore:
         await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, self.options))
         return AsyncStream(self, name)
 
-    def submit(self, request: Request) -> Awaitable[Any]:
-        """Commit a request that is made already; awaits to what became of it. For front-ends."""
+    def submit(self, request: Request) -> asyncio.Future[Any]:
+        """Commit a request that is made already; awaits to what became of it. For front-ends.
+
+        Requests are committed in the order of the calls.
+        """
         port = self.port()
         future: asyncio.Future[Created | Appended | None] = port.loop.create_future()
-        if self.engine.submit(request, port, future):
-            return future
-        return self._submit_later(request, future)
-
-    async def _submit_later(self, request: Request, room: asyncio.Future[Any]) -> Any:
-        await room
-        return await self.submit(request)
+        self.engine.submit(request, port, future)
+        return future
 
     async def append_in_order(self, request: Append, patience: float) -> Appended:
         """Like :meth:`submit`, but an append whose predecessors of the same producer are still on their way waits for
@@ -284,12 +292,10 @@ class AsyncStore:
 
     def port(self) -> _LoopPort:
         """Where the running event loop gets its results."""
-        # asyncio.get_running_loop() is a system call on Python 3.11 and older: a quarter of an append's time.
-        # A thread runs one loop at a time, so the one that was seen on this thread and still runs is it.
-        thread = get_ident()
-        port = self._ports.get(thread)
-        if port is None or not port.loop.is_running():
-            port = self._ports[thread] = _LoopPort(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        port = self._port
+        if port is None or port.loop is not loop:
+            port = self._port = _LoopPort(loop)
         return port
 
 

@@ -7,17 +7,22 @@ install if they are not there. What the commands do lives in ``_cli``. The main 
 from __future__ import annotations
 
 import sys
+from typing import Final
+
+EXTRA: Final = ("click", "uvicorn", "uvloop", "httptools")
+"""What the ``server`` extra installs."""
 
 
 def main() -> None:
     """Run the command line of this process, and exit."""
     try:
         from durable_log._cli.commands import commands  # noqa: PLC0415 - it may be missing, which is to be said kindly
+
+        commands(prog_name="durable-log")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("durable_log"):
+        if error.name not in EXTRA:
             raise
         sys.exit(f"durable-log: the package {error.name!r} is missing; run: pip install 'durable-log[server]'")
-    commands(prog_name="durable-log")
 
 
 if __name__ == "__main__":

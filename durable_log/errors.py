@@ -188,6 +188,13 @@ class CommitFailed(DurableLogError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}; the store refuses further changes until it is closed and opened again")
+        self.reason = reason
+
+    def again(self) -> CommitFailed:
+        """The same, to be raised once more: an exception that is raised twice keeps the frames of both times."""
+        copy = CommitFailed(self.reason)
+        copy.__cause__ = self.__cause__
+        return copy
 
 
 class StoreFull(DurableLogError):
@@ -217,6 +224,11 @@ class StoreClosed(DurableLogError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        self.reason = reason
+
+    def again(self) -> StoreClosed:
+        """The same, to be raised once more."""
+        return StoreClosed(self.reason)
 
 
 class NotAStore(DurableLogError):

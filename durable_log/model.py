@@ -75,8 +75,8 @@ class Producer(NamedTuple):
         if not self.id or len(self.id.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX:
             raise InvalidProducer(f"a producer id is 1 to {NAME_BYTES_MAX} bytes, not {self.id[:40]!r}")
         for what, value in (("epoch", self.epoch), ("sequence", self.seq)):
-            if not 0 <= value <= PRODUCER_INT_MAX:
-                raise InvalidProducer(f"a producer's {what} is 0 to 2^53-1, not {value}")
+            if type(value) is not int or not 0 <= value <= PRODUCER_INT_MAX:
+                raise InvalidProducer(f"a producer's {what} is an int from 0 to 2^53-1, not {value!r}")
 
 
 class Appended(NamedTuple):

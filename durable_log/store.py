@@ -170,7 +170,8 @@ class Stream:
     def _read(self, offset: int, limit: int | None, number: int | None) -> Chunk:
         _face.check_offset(offset, limit)
         engine = self._engine
-        limit = limit or engine.options.chunk_bytes_max
+        most = engine.options.chunk_bytes_max
+        limit = most if limit is None else min(limit, most)
         chunk = _face.read_chunk(engine.read, engine.record_start, self.name, offset, limit, number)
         assert chunk is not None
         return chunk

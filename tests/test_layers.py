@@ -25,8 +25,10 @@ ROOMS = {
     "_face": {"errors", "model", "protocol"},
     "store": {"errors", "model", "protocol", "_face", "engine"},
     "aio": {"errors", "model", "protocol", "_face", "engine"},
-    "asgi": {"errors", "model", "protocol", "aio"},
-    "cli": {"", "errors", "model", "protocol", "_face", "engine", "store", "aio", "asgi"},
+    "_http": {"errors", "model", "protocol", "aio", "_http"},
+    "asgi": {"errors", "model", "protocol", "aio", "_http"},
+    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "asgi", "_cli"},
+    "cli": {"_cli"},
     "": {"errors", "model", "protocol", "_face", "engine", "store", "aio", "asgi"},
     "_build": set(),
 }

@@ -7,17 +7,26 @@ the command runs. Main thread only.
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
 import durable_log
+from durable_log._cli import directory, follow
+from durable_log._cli import verify as verification
 from durable_log.errors import DurableLogError, StoreLocked
 
 DATA_DEFAULT: Final = "durable-log-data"
 PORT_DEFAULT: Final = 4437
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+"""The exit codes of processes that Ctrl-C and SIGTERM ended, as shells have them."""
 
 
 class Commands(click.Group):
@@ -35,6 +44,8 @@ class Commands(click.Group):
             ) from error
         except DurableLogError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except BrokenPipeError:
             # Whoever read the output has seen enough. The interpreter flushes once more on its way out.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,6 +67,9 @@ data_option: Final = click.option(
     show_envvar=True,
     help="The directory of the store.",
 )
+
+
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 @commands.command()
@@ -81,9 +95,145 @@ def serve(data: str, host: str, port: int, long_poll_timeout: float, page: str |
 
     It has no authentication: put it behind something that has before you let it listen to more than this machine.
     """
-    from pathlib import Path
-
-    from durable_log._cli import serve as server
+    from durable_log._cli import serve as server  # noqa: PLC0415 - the other commands need no uvicorn
 
     pages = {} if page is None else {"/": server.Page("text/html; charset=utf-8", Path(page).read_bytes())}
     server.serve(data, host, port, long_poll_timeout, pages)
+
+
+@commands.command("ls")
+@data_option
+@click.option("-l", "--long", is_flag=True, help="Before each name: tail in bytes, open or closed, content type.")
+@json_option
+@click.argument("prefix", default="")
+def list_streams(data: str, prefix: str, long: bool, as_json: bool) -> None:
+    """List the streams whose names start with PREFIX, one a line."""
+    directory.list_streams(data, prefix, long=long, as_json=as_json)
+
+
+@commands.command()
+@data_option
+@click.option("--offset", type=click.IntRange(0), default=0, help="The byte to start at.")
+@click.argument("name")
+def cat(data: str, name: str, offset: int) -> None:
+    """Write what stream NAME holds to stdout.
+
+    JSON streams come out as one message a line. NAME may be the URL of a stream: then a running server is asked.
+    """
+    if follow.is_url(name):
+        follow.show(name, offset)
+    else:
+        directory.show(data, name, offset)
+
+
+@commands.command()
+@data_option
+@click.option("-n", "--bytes", "count", type=click.IntRange(0), default=4096, show_default=True, help="How much.")
+@click.option("-f", "--follow", "live", is_flag=True, help="Go on until the stream is closed; NAME is a URL.")
+@click.argument("name")
+def tail(data: str, name: str, count: int, live: bool) -> None:
+    """Write the last bytes of stream NAME to stdout.
+
+    Starts at a whole character, or message of a JSON stream. NAME may be the URL of a stream: then a running server is
+    asked. --follow needs that: one process at a time has a store open, so while this one had it nobody could append.
+    """
+    if follow.is_url(name):
+        follow.show_end(name, count, follow=live)
+    elif live:
+        raise click.UsageError(
+            "--follow needs a stream's URL, e.g.: durable-log tail -f "
+            f"http://127.0.0.1:{PORT_DEFAULT}/v1/stream/{quote(name)}"
+        )
+    else:
+        directory.show_end(data, name, count)
+
+
+@commands.command()
+@data_option
+@click.option("--create", is_flag=True, help="Create the stream, and the store, if they are not there.")
+@click.option("--content-type", metavar="TYPE", help="With --create: the stream's type.  [default: text/plain]")
+@click.option("--close", is_flag=True, help="End the stream.")
+@click.argument("name")
+@click.argument("text", required=False)
+def append(data: str, name: str, text: str | None, create: bool, content_type: str | None, close: bool) -> None:
+    """Append TEXT to stream NAME.
+
+    Prints the offset after it, once it is on disk. TEXT is taken as it is, without a line end. With - as TEXT, stdin is
+    appended as it arrives (all at once to JSON streams). Without TEXT, stdin is read as well, unless there is something
+    else to do: --create or --close.
+    """
+    if content_type is not None and not create:
+        raise click.UsageError("--content-type goes with --create; what exists has its type already")
+    if text is None and not (create or close):
+        text = "-"
+    directory.append(data, name, text, create=create, content_type=content_type, close=close)
+
+
+@commands.command()
+@data_option
+@json_option
+@click.argument("name")
+def stat(data: str, name: str, as_json: bool) -> None:
+    """Show what is known of stream NAME."""
+    directory.describe(data, name, as_json=as_json)
+
+
+@commands.command("rm")
+@data_option
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def remove(data: str, names: tuple[str, ...]) -> None:
+    """Delete streams, and their data with them."""
+    if not directory.remove(data, names):
+        sys.exit(1)
+
+
+@commands.command()
+@data_option
+@json_option
+def verify(data: str, as_json: bool) -> None:
+    """Read everything that the store holds and report what is damaged.
+
+    Each damaged range comes on a line of its own: the stream, its offsets, the file and the position. Nothing is
+    repaired or changed. Exits with 1 if anything is damaged.
+    """
+    # What opening finds is in the report; it need not be logged as well.
+    logging.getLogger("durable_log").setLevel(logging.CRITICAL)
+    if not verification.verify(data, as_json=as_json):
+        sys.exit(1)
+
+
+@commands.command()
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="How long it should take.")
+@click.option("--words-per-second", type=click.FloatRange(0.1), help="The pace of the words instead.")
+@click.option("--openai-url", metavar="URL", help="A chat-completions endpoint to take the answer from instead.")
+@click.option("--model", help="With --openai-url: the model to ask.")
+@click.option("--prompt", help="With --openai-url: what to ask.")
+@click.option("--open", "browser", is_flag=True, help="Serve a page to watch it on, and go on until Ctrl-C.")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def demo(
+    file: Path | None, seconds: float, words_per_second: float | None, openai_url: str | None, model: str | None,
+    prompt: str | None, browser: bool,
+) -> None:  # fmt: skip
+    """Show what all this is for, in this terminal, in under a minute.
+
+    A producer streams an answer word by word into a server: the words of FILE, of a text that comes with the package,
+    or of a model. One viewer reads from the start, one joins late, one drops its connection every second. Half-way the
+    server is killed with SIGKILL and started again. At the end the texts of all viewers are compared, byte by byte:
+    exits with 1 if any differs.
+
+    The key of a model's endpoint is taken from OPENAI_API_KEY.
+    """
+    from durable_log._cli import demo as demonstration  # noqa: PLC0415 - the other commands need none of it
+
+    if openai_url is None:
+        if model or prompt:
+            raise click.UsageError("--model and --prompt go with --openai-url")
+        source = demonstration.source_of_file(file or demonstration.ANSWER_FILE, seconds, words_per_second)
+    else:
+        if not follow.is_url(openai_url) or not model or file:
+            raise click.UsageError("--openai-url takes an http(s) URL, needs --model, and excludes FILE")
+        source = demonstration.source_of_model(openai_url, model, prompt or demonstration.PROMPT)
+    # Whoever ends the demonstration from outside ends what it started as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if not (demonstration.run_for_browser if browser else demonstration.run_once)(source):
+        sys.exit(1)

@@ -7,22 +7,23 @@ It decides nothing about streams. Main thread only.
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 import uvicorn
 
 import durable_log
 from durable_log import asgi
-
-from durable_log._http.live import Message, Receive, Send
 from durable_log.store import Store
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 ROOT: Final = "/v1/stream"
 GRACE_SECONDS: Final = 1
@@ -61,7 +62,7 @@ class Front:
     def _health(self) -> tuple[int, Page]:
         latched = self._store.stats()["failure"] is not None
         # The reason names files; it is in the log, and not for everybody who can reach the port.
-        body = json.dumps({"status": "failed" if latched else "ok"}).encode() + b"\n"
+        body = b'{"status":"%b"}\n' % (b"failed" if latched else b"ok")
         return 503 if latched else 200, Page("application/json", body)
 
 
@@ -133,8 +134,9 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise click.ClickException(f"cannot listen on {host!r}: {error.strerror}; choose another --host") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise click.ClickException(f"cannot listen on {host!r}: {reason}; choose another --host") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from durable_log.engine.format import stored_time
 from durable_log.errors import (
     ContentTypeMismatch,
     InvalidProducer,
@@ -49,7 +50,7 @@ def admit_create(state: StreamState, request: Create) -> Created:
     for what, wanted, found in (
         ("content type", media_type(asked.content_type), media_type(has.content_type)),
         ("TTL", asked.ttl, has.ttl),
-        ("expiry", asked.expires_at, has.expires_at),
+        ("expiry", stored_time(asked.expires_at), has.expires_at),
         ("closed", request.closed, state.closed),
     ):
         if wanted != found:

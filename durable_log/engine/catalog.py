@@ -8,6 +8,7 @@ Readers on any thread may look names up and read the fields under "what readers 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,7 +21,10 @@ TOUCH_SECONDS_MIN: Final = 60.0
 
 
 class ProducerState:
-    """The last accepted claim of one producer on one stream. ``number`` stands for its id in frames."""
+    """The last accepted claim of one producer on one stream. ``number`` stands for its id in frames.
+
+    A stream's producers are keyed by id, in the order of their numbers; one whose id was lost, by its number.
+    """
 
     __slots__ = ("epoch", "number", "seq")
 
@@ -61,7 +65,7 @@ class StreamState:
         self.tail = 0
         self.closed = False
         self.last_seq: str | None = None
-        self.producers: dict[str, ProducerState] | None = None
+        self.producers: dict[str | int, ProducerState] | None = None
         # what readers see
         self.durable = 0
         self.durable_closed = False
@@ -112,6 +116,8 @@ class Catalog:
         self._clock = clock
         self._names: SortedDict[str, StreamState] = SortedDict()
         self._numbers: dict[int, StreamState] = {}
+        self._listing = threading.Lock()
+        """The names keep their order while somebody walks them."""
         self.next_number = 1
 
     def __len__(self) -> int:
@@ -119,7 +125,8 @@ class Catalog:
 
     def add(self, state: StreamState) -> None:
         """A stream whose CREATE is durable. O(log n)."""
-        self._names[state.name] = state
+        with self._listing:
+            self._names[state.name] = state
         self._numbers[state.number] = state
         self.next_number = max(self.next_number, state.number + 1)
 
@@ -127,8 +134,9 @@ class Catalog:
         """A stream whose DELETE is durable. O(log n)."""
         state.gone = True
         self._numbers.pop(state.number, None)
-        if self._names.get(state.name) is state:
-            del self._names[state.name]
+        with self._listing:
+            if self._names.get(state.name) is state:
+                del self._names[state.name]
 
     def get(self, name: str) -> StreamState | None:
         """The stream of that name, expired or not. O(1)."""
@@ -150,7 +158,8 @@ class Catalog:
         """The names that start with ``prefix`` and have not expired, in order, as they were at the call."""
         now = self._clock()
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix and prefix[-1] != chr(0x10FFFF) else None
-        found = list(self._names.irange(prefix, end, inclusive=(True, False)))
+        with self._listing:
+            found = list(self._names.irange(prefix, end, inclusive=(True, False)))
         return (name for name in found if name.startswith(prefix) and self._alive(name, now))
 
     def _alive(self, name: str, now: float) -> bool:

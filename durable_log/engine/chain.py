@@ -35,25 +35,45 @@ class Chain(NamedTuple):
     cut: bool
 
 
-def follow(found: Iterable[Block], first_lsn: int) -> Chain:
-    """Apply the recovery rule to all blocks that were found, in the order of their LSNs."""
-    candidates = list(found)
-    durable = max((block.durable_lsn for block in candidates), default=0)
-    blocks: list[Block] = []
-    damage: list[Damage] = []
-    for block in candidates:
-        _void(blocks, damage, block.previous_lsn)
-        if not _continues(blocks, block):
-            start = blocks[-1].end if blocks else first_lsn
-            if start >= durable:
-                return Chain(blocks, damage, durable, True)
-            damage.append(Damage(start, block.lsn, False, "a block is missing or its header fails its checksum"))
-        if not block.whole:
-            if block.lsn >= durable:
-                return Chain(blocks, damage, durable, True)
-            damage.append(Damage(block.lsn, block.end, True, "a block's body fails its checksum"))
-        blocks.append(block)
-    return Chain(blocks, damage, durable, False)
+class Found(NamedTuple):
+    """The blocks of one segment whose headers verify, in order; ``after_lsn`` is what the segment's header says."""
+
+    after_lsn: int
+    blocks: list[Block]
+
+
+def follow(segments: Iterable[Found], first_lsn: int) -> Chain:
+    """Apply the recovery rule to all blocks that were found, segment by segment in the order of their numbers.
+
+    ``first_lsn`` is where the log begins.
+    """
+    found = list(segments)
+    durable = max((block.durable_lsn for segment in found for block in segment.blocks), default=0)
+    chain = Chain([], [], durable, False)
+    for segment in found:
+        if segment.after_lsn:
+            _void(chain.blocks, chain.damage, segment.after_lsn)
+        for block in segment.blocks:
+            if not _accept(chain, block, first_lsn):
+                return chain._replace(cut=True)
+    return chain
+
+
+def _accept(chain: Chain, block: Block, first_lsn: int) -> bool:
+    """Take the next block up. False if the log is to be cut before it."""
+    blocks, damage, durable, _ = chain
+    _void(blocks, damage, block.previous_lsn)
+    if not _continues(blocks, block):
+        start = blocks[-1].end if blocks else first_lsn
+        if block.previous_lsn >= durable or start >= durable:
+            return False
+        damage.append(Damage(start, block.lsn, False, "a block is missing or its header fails its checksum"))
+    if not block.whole:
+        if block.lsn >= durable:
+            return False
+        damage.append(Damage(block.lsn, block.end, True, "a block's body fails its checksum"))
+    blocks.append(block)
+    return True
 
 
 def _void(blocks: list[Block], damage: list[Damage], previous_lsn: int) -> None:

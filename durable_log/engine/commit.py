@@ -15,19 +15,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.counters import Counters
 from durable_log.engine.files import WriteFailed, is_out_of_space
-from durable_log.engine.group import Group
+from durable_log.engine.group import Group, admit_all, wants_sync
 from durable_log.engine.keeper import ExpiryQueue
 from durable_log.engine.recent import RecentBytes
-from durable_log.engine.staging import PENDING, Staging, Submission
+from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.watermark import Deliveries, Port, Watermarks
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import CommitFailed, DurableLogError, StoreClosed, StoreFull
-from durable_log.model import Append, Create, Delete, Options, Request
+from durable_log.errors import CommitFailed, StoreClosed, StoreFull
+from durable_log.model import Delete, Options, Request
 
 WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
@@ -41,16 +43,8 @@ class _Gates:
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
         for gate, _result in results:
-            gate.release()
-
-
-class Counters:
-    """What was committed since the store was opened. ``sync_ns``: the time of all syncs together."""
-
-    __slots__ = ("bytes_appended", "bytes_written", "commits", "records", "sync_ns")
-
-    def __init__(self) -> None:
-        self.commits = self.records = self.bytes_appended = self.bytes_written = self.sync_ns = 0
+            if gate.locked():
+                gate.release()
 
 
 class Committer:
@@ -80,7 +74,7 @@ class Committer:
     # --- any thread -----------------------------------------------------------------------------------------------
 
     @property
-    def failure(self) -> DurableLogError | None:
+    def failure(self) -> Refusal | None:
         """Why nothing is accepted any more, if that is so."""
         return self._staging.refusal
 
@@ -88,16 +82,13 @@ class Committer:
         """Begin committing asynchronous requests."""
         self._thread.start()
 
-    def submit(self, request: Request, port: Port, token: Any) -> bool:
-        """Have ``request`` committed; its result is delivered to ``port`` with ``token``.
+    def submit(self, request: Request, port: Port, token: Any) -> None:
+        """Have ``request`` committed, in the order of the calls; its result is delivered to ``port`` with ``token``.
 
-        False if too much is staged already: then ``token`` is delivered with None once there is room, and the request
-        has to be submitted anew. Raises :class:`CommitFailed` or :class:`StoreClosed`.
+        Raises :class:`CommitFailed` or :class:`StoreClosed`.
         """
-        if not self._staging.offer(Submission(request, port, token)):
-            return False
+        self._staging.put(Submission(request, port, token))
         self._ring()
-        return True
 
     def execute(self, request: Request) -> Any:
         """Commit ``request`` and return its result, or raise it. Blocks."""
@@ -107,9 +98,12 @@ class Committer:
         self._staging.put(submission)
         # Whoever lets go of the lock looks at the queue afterwards, so a request that finds it taken is seen.
         if self._lock.acquire(blocking=False):
-            self._lead(submission)
-        else:
-            gate.acquire()
+            try:
+                self._lead(submission)
+            finally:
+                self._lock.release()
+                self._look_after()
+        gate.acquire()
         if isinstance(submission.result, BaseException):
             raise submission.result
         return submission.result
@@ -123,19 +117,22 @@ class Committer:
         if self._touches:
             self._ring()
 
-    def stop(self, touched: Iterable[StreamState]) -> None:
+    def stop(self, touched: Callable[[], Iterable[StreamState]]) -> None:
         """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""
         self._stopping = True
         self._ring()
         if self._thread.is_alive():
             self._thread.join()
         with self._lock:
-            if self.failure is None:
-                self._touches.extend(touched)
-                self._staging.refuse(StoreClosed("the store is closed; open it again"))
-                self._commit_waiting(accepting=True)
-                self._guard(self._mark_end)
-            self._tell_the_end()
+            try:
+                if self.failure is None:
+                    self._staging.refuse(StoreClosed("the store is closed; open it again"))
+                    self._touches.extend(touched())
+                    self._commit_waiting()
+                if not self._latched():
+                    self._guard(partial(self._mark_end, clean=True))
+            finally:
+                self._tell_the_end()
 
     def abandon(self, reason: StoreClosed) -> None:
         """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
@@ -147,36 +144,50 @@ class Committer:
             self._bell.put(None)
 
     def _lead(self, submission: Submission) -> None:
-        submission.port = None
-        try:
-            while submission.result is PENDING:
-                self._commit_group()
-        finally:
-            due = self._next_due()
-            self._lock.release()
+        while submission.result is PENDING and self._staging:
+            self._commit_group()
+
+    def _look_after(self) -> None:
+        """The lock was let go: see to what has come meanwhile, and to what is due."""
+        due = self._next_due()
         if self._staging or (due is not None and (self._due is None or due < self._due)):
             self._ring()
 
+    def _latched(self) -> bool:
+        return isinstance(self.failure, CommitFailed)
+
     # --- one group; the commit lock is held -----------------------------------------------------------------------
 
-    def _commit_waiting(self, *, accepting: bool) -> None:
-        while self._staging or (self._touches and accepting):
+    def _commit_waiting(self) -> None:
+        while self._staging or (self._touches and not self._latched()):
             self._commit_group()
 
     def _commit_group(self) -> None:
-        batch = self._staging.take()
+        batch: list[Submission] = []
         deliveries = Deliveries()
         try:
-            if not isinstance(self.failure, CommitFailed):
+            self._staging.take(batch)
+            if not self._latched():
                 self._guard(self._commit, batch, deliveries)
         finally:
-            for submission in batch:
-                if isinstance(self.failure, CommitFailed):
-                    submission.result = self.failure
-                if submission.port is not None:
-                    deliveries.add(submission.port, submission.token, submission.result)
-            self._staging.release(batch, deliveries)
-            deliveries.send()
+            try:
+                self._settle(batch, deliveries)
+            except BaseException:
+                # An interrupt may come here, too; nobody may wait for ever because of it.
+                self._settle(batch, Deliveries())
+                raise
+
+    def _settle(self, batch: list[Submission], deliveries: Deliveries) -> None:
+        """Deliver the results of a batch. Doing it twice is harmless."""
+        for submission in batch:
+            if submission.result is PENDING and not self._latched():
+                self._latch("a commit was broken off before it began", None)
+            if isinstance(self.failure, CommitFailed):
+                submission.result = self.failure.again()
+            if submission.port is not None:
+                deliveries.add(submission.port, submission.token, submission.result)
+        self._staging.release(batch)
+        deliveries.send()
 
     def _guard(self, step: Callable[..., None], *arguments: Any) -> None:
         """Run a step of a commit; latch if it fails, as nobody knows then what is on disk."""
@@ -188,7 +199,7 @@ class Committer:
             self._latch(f"a commit was broken off by {error!r}", error)
             raise
 
-    def _latch(self, reason: str, cause: BaseException) -> None:
+    def _latch(self, reason: str, cause: BaseException | None) -> None:
         failure = CommitFailed(reason)
         failure.__cause__ = cause
         self._touches.clear()
@@ -196,16 +207,16 @@ class Committer:
         _log.error("%s", failure)
 
     def _commit(self, batch: list[Submission], deliveries: Deliveries) -> None:
-        sync = any(map(_wants_sync, batch)) or not batch
+        sync = any(map(wants_sync, batch)) or not batch
         try:
             self._attempt(batch, deliveries, sync=sync, reserved=False)
         except StoreFull as full:
+            # What was refused may have been refused for the sake of something that had no room.
             deletions = []
             for submission in batch:
+                submission.result = full
                 if isinstance(submission.request, Delete):
                     deletions.append(submission)
-                elif not isinstance(submission.result, DurableLogError):
-                    submission.result = full
             self._commit_deletions(deletions, deliveries)
 
     def _commit_deletions(self, deletions: list[Submission], deliveries: Deliveries) -> None:
@@ -217,9 +228,7 @@ class Committer:
 
     def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
         now = self._clock()
-        group = Group(self._catalog, now)
-        for submission in batch:
-            _admit(group, submission)
+        group = self._lay_out(batch, now)
         while self._touches and not reserved:
             group.touch(self._touches.popleft())
         try:
@@ -230,6 +239,16 @@ class Committer:
         self._unpublished.update(group.changed)
         if sync:
             self._publish(group, deliveries)
+
+    def _lay_out(self, batch: list[Submission], now: float) -> Group:
+        """Admit all that can be. A request that breaks something is thrown out alone: nothing is written yet."""
+        while True:
+            group = Group(self._catalog, now)
+            broken = admit_all(group, batch)
+            if broken is None:
+                return group
+            group.undo()
+            batch = [submission for submission in batch if submission is not broken]
 
     def _write(self, group: Group, now: float, *, sync: bool, reserved: bool) -> None:
         writer = self._writer
@@ -272,6 +291,7 @@ class Committer:
             self.expiries.add(state)
         for state in group.deleted:
             self.recent.drop(state)
+            self.expiries.removed(state)
         self.watermarks.tell(moved, deliveries)
         self.watermarks.tell(group.deleted, deliveries)
 
@@ -281,19 +301,24 @@ class Committer:
         self._publish(Group(self._catalog, self._clock()), deliveries)
         deliveries.send()
 
-    def _mark_end(self) -> None:
+    def _mark_end(self, *, clean: bool = False) -> None:
         """Have the newest block on disk say that all before it is durable."""
         if self._writer.unsynced:
             self._sync_written()
-        if self._writer.unmarked:
-            self._writer.mark(self._clock())
+        if self._writer.unmarked or (clean and not self._writer.clean):
+            try:
+                self._writer.mark(self._clock(), clean=clean)
+            except WriteFailed as error:
+                if not is_out_of_space(error):
+                    raise
 
     def _tell_the_end(self) -> None:
-        assert self.failure is not None
-        self._commit_waiting(accepting=False)
+        if self._staging and not self._latched():
+            self._staging.refuse(CommitFailed("closing the store was broken off"))
+        while self._staging:
+            self._commit_group()
         deliveries = Deliveries()
-        self.watermarks.close(self.failure, deliveries)
-        self._staging.release([], deliveries)
+        self.watermarks.close(self.failure or StoreClosed("the store is closed; open it again"), deliveries)
         deliveries.send()
 
     # --- the committer thread -------------------------------------------------------------------------------------
@@ -305,13 +330,13 @@ class Committer:
             self._due = 0.0
             try:
                 with self._lock:
-                    self._commit_waiting(accepting=self.failure is None)
+                    self._commit_waiting()
                     self._due = self._keep_time()
-                if self._staging:
-                    self._ring()
             except Exception:  # noqa: BLE001 - the thread must live on to refuse what comes
                 _log.exception("a commit met an error that it does not know; the store has latched")
                 self._due = None
+            if self._staging:
+                self._ring()
 
     def _wait(self) -> None:
         try:
@@ -337,22 +362,3 @@ class Committer:
             self._guard(self._sync_written if self._writer.unsynced else self._mark_end)
             due = self._next_due()
         return due
-
-
-def _wants_sync(submission: Submission) -> bool:
-    request = submission.request
-    return not isinstance(request, Append) or request.durability == "sync" or request.close
-
-
-def _admit(group: Group, submission: Submission) -> None:
-    request = submission.request
-    try:
-        if isinstance(request, Append):
-            submission.result = group.append(request)
-        elif isinstance(request, Create):
-            submission.result = group.create(request)
-        else:
-            group.delete(request)
-            submission.result = None
-    except DurableLogError as refusal:
-        submission.result = refusal

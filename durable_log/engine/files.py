@@ -20,9 +20,10 @@ from typing import Any, Final, Protocol
 
 from durable_log._core import ffi, lib
 from durable_log.engine.format import FRAME_EXTENSIONS_MAX, FRAME_HEADER, PAGE, position_of
-from durable_log.errors import StoreLocked
+from durable_log.errors import NotAStore, StoreLocked
 
 LOCK_NAME: Final = "LOCK"
+StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(2**20)
 _GATHER_SPAN: Final = 256 * 2**10
 
@@ -180,12 +181,10 @@ class DiskDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        existed = os.path.isdir(self.path)
-        os.makedirs(self.path, exist_ok=True)
-        if not existed:
-            _sync_directory(os.path.dirname(os.path.abspath(self.path)))
+        self._root = os.path.abspath(self.path)  # the process may move
+        _make_directories(self._root)
         self._lock_fd = -1
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.grows_in_place = not lib.dl_is_copy_on_write(fd)
         finally:
@@ -193,7 +192,7 @@ class DiskDirectory:
 
     def lock(self) -> None:
         """Become the one writer. Raises :class:`StoreLocked`, which says who is."""
-        path = os.path.join(self.path, LOCK_NAME)
+        path = os.path.join(self._root, LOCK_NAME)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -209,27 +208,27 @@ class DiskDirectory:
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
-        return sorted(os.listdir(self.path))
+        return sorted(os.listdir(self._root))
 
     def open(self, name: str) -> DiskFile:
         """An existing file, for reading and writing."""
-        return DiskFile(os.path.join(self.path, name), os.O_RDWR)
+        return DiskFile(os.path.join(self._root, name), os.O_RDWR)
 
     def create(self, name: str) -> DiskFile:
         """A new file; one of that name is replaced."""
-        return DiskFile(os.path.join(self.path, name), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        return DiskFile(os.path.join(self._root, name), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file; durable after :meth:`sync`."""
-        os.rename(os.path.join(self.path, old), os.path.join(self.path, new))
+        os.rename(os.path.join(self._root, old), os.path.join(self._root, new))
 
     def remove(self, name: str) -> None:
         """Remove a file; durable after :meth:`sync`."""
-        os.unlink(os.path.join(self.path, name))
+        os.unlink(os.path.join(self._root, name))
 
     def sync(self) -> None:
         """Make the directory's entries durable."""
-        _sync_directory(self.path)
+        _sync_directory(self._root)
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -330,7 +329,7 @@ class MemoryDirectory:
         """Nothing to do."""
 
 
-def directory_at(path: str | os.PathLike[str]) -> Directory:
+def directory_at(path: StorePath) -> Directory:
     """The directory that ``path`` names; ``":memory:"`` names a new one in memory."""
     return MemoryDirectory() if path == ":memory:" else DiskDirectory(Path(path).expanduser())
 
@@ -366,6 +365,19 @@ def _tell_forked() -> None:
 _register: Callable[..., None] | None = getattr(os, "register_at_fork", None)
 if _register is not None:
     _register(after_in_child=_tell_forked)
+
+
+def _make_directories(path: str) -> None:
+    """Make a directory and those above it, each durable in its parent."""
+    if os.path.isdir(path):
+        return
+    _make_directories(os.path.dirname(path))
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotAStore(path, "it is a file") from None
+    _sync_directory(os.path.dirname(path))
 
 
 def _sync_directory(path: str) -> None:

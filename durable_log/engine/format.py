@@ -28,18 +28,22 @@ FLAG_CLOSE: Final = 1
 FLAG_PRODUCER: Final = 2
 FLAG_SEQ: Final = 4
 
+BLOCK_CLEAN: Final = 1
+"""Flag of a block: the store was closed in good order after it."""
+
 FILE_MAGIC: Final = b"DURALOG\n"
 FORMAT_VERSION: Final = 1
 KIND_MANIFEST: Final = 1
 KIND_LOG: Final = 2
 
-_FILE_HEADER: Final = struct.Struct("<8sIIIIII16sIIQQ")
+_FILE_HEADER: Final = struct.Struct("<8sIIIIII16sIIQQQ")
 _FRAME: Final = struct.Struct("<IIBBHIQ")
 _CLAIM: Final = struct.Struct("<IQQ")
 _CREATE: Final = struct.Struct("<qqQHHH")
 _TOUCH: Final = struct.Struct("<Q")
 _NUMBER: Final = struct.Struct("<I")
 _LENGTH: Final = struct.Struct("<H")
+_NEVER: Final = -(2**63)
 
 FRAME_ROW: Final = struct.Struct("<QQQQQIIIHBB")
 """``dl_frame``: stream, offset, position, epoch, seq, producer, payload, payload length, seq length, type, flags."""
@@ -66,7 +70,10 @@ def pages(size: int) -> int:
 
 
 class FileHeader(NamedTuple):
-    """The first page of every file of a store. ``size`` is the file's full length in bytes, 0 if it grows."""
+    """The first page of every file of a store. ``size`` is the file's full length in bytes, 0 if it grows.
+
+    ``after_lsn`` is set in a log segment that begins behind a cut: the log before it ends with the block at that LSN.
+    """
 
     kind: int
     number: int
@@ -74,6 +81,7 @@ class FileHeader(NamedTuple):
     nonce: int
     size: int
     created_ms: int
+    after_lsn: int = 0
 
 
 def nonce_of(uuid: bytes, number: int) -> int:
@@ -94,7 +102,7 @@ def encode_file_header(header: FileHeader) -> bytes:
     """One page. Its CRC is not seeded: it is what tells the seed."""
     page = _FILE_HEADER.pack(
         FILE_MAGIC, header.kind, FORMAT_VERSION, 0, 0, 0, header.number, header.uuid, header.nonce, 0,
-        header.size, header.created_ms,
+        header.size, header.created_ms, header.after_lsn,
     )  # fmt: skip
     return (page + struct.pack("<I", crc32c(0, page))).ljust(PAGE, b"\0")
 
@@ -109,14 +117,13 @@ def decode_file_header(file: str, page: bytes) -> FileHeader | None:
     stored = struct.unpack_from("<I", page, _FILE_HEADER.size)[0]
     if crc32c(0, page[: _FILE_HEADER.size]) != stored:
         return None
-    _, kind, version, _compat, ro_compat, incompat, number, uuid, nonce, _, size, created = _FILE_HEADER.unpack_from(
-        page
-    )
+    fields = _FILE_HEADER.unpack_from(page)
+    _, kind, version, _compat, ro_compat, incompat, number, uuid, nonce, _, size, created, after_lsn = fields
     if version != FORMAT_VERSION:
         raise UnsupportedFormat(file, f"version {version}", f"version {FORMAT_VERSION}")
     if ro_compat or incompat:
         raise UnsupportedFormat(file, f"features {ro_compat:#x}/{incompat:#x}", "none of them")
-    return FileHeader(kind, number, uuid, nonce, size, created)
+    return FileHeader(kind, number, uuid, nonce, size, created, after_lsn)
 
 
 def frame_head(kind: int, flags: int, stream: int, offset: int, length: int) -> bytes:
@@ -134,10 +141,15 @@ def encode_seq(seq: bytes) -> bytes:
     return _LENGTH.pack(len(seq)) + seq
 
 
+def stored_time(seconds: float | None) -> float | None:
+    """A time as it comes back from the log, which keeps milliseconds."""
+    return None if seconds is None else round(seconds * 1000) / 1000
+
+
 def encode_create(name: str, config: StreamConfig, created_ms: int) -> bytes:
     """The payload of a CREATE frame. The third length is that of the ancestry of a fork, which is empty here."""
     ttl = -1 if config.ttl is None else config.ttl
-    expires = -1 if config.expires_at is None else round(config.expires_at * 1000)
+    expires = _NEVER if config.expires_at is None else round(config.expires_at * 1000)
     content_type, text = config.content_type.encode(), name.encode()
     return _CREATE.pack(ttl, expires, created_ms, len(content_type), len(text), 0) + content_type + text
 
@@ -148,7 +160,7 @@ def decode_create(payload: bytes) -> tuple[str, StreamConfig, int]:
     start = _CREATE.size
     content_type = payload[start : start + type_length].decode()
     name = payload[start + type_length : start + type_length + name_length].decode()
-    config = StreamConfig(content_type, None if ttl < 0 else ttl, None if expires < 0 else expires / 1000)
+    config = StreamConfig(content_type, None if ttl < 0 else ttl, None if expires == _NEVER else expires / 1000)
     return name, config, created_ms
 
 

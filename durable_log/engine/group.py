@@ -28,13 +28,15 @@ from durable_log.engine.format import (
     encode_seq,
     encode_touch,
     frame_head,
+    stored_time,
 )
-from durable_log.errors import StreamNotFound
+from durable_log.engine.staging import Submission
+from durable_log.errors import DurableLogError, StreamNotFound
 from durable_log.model import Append, Appended, Create, Created, Delete, Producer
 
 _HEADER_ROOM: Final = bytes(BLOCK_HEADER)
 
-Saved = tuple[int, bool, str | None]
+Saved = tuple[int, bool, str | None, float, float, float]
 
 
 class Group:
@@ -76,11 +78,12 @@ class Group:
             if state.deadline > self._now:
                 return admit_create(state, request)
             self._delete(state)
-        state = StreamState(self._next_number, name, request.config, int(self._now * 1000))
+        config = request.config._replace(expires_at=stored_time(request.config.expires_at))
+        state = StreamState(self._next_number, name, config, int(self._now * 1000))
         self._next_number += 1
         self._overlay[name] = state
         self.created.append(state)
-        payload = encode_create(name, request.config, state.created_ms)
+        payload = encode_create(name, config, state.created_ms)
         self._frame(CREATE, 0, state, payload)
         if request.data or request.closed:
             self._append(state, Append(name, request.data, close=request.closed))
@@ -105,8 +108,8 @@ class Group:
 
     def undo(self) -> None:
         """Nothing of this was written: put back what admission sees."""
-        for state, (tail, closed, last_seq) in self._saved.items():
-            state.tail, state.closed, state.last_seq = tail, closed, last_seq
+        for state, saved in self._saved.items():
+            state.tail, state.closed, state.last_seq, state.touched, state.touch_saved, state.deadline = saved
         for state, producer_id, producer, epoch, seq in reversed(self._claims):
             producer.epoch, producer.seq = epoch, seq
             if epoch < 0 and state.producers is not None:
@@ -133,7 +136,9 @@ class Group:
     def _append(self, state: StreamState, request: Append) -> Appended:
         data, offset = request.data, state.tail
         if state not in self._saved:
-            self._saved[state] = (offset, state.closed, state.last_seq)
+            self._saved[state] = (
+                offset, state.closed, state.last_seq, state.touched, state.touch_saved, state.deadline,
+            )  # fmt: skip
         flags, extension = 0, b""
         if request.producer is not None:
             flags, extension = FLAG_PRODUCER, self._claim(state, request.producer)
@@ -161,7 +166,9 @@ class Group:
             state.producers = {}
         known = state.producers.get(producer.id)
         if known is None:
-            known = state.producers[producer.id] = ProducerState(len(state.producers), -1, -1)
+            newest = next(reversed(state.producers.values()), None)
+            number = 0 if newest is None else newest.number + 1
+            known = state.producers[producer.id] = ProducerState(number, -1, -1)
             self._frame(PRODUCER, 0, state, encode_producer(known.number, producer.id))
         self._claims.append((state, producer.id, known, known.epoch, known.seq))
         known.epoch, known.seq = producer.epoch, producer.seq
@@ -175,3 +182,34 @@ class Group:
     def _frame(self, kind: int, flags: int, state: StreamState, payload: bytes) -> None:
         self.parts += (frame_head(kind, flags, state.number, state.tail, len(payload)), payload)
         self.length += FRAME_HEADER + len(payload)
+
+
+def wants_sync(submission: Submission) -> bool:
+    """Whether it may be acknowledged only after a sync: everything but an append that is content with less."""
+    request = submission.request
+    return not isinstance(request, Append) or request.durability == "sync" or request.close
+
+
+def admit_all(group: Group, batch: list[Submission]) -> Submission | None:
+    """Admit the requests in order, up to one that fails in a way that is no refusal, which is returned."""
+    for submission in batch:
+        try:
+            _admit(group, submission)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is that request's own
+            submission.result = error
+            return submission
+    return None
+
+
+def _admit(group: Group, submission: Submission) -> None:
+    request = submission.request
+    try:
+        if isinstance(request, Append):
+            submission.result = group.append(request)
+        elif isinstance(request, Create):
+            submission.result = group.create(request)
+        else:
+            group.delete(request)
+            submission.result = None
+    except DurableLogError as refusal:
+        submission.result = refusal

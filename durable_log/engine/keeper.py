@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from durable_log.engine.segment import LogSegment, size_of_segment
 from durable_log.model import Options
 
 SPARES: Final = 2
+EXPIRY_GONE_MIN: Final = 64
 _log = logging.getLogger("durable_log")
 
 
@@ -37,12 +39,12 @@ class Spares:
         self._last_number = last_number
 
     def take(self, number: int, size: int) -> LogSegment:
-        """An empty segment numbered at least ``number`` with room for ``size`` bytes. Raises ``OSError``."""
+        """An empty segment numbered at least ``number`` in which appends may reach ``size``. Raises ``OSError``."""
         self._wanted.set()
         with self._making:
             while self._ready:
                 segment = self._ready.popleft()
-                if segment.number >= number and segment.size >= size:
+                if segment.number >= number and segment.usable >= size:
                     return segment
                 self._discard(segment)
             return self._make(max(number, self._last_number + 1), size)
@@ -70,7 +72,7 @@ class Spares:
             self._ready.popleft().close()
 
     def _make(self, number: int, size: int) -> LogSegment:
-        size = max(size, size_of_segment(number, self._options.segment_bytes))
+        size = size_of_segment(number, self._options.segment_bytes, size)
         made = LogSegment.create(self._directory, number, size, self._uuid, int(time.time() * 1000))
         self._last_number = number
         return made
@@ -86,15 +88,27 @@ class ExpiryQueue:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._heap: list[tuple[float, int, StreamState]] = []
+        self._gone = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def add(self, state: StreamState) -> None:
         """Watch a stream that has a deadline. O(log n)."""
-        if state.config.ttl is not None or state.config.expires_at is not None:
+        if state.deadline != math.inf:
             with self._mutex:
                 heapq.heappush(self._heap, (state.deadline, state.number, state))
+
+    def removed(self, state: StreamState) -> None:
+        """A stream is gone. Amortised O(1)."""
+        if state.deadline == math.inf:
+            return
+        with self._mutex:
+            self._gone += 1
+            if self._gone > EXPIRY_GONE_MIN and 2 * self._gone > len(self._heap):
+                self._heap = [entry for entry in self._heap if not entry[2].gone]
+                heapq.heapify(self._heap)
+                self._gone = 0
 
     def due(self, now: float) -> list[StreamState]:
         """The streams that have expired by ``now``; they stay in the queue until they are gone."""

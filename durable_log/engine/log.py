@@ -9,21 +9,21 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Callable, Iterator
-from os import PathLike
+from hashlib import sha256
 from typing import Any
 
 from durable_log.engine import reader
 from durable_log.engine.catalog import Catalog, StreamState
 from durable_log.engine.commit import Committer
-from durable_log.engine.files import Directory, call_after_fork, directory_at, is_out_of_space, process_id
-from durable_log.engine.format import PAGE, crc32c
+from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
+from durable_log.engine.format import PAGE
 from durable_log.engine.keeper import Keeper, Spares
 from durable_log.engine.manifest import check_directory, open_manifest
 from durable_log.engine.recovery import Recovered, Report, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
+from durable_log.errors import Corruption, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
 from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
@@ -35,39 +35,47 @@ class LogEngine:
     def __init__(self, directory: Directory, uuid: bytes, catalog: Catalog, options: Options, clock: Clock) -> None:
         self.options, self.clock = options, clock
         self.path = directory.path
-        self.store_id = f"{crc32c(1, uuid):08x}"
+        # In every ETag; of a hash, as CRCs are linear and would tell the seed of the log's checksums.
+        self.store_id = sha256(b"durable_log store" + uuid).hexdigest()[:16]
         self._directory, self._uuid, self._catalog = directory, uuid, catalog
         self._pid = process_id()
         self._closed = False
+        self._asked_in = 0
 
     def start(self, recovered: Recovered) -> None:
         """Find the end of the log and begin. Raises ``OSError``."""
         self.report: Report = recovered.report
         self._segments = recovered.segments
         self._spares = Spares(self._directory, self._uuid, self.options, recovered.spares, recovered.last_number)
-        tail = recovered.tail
-        if tail is None:
-            segment = self._next_segment(recovered.last_used + 1, 2 * PAGE)
-            tail = Tail(segment, PAGE, recovered.previous_lsn, recovered.previous_crc)
-        writer = LogWriter(tail, self._next_segment)
-        if recovered.report.cut:
-            writer.mark(self.clock())
-        self._committer = Committer(writer, self._catalog, self.options, self.clock, self._look_ahead)
+        try:
+            self._writer = LogWriter(self._tail(recovered), self._next_segment)
+            if recovered.report.cut:
+                self._writer.mark(self.clock())
+        except BaseException:
+            self._close_files()
+            raise
+        self._committer = Committer(self._writer, self._catalog, self.options, self.clock, self._look_ahead)
         for state in self._catalog.states():
             self._committer.expiries.add(state)
         self._keeper = Keeper(self.options.sweep_seconds, self._spares.refill, self.sweep)
-        self._asked_in = 0
-        self._writer = writer
         self._committer.start()
         self._keeper.start()
         call_after_fork(self)
         atexit.register(self.close)
 
+    def _tail(self, recovered: Recovered) -> Tail:
+        if recovered.tail is not None:
+            return recovered.tail
+        segment = self._next_segment(recovered.last_used + 1, 2 * PAGE)
+        if recovered.report.cut:
+            segment.begin_after(recovered.previous_lsn or 1)
+        return Tail(segment, PAGE, recovered.previous_lsn, recovered.previous_crc)
+
     # --- changes --------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, port: Port, token: Any) -> bool:
+    def submit(self, request: Request, port: Port, token: Any) -> None:
         """Have ``request`` committed and its result delivered to ``port``; see :meth:`Committer.submit`."""
-        return self._committer.submit(request, port, token)
+        self._committer.submit(request, port, token)
 
     def execute(self, request: Request) -> Any:
         """Commit ``request`` on this thread or wait for it. Returns its result or raises it."""
@@ -96,7 +104,10 @@ class LogEngine:
         self._touch(state)
         try:
             return reader.read(state, self._segments, offset, limit)
-        except OSError as error:
+        except (OSError, Corruption) as error:
+            self._check_open()  # the files may have been closed under it
+            if isinstance(error, Corruption):
+                raise
             raise StoreUnreadable(str(error.filename or self.path), error) from error
 
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
@@ -105,9 +116,9 @@ class LogEngine:
         self._touch(state)
         return reader.read_from_memory(state, offset, limit)
 
-    def record_start(self, name: str, offset: int) -> int:
+    def record_start(self, name: str, offset: int, number: int | None = None) -> int:
         """Where the record that holds the byte at ``offset`` starts; ``offset`` itself at the tail."""
-        state = self._state(name)
+        state = self._state(name, number)
         return offset if offset >= state.durable else state.index.record_start(offset)
 
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
@@ -169,12 +180,18 @@ class LogEngine:
         atexit.unregister(self.close)
         self._keeper.stop()
         try:
-            self._committer.stop(state for state in self._catalog.states() if state.touched > state.touch_saved)
+            self._committer.stop(self._used_since_saved)
         finally:
-            self._spares.close()
-            for segment in self._segments.values():
-                segment.close()
+            self._close_files()
             self._directory.close()
+
+    def _used_since_saved(self) -> list[StreamState]:
+        return [state for state in self._catalog.states() if state.touched > state.touch_saved]
+
+    def _close_files(self) -> None:
+        self._spares.close()
+        for segment in self._segments.values():
+            segment.close()
 
     def forked(self) -> None:
         """This process is a child of the one that opened the store: refuse to work here.
@@ -195,8 +212,10 @@ class LogEngine:
             assert state.durable_closed == state.closed, state.name
 
     def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("the store is closed; open it again")
         if isinstance(self._committer.failure, StoreClosed):
-            raise self._committer.failure
+            raise self._committer.failure.again()
 
     def _state(self, name: str, number: int | None = None) -> StreamState:
         if self._committer.failure is not None:
@@ -225,7 +244,7 @@ class LogEngine:
             self._keeper.wake()
 
 
-def open_engine(path: str | PathLike[str], options: Options, clock: Clock) -> LogEngine:
+def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
     """Open or create the store in a directory, or in memory if ``path`` is ``":memory:"``. Raises as below."""
     try:
         directory = directory_at(path)
@@ -246,7 +265,7 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
         uuid = open_manifest(directory, int(clock() * 1000))
         catalog = Catalog(clock)
         engine = LogEngine(directory, uuid, catalog, options, clock)
-        engine.start(recover(directory, catalog, clock))
+        engine.start(recover(directory, uuid, catalog, clock))
     except OSError as error:
         directory.close()
         if is_out_of_space(error):

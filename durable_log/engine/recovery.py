@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.chain import Chain, Damage, follow
+from durable_log.engine.chain import Chain, Damage, Found, follow
 from durable_log.engine.files import Directory
 from durable_log.engine.format import PAGE, lsn_of, position_of, segment_of
 from durable_log.engine.replay import Lost, Replay
@@ -57,12 +57,12 @@ class Recovered(NamedTuple):
     report: Report
 
 
-def recover(directory: Directory, catalog: Catalog, clock: Callable[[], float]) -> Recovered:
+def recover(directory: Directory, uuid: bytes, catalog: Catalog, clock: Callable[[], float]) -> Recovered:
     """Open all log segments of a locked store and bring ``catalog`` up to date. Raises ``OSError``."""
     _remove_unfinished(directory)
     segments: dict[int, LogSegment] = {}
     try:
-        return _recover(directory, segments, catalog, clock)
+        return _recover(directory, uuid, segments, catalog, clock)
     except BaseException:
         for segment in segments.values():
             segment.close()
@@ -70,17 +70,18 @@ def recover(directory: Directory, catalog: Catalog, clock: Callable[[], float]) 
 
 
 def _recover(
-    directory: Directory, segments: dict[int, LogSegment], catalog: Catalog, clock: Callable[[], float]
+    directory: Directory, uuid: bytes, segments: dict[int, LogSegment], catalog: Catalog, clock: Callable[[], float]
 ) -> Recovered:
-    unreadable = _open_segments(directory, segments)
-    found = {number: survey(segment) for number, segment in segments.items()}
-    first = min(segments, default=1)
-    chain = follow((block for number in sorted(found) for block in found[number]), lsn_of(first, PAGE))
+    # A kill may have come between the rename of a new segment and the sync of its name.
+    directory.sync()
+    unreadable = _open_segments(directory, uuid, segments)
+    found = {number: survey(segments[number]) for number in sorted(segments)}
+    chain = follow((Found(segments[number].after_lsn, blocks) for number, blocks in found.items()), lsn_of(1, PAGE))
     _harden(segments, chain)
     replay = Replay(catalog)
     for block in chain.blocks:
         replay.apply(segment_of(block.lsn), block.time_ms, read_rows(segments[segment_of(block.lsn)], block))
-    replay.finish(clock())
+    replay.finish(clock(), clean=bool(chain.blocks) and chain.blocks[-1].clean)
     report = Report(
         replay.records,
         len(chain.blocks),
@@ -100,12 +101,12 @@ def _remove_unfinished(directory: Directory) -> None:
         directory.remove(name)
 
 
-def _open_segments(directory: Directory, segments: dict[int, LogSegment]) -> list[str]:
+def _open_segments(directory: Directory, uuid: bytes, segments: dict[int, LogSegment]) -> list[str]:
     unreadable = []
     for name in directory.names():
         if segment_number(name) is None:
             continue
-        segment = LogSegment.open(directory, name)
+        segment = LogSegment.open(directory, name, uuid)
         if segment is None:
             unreadable.append(name)
         else:
@@ -145,14 +146,12 @@ def _arrange(
     last = chain.blocks[-1] if chain.blocks else None
     previous = (last.lsn, last.header_crc) if last else (0, 0)
     used = max((number for number, blocks in found.items() if blocks), default=0)
-    spares = [segments.pop(number) for number in sorted(segments) if number > used]
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
+    # Whatever an unreadable segment holds comes before all that is written from now on.
+    unreadable = max((number for number in numbers if number not in segments), default=0)
+    spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
-    if last is not None and not chain.cut and segment_of(last.lsn) == used and _is_blank(segments[used], last.end):
-        tail = Tail(segments[used], position_of(last.end), *previous)
-    return Recovered(segments, spares, tail, used, max(numbers, default=0), *previous, report)
-
-
-def _is_blank(segment: LogSegment, lsn: int) -> bool:
-    page = segment.file.read(position_of(lsn), PAGE)
-    return not page.strip(b"\0")
+    if last is not None and not chain.cut and segment_of(last.lsn) == used > unreadable:
+        # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
+        tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
+    return Recovered(segments, spares, tail, max(used, unreadable), max(numbers, default=0), *previous, report)

@@ -55,19 +55,31 @@ class Replay:
             if kind == DATA:
                 self._data(lsn_of(segment, row[2]), time_ms, rows, row)
             elif kind == CREATE:
-                name, config, created_ms = decode_create(rows.payload(row))
-                self._catalog.add(StreamState(row[0], name, config, created_ms))
+                self._create(row[0], rows.payload(row))
             else:
                 self._other(kind, rows, row)
+            # Its CREATE may be damaged; the number must not be given to another stream all the same.
+            self._catalog.next_number = max(self._catalog.next_number, row[0] + 1)
 
-    def finish(self, now: float) -> None:
-        """All records were applied: what was read is durable. A sliding TTL gets back what a crash may have taken."""
+    def finish(self, now: float, *, clean: bool) -> None:
+        """All records were applied: what was read is durable.
+
+        Unless the store was closed in good order, a sliding TTL gets back what a crash may have taken: uses that were
+        noted but not persisted yet. A stream that a client saw expire may then be there again for a while.
+        """
         for state in self._catalog.states():
             state.durable = state.tail
             state.durable_closed = state.closed
             state.touch_saved = state.touched
-            if state.config.ttl is not None:
+            if state.config.ttl is not None and not clean:
                 state.renew(min(now, state.touched + touch_interval(state.config.ttl)))
+
+    def _create(self, number: int, payload: bytes) -> None:
+        name, config, created_ms = decode_create(payload)
+        before = self._catalog.get(name)
+        if before is not None:
+            self._catalog.remove(before)  # its DELETE is damaged
+        self._catalog.add(StreamState(number, name, config, created_ms))
 
     def _data(self, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
         stream, offset, _, epoch, seq, producer, _, length, _, _, flags = row
@@ -92,8 +104,20 @@ class Replay:
 
     def _claim(self, state: StreamState, number: int, epoch: int, seq: int) -> None:
         known = self._producers.get((state.number, number))
-        if known is not None:
-            known.epoch, known.seq = epoch, seq
+        if known is None:
+            # Its introduction is damaged: nobody can say whose claim this is, but the number is taken.
+            known = self._introduce(state, number, number)
+        known.epoch, known.seq = epoch, seq
+
+    def _introduce(self, state: StreamState, number: int, producer_id: str | int) -> ProducerState:
+        if state.producers is None:
+            state.producers = {}
+        known = state.producers[producer_id] = ProducerState(number, -1, -1)
+        self._producers[state.number, number] = known
+        if isinstance(producer_id, int):
+            ordered = sorted(state.producers.items(), key=lambda item: item[1].number)
+            state.producers = dict(ordered)
+        return known
 
     def _other(self, kind: int, rows: Rows, row: Row) -> None:
         state = self._catalog.by_number(row[0])
@@ -104,8 +128,4 @@ class Replay:
         elif kind == TOUCH:
             state.renew(decode_touch(rows.payload(row)) / 1000)
         elif kind == PRODUCER:
-            number, producer_id = decode_producer(rows.payload(row))
-            if state.producers is None:
-                state.producers = {}
-            state.producers[producer_id] = ProducerState(number, -1, -1)
-            self._producers[state.number, number] = state.producers[producer_id]
+            self._introduce(state, *decode_producer(rows.payload(row)))

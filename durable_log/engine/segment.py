@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from durable_log._core import ffi, lib
 from durable_log.engine.files import Directory, File
 from durable_log.engine.format import (
+    BLOCK_CLEAN,
     BLOCK_HEADER,
     FRAME_ROW,
     KIND_LOG,
@@ -25,6 +26,7 @@ from durable_log.engine.format import (
     pages,
 )
 
+RESERVE: Final = 16 * PAGE
 FIRST_SIZE: Final = 4 * 2**20
 _NAME: Final = re.compile(r"([0-9a-f]{8})\.log")
 TEMPORARY: Final = ".tmp"
@@ -41,9 +43,9 @@ def segment_number(name: str) -> int | None:
     return None if match is None else int(match[1], 16)
 
 
-def size_of_segment(number: int, full: int) -> int:
-    """Young stores have small segments: 4 MiB, 16 MiB, then full ones."""
-    return min(full, FIRST_SIZE << 2 * min(number - 1, 8))
+def size_of_segment(number: int, full: int, needed: int = 0) -> int:
+    """Young stores have small segments: 4 MiB, 16 MiB, then full ones; larger if appends need to reach further."""
+    return max(min(full, FIRST_SIZE << 2 * min(number - 1, 8)), pages(needed + min(RESERVE, needed // 7)) + PAGE)
 
 
 class LogSegment:
@@ -54,6 +56,8 @@ class LogSegment:
         self.number = header.number
         self.nonce = header.nonce
         self.size = header.size
+        self.after_lsn = header.after_lsn
+        self._header = header
 
     @classmethod
     def create(cls, directory: Directory, number: int, size: int, uuid: bytes, now_ms: int) -> LogSegment:
@@ -76,12 +80,35 @@ class LogSegment:
         file.name = name
         return cls(file, header)
 
+    @property
+    def usable(self) -> int:
+        """How far appends may reach; the rest is for deletions and marks, so that a full disk can be cleared."""
+        return self.size - min(RESERVE, self.size // 8 // PAGE * PAGE)
+
+    def begin_after(self, lsn: int) -> None:
+        """Say durably, in a segment that is still empty, that the log before it ends with the block at ``lsn``.
+
+        What else stands behind that block is void from then on. Raises ``OSError``.
+        """
+        self._header = self._header._replace(after_lsn=lsn)
+        self.after_lsn = lsn
+        self.file.write(0, encode_file_header(self._header))
+        self.file.sync()
+
     @classmethod
-    def open(cls, directory: Directory, name: str) -> LogSegment | None:
-        """The segment in that file, or None if its header does not verify."""
+    def open(cls, directory: Directory, name: str, uuid: bytes) -> LogSegment | None:
+        """The segment in that file, or None if its header does not verify or is that of another store.
+
+        Raises ``OSError``, and :class:`UnsupportedFormat` if a newer version wrote it.
+        """
         file = directory.open(name)
-        header = decode_file_header(name, file.read(0, PAGE))
-        if header is None or header.kind != KIND_LOG or header.number != segment_number(name):
+        try:
+            header = decode_file_header(name, file.read(0, PAGE))
+        except BaseException:
+            file.close()
+            raise
+        expected = (KIND_LOG, segment_number(name), uuid)
+        if header is None or (header.kind, header.number, header.uuid) != expected:
             file.close()
             return None
         return cls(file, header)
@@ -102,6 +129,7 @@ class Block(NamedTuple):
     header_crc: int
     time_ms: int
     body_length: int
+    clean: bool
     whole: bool
 
 
@@ -111,7 +139,6 @@ class Rows(NamedTuple):
     rows: list[tuple[int, ...]]
     body: bytes
     position: int
-    bytes_read: int
 
     def payload(self, row: tuple[int, ...]) -> bytes:
         """The payload of one of the rows."""
@@ -145,17 +172,24 @@ def _block(info: Any, lsn: int, whole: bool) -> Block:
     end = lsn + pages(BLOCK_HEADER + info.body_length)
     return Block(
         lsn, end, info.durable_lsn, info.previous_lsn, info.previous_crc, info.header_crc, info.time_ms,
-        info.body_length, whole,
+        info.body_length, bool(info.flags & BLOCK_CLEAN), whole,
     )  # fmt: skip
 
 
 def read_rows(segment: LogSegment, block: Block) -> Rows:
-    """The frames of a block, up to the first that does not verify."""
+    """The frames of a block; of a damaged one, all that still verify."""
     position = (block.lsn & 0xFFFFFFFF) + BLOCK_HEADER
     body = segment.file.read(position, block.body_length)
-    rows_max = len(body) // lib.DL_FRAME_HEADER + 1
+    view, length, nonce = ffi.from_buffer("uint8_t[]", body), len(body), segment.nonce
+    rows_max = length // lib.DL_FRAME_HEADER + 1
     rows = ffi.new("dl_frame[]", rows_max)
     count, bytes_read = ffi.new("size_t *"), ffi.new("size_t *")
-    lib.dl_frames_scan(ffi.from_buffer(body), len(body), position, segment.nonce, rows, rows_max, count, bytes_read)
-    found = list(FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size)))
-    return Rows(found, body, position, bytes_read[0])
+    found: list[tuple[int, ...]] = []
+    at = 0
+    while at < length:
+        lib.dl_frames_scan(view + at, length - at, position + at, nonce, rows, rows_max, count, bytes_read)
+        found += FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size))
+        at += bytes_read[0]
+        if at < length:
+            at = lib.dl_frame_find(view, length, position, nonce, at + 1)
+    return Rows(found, body, position)

@@ -1,8 +1,9 @@
 """Requests on their way to a commit.
 
-Law of this room: any thread stages; only the holder of the commit lock takes. One small lock guards the count of
-staged bytes, the queue's order and the moment from which nothing is accepted any more, so that no request can slip in
-behind the last look. Nothing here blocks while it holds that lock, and no I/O.
+Law of this room: any thread stages; only the holder of the commit lock takes. Requests are taken in the order in which
+they came. What is beyond the bound of staged bytes stands in line behind it and moves up when there is room; nobody
+overtakes. One small lock guards order, count and the moment from which nothing is accepted any more, so that no request
+slips in behind the last look. Nothing here blocks while it holds that lock, and no I/O.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import threading
 from collections import deque
 from typing import Any, Final
 
-from durable_log.engine.watermark import Deliveries, Port
-from durable_log.errors import DurableLogError
+from durable_log.engine.watermark import Port
+from durable_log.errors import CommitFailed, StoreClosed
 from durable_log.model import Delete, Request
 
 GROUP_RECORDS_MAX: Final = 4096
@@ -21,6 +22,8 @@ REQUEST_OVERHEAD: Final = 64
 """What a request counts for beside its data, in bytes."""
 
 PENDING: Final = object()
+
+Refusal = CommitFailed | StoreClosed
 
 
 class Submission:
@@ -35,75 +38,54 @@ class Submission:
 
 
 class Staging:
-    """A queue of submissions that holds ``bytes_max`` bytes, or one submission that is larger."""
+    """A queue of submissions that holds ``bytes_max`` bytes, or one submission that is larger, and a line behind it."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._queue: deque[Submission] = deque()
+        self._line: deque[Submission] = deque()
         self._mutex = threading.Lock()
-        self._room = threading.Condition(self._mutex)
-        self._staged = 0
-        self._starved: list[tuple[Port, Any]] = []
-        self.refusal: DurableLogError | None = None
+        self.staged = 0
+        self.refusal: Refusal | None = None
         """What every new submission is refused with."""
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    def offer(self, submission: Submission) -> bool:
-        """Stage it. False if there is no room: its token is delivered, with None, when there is."""
-        self._check()
-        with self._mutex:
-            self._check()
-            if self._is_full(submission) and submission.port is not None:
-                self._starved.append((submission.port, submission.token))
-                return False
-            self._put(submission)
-        return True
-
     def put(self, submission: Submission) -> None:
-        """Stage it, waiting for room."""
-        self._check()
+        """Stage it, or have it wait its turn. Raises the refusal."""
+        if self.refusal is not None:
+            raise self.refusal.again()
         with self._mutex:
-            self._check()
-            while self._is_full(submission):
-                self._room.wait()
-                self._check()
-            self._put(submission)
+            if self.refusal is not None:
+                raise self.refusal.again()
+            if self._line or (self.staged and self.staged + submission.size > self._bytes_max):
+                self._line.append(submission)
+            else:
+                self.staged += submission.size
+                self._queue.append(submission)
 
-    def take(self) -> list[Submission]:
-        """The submissions of the next group, in order."""
-        batch: list[Submission] = []
+    def take(self, batch: list[Submission]) -> None:
+        """Move the submissions of the next group into ``batch``, in order."""
         queue, size = self._queue, 0
         while queue and len(batch) < GROUP_RECORDS_MAX:
             size += queue[0].size
             if batch and size > GROUP_BYTES_MAX:
                 break
             batch.append(queue.popleft())
-        return batch
 
-    def release(self, batch: list[Submission], deliveries: Deliveries) -> None:
-        """The batch is done with: tell those who wait for room."""
+    def release(self, batch: list[Submission]) -> None:
+        """The batch is done with: those who wait for room move up."""
         with self._mutex:
-            self._staged -= sum([submission.size for submission in batch])
-            for port, token in self._starved:
-                deliveries.add(port, token, None)
-            self._starved.clear()
-            self._room.notify_all()
+            for submission in batch:
+                self.staged -= submission.size
+                submission.size = 0
+            while self._line and (not self.staged or self.staged + self._line[0].size <= self._bytes_max):
+                submission = self._line.popleft()
+                self.staged += submission.size
+                self._queue.append(submission)
 
-    def refuse(self, reason: DurableLogError) -> None:
+    def refuse(self, reason: Refusal) -> None:
         """Accept nothing from now on. What is staged stays."""
         with self._mutex:
             self.refusal = reason
-            self._room.notify_all()
-
-    def _put(self, submission: Submission) -> None:
-        self._staged += submission.size
-        self._queue.append(submission)
-
-    def _check(self) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-
-    def _is_full(self, submission: Submission) -> bool:
-        return bool(self._staged) and self._staged + submission.size > self._bytes_max

@@ -13,12 +13,9 @@ from typing import Final, NamedTuple
 
 from durable_log._core import ffi
 from durable_log.engine.files import is_out_of_space
-from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, pages
+from durable_log.engine.format import BLOCK_CLEAN, BLOCK_HEADER, PAGE, lsn_of, pages
 from durable_log.engine.segment import LogSegment
 from durable_log.errors import StoreFull
-
-RESERVE: Final = 16 * PAGE
-"""The end of a segment that only deletions and marks may use, so that a full disk can be cleared."""
 
 _PADDING: Final = bytes(PAGE)
 
@@ -30,6 +27,7 @@ class Tail(NamedTuple):
     position: int
     previous_lsn: int
     previous_crc: int
+    clean: bool = False
 
 
 class LogWriter:
@@ -44,6 +42,8 @@ class LogWriter:
         self.durable_lsn = self.end_lsn
         self.unmarked = False
         """Whether no block on disk says yet that the newest records are durable."""
+        self.clean = tail.clean
+        """Whether the newest block says that the store was closed in good order."""
         self.written_at = self.unsynced_since = 0.0
         """Monotonic seconds of the last write, and of the first that is not synced."""
 
@@ -63,11 +63,11 @@ class LogWriter:
         ``reserved``: it may use the last pages. Raises :class:`StoreFull`, or ``OSError`` for anything else.
         """
         needed = pages(BLOCK_HEADER + length)
-        usable = self.segment.size - (0 if reserved else self._reserve())
+        usable = self.segment.size if reserved else self.segment.usable
         if self.position + needed <= usable:
             return
         try:
-            segment = self._next_segment(self.segment.number + 1, PAGE + needed + RESERVE)
+            segment = self._next_segment(self.segment.number + 1, PAGE + needed)
         except OSError as error:
             if not is_out_of_space(error):
                 raise
@@ -79,7 +79,7 @@ class LogWriter:
         self.segment, self.position = segment, PAGE
         self.durable_lsn = self.end_lsn
 
-    def write(self, parts: list[bytes], length: int, *, sync: bool, now: float) -> tuple[int, int]:
+    def write(self, parts: list[bytes], length: int, *, sync: bool, now: float, flags: int = 0) -> tuple[int, int]:
         """One block of the frames in ``parts`` (the first of which is the room for its header), written and, if
         asked, synced. Returns the LSN of its body and what the sync took in ns. Raises ``OSError``.
         """
@@ -91,7 +91,7 @@ class LogWriter:
         info.durable_lsn = self.durable_lsn
         info.previous_lsn, info.previous_crc = self._previous_lsn, self._previous_crc
         info.time_ms = int(now * 1000)
-        info.body_length = length
+        info.body_length, info.flags = length, flags
         info.nonce = self.segment.nonce
         sync_ns = self.segment.file.commit(block, info, sync)
         self._previous_lsn, self._previous_crc = lsn, info.header_crc
@@ -99,21 +99,22 @@ class LogWriter:
         if not sync and not self.unsynced:
             self.unsynced_since = self.written_at
         self.unmarked = length > 0
+        self.clean = bool(flags & BLOCK_CLEAN)
         self.position += size
         if sync:
             self.durable_lsn = self.end_lsn
         return lsn + BLOCK_HEADER, sync_ns
 
-    def mark(self, now: float) -> None:
-        """An empty block, which says that all before it is durable; none if the segment is full."""
+    def mark(self, now: float, *, clean: bool = False) -> None:
+        """An empty block, which says that all before it is durable; none if the segment is full. Raises ``OSError``.
+
+        ``clean``: and that the store was closed in good order.
+        """
         self.unmarked = False
         if self.position + PAGE <= self.segment.size:
-            self.write([bytes(BLOCK_HEADER)], 0, sync=True, now=now)
+            self.write([bytes(BLOCK_HEADER)], 0, sync=True, now=now, flags=BLOCK_CLEAN if clean else 0)
 
     def sync(self) -> None:
         """Sync what was written without. Raises ``OSError``."""
         self.segment.file.sync()
         self.durable_lsn = self.end_lsn
-
-    def _reserve(self) -> int:
-        return min(RESERVE, self.segment.size // 8 // PAGE * PAGE)

@@ -1,0 +1,139 @@
+"""Every shell block of the documentation runs as it stands, against real servers; only the port is another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from select import select
+
+import pytest
+from documents import ROOT, blocks, name_of, text_of
+
+SECONDS_MAX = 60
+PORT = "4437"
+NOT_HERE = ("make ", "pip install")
+"""What builds and tests the checkout is checked for being there, not run from within the tests."""
+
+SHELL = [block for block in blocks("shell") if not block.text.startswith(NOT_HERE)]
+README = [block for block in SHELL if block.page == "README.md"]
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="bash and curl")
+
+
+def environment():
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONWARNINGS": "error"}
+
+
+def run(text, directory):
+    finished = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr.decode()
+    return finished.stdout.decode()
+
+
+@contextlib.contextmanager
+def served(command, directory):
+    """The server of a block, at a free port."""
+    process = subprocess.Popen(
+        [*shlex.split(command), "--port", "0"], cwd=directory, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        readable, _, _ = select([process.stdout], [], [], SECONDS_MAX)
+        assert readable, "the server said nothing in time"
+        line = process.stdout.readline()
+        yield line, re.search(r":(\d+)/", line)[1]
+    finally:
+        process.terminate()
+        assert process.wait(SECONDS_MAX) == 0
+        process.stdout.close()
+
+
+def test_the_readme_serves_and_its_curl_lines_work(tmp_path):
+    serve, curl = [block.text for block in README if "durable-log serve" in block.text or "curl" in block.text]
+    with served(serve.strip(), tmp_path) as (line, port):
+        said = re.search(r"prints `(durable-log serves .*)` when", text_of("README.md"))[1]
+        assert line.strip().replace(port, PORT) == said
+        shown = run(curl.replace(PORT, port), tmp_path)
+    assert "Hello, world" in shown
+    assert "stream-next-offset: 0000000000000000_0000000000000012" in shown.lower()
+    assert shown.count("world") == 3
+    assert shown.rstrip().endswith('"streamClosed":true}')
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in SHELL if "serve" not in block.text and "curl" not in block.text], ids=name_of
+)
+def test_a_shell_block_runs(block, tmp_path):
+    shown = run(block.text, tmp_path)
+    assert "Dear diary, a pipe works, too" in shown
+
+
+def test_all_shell_blocks_are_run():
+    run_here = [block for block in SHELL if "serve" in block.text or "curl" in block.text]
+    assert [block.page for block in run_here] == ["README.md", "README.md"]
+
+
+def test_the_words_of_make_are_in_the_makefile():
+    makefile = text_of("Makefile")
+    for page in ("README.md", "CONTRIBUTING.md"):
+        words = set(
+            re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`[^`]+`|^make .*$", text_of(page), re.MULTILINE)))
+        )
+        assert words
+        for word in words:
+            assert re.search(rf"^{word}:", makefile, re.MULTILINE), f"{page} names make {word}"
+
+
+def test_the_extra_that_is_to_be_installed_is_there():
+    assert "pip install '.[server]'" in text_of("README.md")
+    server = re.search(r"^server = \[(.*)\]$", text_of("pyproject.toml"), re.MULTILINE)[1]
+    assert {"click", "httptools", "uvicorn", "uvloop"} == set(re.findall(r'"([a-z]+)', server))
+
+
+@pytest.mark.parametrize("example", ["llm_answer.py", "async_viewers.py"])
+def test_an_example_runs(example, tmp_path):
+    shown = run(f"python {shlex.quote(str(ROOT / 'examples' / example))}", tmp_path)
+    assert ("generated twice. ✨" if example == "llm_answer.py" else "from now on") in shown
+
+
+def test_the_web_application_among_the_examples_answers_once_and_lets_read(tmp_path):
+    text = text_of("examples/starlette_app.py")
+    command = re.search(r"^uvicorn .*$", text, re.MULTILINE)[0].replace("examples", str(ROOT / "examples"))
+    curls = "\n".join(line.strip() for line in re.findall(r"^    curl .*$", text, re.MULTILINE))
+    process = subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(command), "--port", "0"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if "Uvicorn running on" in line:
+                break
+        port = re.search(r"127\.0\.0\.1:(\d+)", line)[1]
+        shown = run(curls.replace("8000", port), tmp_path)
+        assert '"streamClosed":true' in shown
+        url = f"http://127.0.0.1:{port}"
+        again = run(f"curl -s -o /dev/null -w '%{{http_code}}' -X POST {url}/chats/42 -d again", tmp_path)
+        written = run(f"curl -s -o /dev/null -w '%{{http_code}}' -X POST {url}/v1/stream/42 -d x", tmp_path)
+        assert (again, written) == ("200", "403")
+        assert "You asked: Why streams?" in run(f"curl -s '{url}/v1/stream/42?offset=-1'", tmp_path)
+    finally:
+        process.terminate()
+        process.wait(SECONDS_MAX)
+        process.stderr.close()

@@ -1,0 +1,314 @@
+"""The keeper, its spare segments and its expiry queue by a fake clock; the reader; the replay of records."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from dataclasses import replace
+from typing import Any
+
+import oracle
+import pytest
+from twins import SMALL, Clock, TwinDirectory, no_space, open_store, until
+
+from durable_log.engine import reader
+from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.format import encode_create, encode_producer, encode_touch, lsn_of
+from durable_log.engine.index import LOST
+from durable_log.engine.keeper import SPARES, ExpiryQueue, Keeper, Spares
+from durable_log.engine.replay import Replay
+from durable_log.engine.segment import LogSegment, read_rows, survey
+from durable_log.errors import Corruption, OffsetOutOfRange
+from durable_log.model import NOW, StreamConfig
+
+UUID = bytes(16)
+
+
+class InPlace(MemoryDirectory):
+    grows_in_place = True
+
+
+# --- spares
+
+
+def spares(directory: Any, ready: list[LogSegment] | None = None, last: int = 0) -> Spares:
+    return Spares(directory, UUID, replace(SMALL, segment_bytes=256 * 1024), ready or [], last)
+
+
+def test_spares_are_made_only_once_somebody_wanted_them():
+    directory = InPlace()
+    made = spares(directory)
+    made.refill()
+    assert directory.names() == []
+    made.want()
+    made.refill()
+    made.refill()
+    assert directory.names() == [f"{number:08x}.log" for number in range(1, SPARES + 1)]
+    assert [made.take(1, 0).number, made.take(2, 0).number, made.take(3, 0).number] == [1, 2, 3]
+
+
+def test_numbers_only_grow_whatever_was_ready():
+    directory = InPlace()
+    ready = [LogSegment.create(directory, number, 256 * 1024, UUID, 0) for number in (3, 4, 5)]
+    made = spares(directory, ready, 9)
+    assert made.take(4, 0).number == 4
+    assert made.take(5, 10**6).number == 10
+    assert made.take(20, 0).number == 20
+    assert directory.names() == ["00000004.log", "0000000a.log", "00000014.log"]
+
+
+def test_a_spare_with_room_for_what_the_writer_asks_is_not_thrown_away():
+    """Segments of every allowed size are of use as spares for ordinary appends."""
+    directory = TwinDirectory(InPlace())
+    with open_store(directory, replace(SMALL, sweep_seconds=3600.0)) as store:
+        stream = store.create("a")
+        for _ in range(100):
+            stream.append(b"x" * 3000)
+    assert [name for what, name in directory.calls if what == "remove"] == []
+
+
+def test_directories_that_never_write_in_place_get_no_spares():
+    directory = MemoryDirectory()
+    made = spares(directory)
+    made.want()
+    made.refill()
+    assert directory.names() == []
+
+
+def test_a_full_disk_stops_the_making_of_spares_until_they_are_wanted_again():
+    twin = TwinDirectory(InPlace())
+    made = spares(twin)
+    made.want()
+    twin.hooks["write"] = no_space
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        made.refill()
+    twin.calls.clear()
+    made.refill()
+    assert twin.calls == []
+    assert twin.names() == []
+    twin.hooks.clear()
+    made.want()
+    made.refill()
+    assert len(twin.names()) == SPARES
+
+
+# --- expiry queue
+
+
+def stream(number: int, **config: float | None) -> StreamState:
+    return StreamState(number, f"s{number}", StreamConfig("text/plain", **config), 0)
+
+
+def test_streams_are_due_at_their_deadline_in_its_order():
+    queue, streams = ExpiryQueue(), [stream(number, expires_at=float(number * 10)) for number in (3, 1, 2)]
+    for one in streams:
+        queue.add(one)
+    queue.add(stream(9))
+    assert len(queue) == 3
+    assert queue.due(9.9) == []
+    assert [one.number for one in queue.due(20.0)] == [1, 2]
+    assert [one.number for one in queue.due(30.0)] == [3]
+
+
+def test_a_deadline_that_moved_is_noticed_when_it_comes_up():
+    queue, sliding = ExpiryQueue(), stream(1, ttl=10)
+    queue.add(sliding)
+    sliding.touch(9.0)
+    assert queue.due(10.0) == []
+    assert queue.due(18.9) == []
+    assert queue.due(19.0) == [sliding]
+
+
+def test_a_stream_that_is_due_comes_up_again_until_it_is_gone():
+    queue, expired = ExpiryQueue(), stream(1, expires_at=5.0)
+    queue.add(expired)
+    assert queue.due(5.0) == [expired]
+    assert queue.due(6.0) == []
+    assert queue.due(65.0) == [expired]
+    expired.gone = True
+    queue.removed(expired)
+    assert queue.due(1000.0) == []
+    assert len(queue) == 0
+
+
+# --- keeper
+
+
+def test_the_keeper_goes_on_after_an_error_and_ends_when_it_is_told(caplog):
+    sweeps, refills = [], threading.Event()
+
+    def sweep() -> None:
+        sweeps.append(1)
+        raise RuntimeError("trouble")
+
+    keeper = Keeper(0.005, refills.set, sweep)
+    keeper.start()
+    until(lambda: len(sweeps) >= 3, "sweeping after an error")
+    refills.clear()
+    keeper.wake()
+    assert refills.wait(10)
+    keeper.stop()
+    keeper.stop()
+    count = len(sweeps)
+    assert "trouble" in caplog.text
+    assert len(sweeps) == count
+    assert not keeper._thread.is_alive()
+
+
+def test_a_keeper_that_was_never_started_can_be_stopped():
+    Keeper(1.0, lambda: None, lambda: None).stop()
+
+
+# --- reader
+
+
+def written(*payloads: bytes | None) -> tuple[StreamState, dict[int, LogSegment]]:
+    """A stream of these records, alternating over two segments; None is a lost one of ten bytes."""
+    directory, state = MemoryDirectory(), stream(1)
+    segments = {number: LogSegment.create(directory, number, 64 * 1024, UUID, 0) for number in (1, 2)}
+    for count, payload in enumerate(payloads):
+        number = 1 + count // 2 % 2
+        if payload is None:
+            state.tail += 10
+            state.index.add(state.tail, LOST)
+            continue
+        position = 4096 * (1 + count) + 64
+        raw = oracle.Frame(1, 1, state.tail, payload).encode(segments[number].nonce, position)
+        segments[number].file.write(position, raw)
+        state.tail += len(payload)
+        state.index.add(state.tail, lsn_of(number, position))
+    state.durable = state.tail
+    return state, segments
+
+
+def test_a_read_goes_over_records_and_segments():
+    payloads = [b"one", b"two", b"three", b"four", b"five"]
+    state, segments = written(*payloads)
+    content = b"".join(payloads)
+    for offset in range(len(content) + 1):
+        for limit in (1, 4, 100):
+            chunk = reader.read(state, segments, offset, limit)
+            assert chunk.data == content[offset : offset + limit]
+            assert chunk.up_to_date == (offset + limit >= len(content))
+    assert reader.read(state, segments, NOW, 10).offset == len(content)
+
+
+def test_a_read_ends_before_lost_bytes_and_one_that_starts_in_them_says_so():
+    state, segments = written(b"one", None, b"three")
+    assert reader.read(state, segments, 0, 100)[:4] == (b"one", 0, 3, False)
+    for offset in (3, 12):
+        with pytest.raises(Corruption) as caught:
+            reader.read(state, segments, offset, 100)
+        assert caught.value.name == "s1"
+    assert reader.read(state, segments, 13, 100).data == b"three"
+
+
+def test_a_read_ends_before_a_record_that_does_not_verify():
+    state, segments = written(b"one", b"two", b"three")
+    segments[1].file.write(4096 * 2 + 64 + 24, b"?")
+    assert reader.read(state, segments, 1, 100).data == b"ne"
+    with pytest.raises(Corruption) as caught:
+        reader.read(state, segments, 4, 1)
+    assert (caught.value.file, caught.value.position) == ("00000001.log", 4096 * 2 + 64)
+    assert reader.read(state, segments, 6, 100).data == b"three"
+
+
+def test_a_read_from_memory_reads_no_file():
+    state, _segments = written(b"one", b"two")
+    assert reader.read_from_memory(state, 0, 10) is None
+    assert reader.read_from_memory(state, 6, 10) is not None
+    state.recent = (3, bytearray(b"two and more that is not durable"))
+    assert reader.read_from_memory(state, 4, 100).data == b"wo"
+    assert reader.read_from_memory(state, 2, 100) is None
+
+
+def test_nobody_reads_beyond_the_watermark():
+    state, segments = written(b"one", b"two")
+    state.durable = 3
+    assert reader.read(state, segments, 0, 100)[:4] == (b"one", 0, 3, True)
+    with pytest.raises(OffsetOutOfRange):
+        reader.read(state, segments, 4, 1)
+
+
+# --- replay
+
+
+def replayed(*groups: list[oracle.Frame], now: float = 1000.0, clean: bool = False) -> tuple[Catalog, Replay]:
+    segment = LogSegment.create(MemoryDirectory(), 1, 256 * 1024, UUID, 0)
+    segment.file.write(4096, oracle.encode_segment(1, segment.nonce, groups, 5000))
+    catalog = Catalog(Clock(now))
+    replay = Replay(catalog)
+    for block in survey(segment):
+        replay.apply(1, block.time_ms, read_rows(segment, block))
+    replay.finish(now, clean=clean)
+    return catalog, replay
+
+
+def create(number: int, name: str, **config: float | None) -> oracle.Frame:
+    return oracle.Frame(oracle.CREATE, number, 0, encode_create(name, StreamConfig("text/plain", **config), 1000))
+
+
+def data(number: int, offset: int, payload: bytes, **more: Any) -> oracle.Frame:
+    return oracle.Frame(oracle.DATA, number, offset, payload, **more)
+
+
+def test_records_become_the_states_that_they_came_from():
+    catalog, replay = replayed(
+        [create(1, "a"), data(1, 0, b"one"), oracle.Frame(oracle.PRODUCER, 1, 3, encode_producer(0, "p"))],
+        [data(1, 3, b"two", claim=(0, 4, 7), seq=b"s"), create(2, "b"), data(1, 6, b"", close=True)],
+        [oracle.Frame(oracle.DELETE, 2, 0)],
+    )
+    state = catalog.get("a")
+    assert (state.tail, state.durable, state.closed, state.durable_closed, state.last_seq) == (6, 6, True, True, "s")
+    known = state.producers["p"]
+    assert (known.number, known.epoch, known.seq) == (0, 4, 7)
+    assert catalog.get("b") is None
+    assert (replay.records, replay.lost, replay.records_of_unknown_streams) == (7, [], 0)
+    assert catalog.next_number == 3
+    catalog.check()
+
+
+def test_missing_records_become_lost_bytes_and_later_ones_stay():
+    catalog, replay = replayed([create(1, "a"), data(1, 0, b"one")], [data(1, 10, b"later")])
+    assert [(lost.name, lost.start, lost.end) for lost in replay.lost] == [("a", 3, 10)]
+    assert catalog.get("a").tail == 15
+    assert [run.segment for run in catalog.get("a").index.runs(0, 15)] == [1, 0, 1]
+
+
+def test_records_of_streams_that_nothing_is_known_of_are_counted():
+    catalog, replay = replayed(
+        [data(7, 0, b"x"), oracle.Frame(oracle.DELETE, 8, 0), oracle.Frame(oracle.TOUCH, 9, 0, encode_touch(1))]
+    )
+    assert (len(catalog), replay.records_of_unknown_streams) == (0, 3)
+
+
+def test_a_claim_of_a_producer_that_was_never_introduced_harms_nothing():
+    catalog, _replay = replayed([create(1, "a"), data(1, 0, b"one", claim=(5, 0, 0))])
+    assert catalog.get("a").tail == 3
+    catalog.check()
+
+
+def test_the_last_use_of_a_stream_is_that_of_its_records_and_touches():
+    catalog, _replay = replayed([create(1, "a", ttl=10_000), data(1, 0, b"x")], now=5.0)
+    assert catalog.get("a").touched == 5.0
+    catalog, _replay = replayed(
+        [create(1, "a", ttl=480), oracle.Frame(oracle.TOUCH, 1, 0, encode_touch(900_000))], now=905.0
+    )
+    assert (catalog.get("a").touch_saved, catalog.get("a").touched) == (900.0, 905.0)
+
+
+def test_uses_are_given_back_after_a_crash_only_and_only_so_much_as_it_may_have_taken():
+    frames = [create(1, "a", ttl=480)]
+    for clean, now, touched in ((True, 500.0, 1.0), (False, 30.0, 30.0), (False, 500.0, 61.0)):
+        catalog, _replay = replayed(frames, now=now, clean=clean)
+        assert catalog.get("a").touched == touched
+
+
+def test_a_name_that_lives_again_is_the_new_stream():
+    catalog, _replay = replayed(
+        [create(1, "a"), data(1, 0, b"old")], [oracle.Frame(oracle.DELETE, 1, 3), create(2, "a"), data(2, 0, b"n")]
+    )
+    assert (catalog.get("a").number, catalog.get("a").tail) == (2, 1)
+    catalog.check()

@@ -1,0 +1,292 @@
+"""Files and directories: the one of the operating system and the one in memory behave the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+from twins import open_files
+
+from durable_log._core import ffi
+from durable_log.engine import files
+from durable_log.engine.files import (
+    DiskDirectory,
+    MemoryDirectory,
+    SyncFailed,
+    WriteFailed,
+    directory_at,
+    is_out_of_space,
+)
+from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
+from durable_log.engine.manifest import check_directory, open_manifest
+from durable_log.engine.segment import LogSegment, segment_name, segment_number, size_of_segment
+from durable_log.errors import Corruption, NotAStore, StoreLocked
+
+NONCE = 77
+
+
+@pytest.fixture(params=["disk", "memory"])
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return DiskDirectory(tmp_path / "store") if request.param == "disk" else MemoryDirectory()
+
+
+def block_info(lsn: int, length: int) -> Any:
+    info = ffi.new("dl_block *")
+    info.lsn, info.body_length, info.nonce = lsn, length, NONCE
+    return info
+
+
+class TestBothDirectories:
+    def test_what_is_written_is_read_back_from_anywhere(self, directory):
+        file = directory.create("f")
+        file.write(0, b"hello")
+        file.write(10, bytearray(b"world"))
+        assert file.size() == 15
+        assert file.read(0, 100) == b"hello" + bytes(5) + b"world"
+        assert file.read(12, 2) == b"rl"
+        assert file.read(15, 5) == b""
+        assert file.read(99, 5) == b""
+        assert file.read(3, 0) == b""
+        file.write(3, b"!!")
+        assert directory.open("f").read(0, 6) == b"hel!!\0"
+
+    def test_names_are_sorted_and_follow_renames_and_removals(self, directory):
+        for name in ("b", "a", "c"):
+            directory.create(name).write(0, name.encode())
+        directory.rename("a", "d")
+        directory.rename("b", "c")
+        assert directory.names() == ["c", "d"]
+        assert directory.open("c").read(0, 9) == b"b"
+        directory.remove("d")
+        assert directory.names() == ["c"]
+        directory.sync()
+
+    def test_creating_replaces_what_was_there(self, directory):
+        directory.create("f").write(0, b"old content")
+        assert directory.create("f").size() == 0
+
+    def test_opening_or_removing_what_is_not_there_says_so(self, directory):
+        with pytest.raises(FileNotFoundError):
+            directory.open("f")
+        with pytest.raises((FileNotFoundError, KeyError)):
+            directory.remove("f")
+
+    def test_a_commit_seals_the_block_and_writes_it_where_its_lsn_says(self, directory):
+        file = directory.create("f")
+        frame = oracle.Frame(oracle.DATA, 3, 0, b"payload")
+        for page, sync in ((1, True), (2, False)):
+            raw = bytearray(bytes(BLOCK_HEADER) + frame.encode(0, 0)).ljust(PAGE, b"?")
+            info = block_info(lsn_of(9, page * PAGE), len(frame.encode(0, 0)))
+            assert file.commit(raw, info, sync) >= 0
+            found = oracle.decode_block(file.read(page * PAGE, PAGE), lsn_of(9, page * PAGE), NONCE)
+            assert found.frames == [frame]
+            assert found.header_crc == info.header_crc
+
+    def test_a_block_that_does_not_hold_its_frames_is_refused_and_not_written(self, directory):
+        file = directory.create("f")
+        bad = bytearray(bytes(BLOCK_HEADER) + b"\xff" * 30).ljust(PAGE, b"\0")
+        with pytest.raises(WriteFailed):
+            file.commit(bad, block_info(lsn_of(1, PAGE), 30), True)
+        assert file.size() == 0
+
+    def test_gathering_takes_any_span_out_of_records_and_stops_at_the_first_bad_one(self, directory):
+        file = directory.create("f")
+        payloads = [bytes([65 + number]) * (number + 1) for number in range(6)]
+        positions, offsets, at, offset = array("Q"), array("Q", [0]), PAGE, 0
+        for number, payload in enumerate(payloads):
+            raw = oracle.Frame(1, 4, offset, payload, claim=(1, 2, 3) if number % 2 else None).encode(NONCE, at)
+            file.write(at, raw)
+            positions.append(at)
+            offset += len(payload)
+            offsets.append(offset)
+            at += len(raw) + (300_000 if number == 3 else 7)
+        content = b"".join(payloads)
+        for first in range(len(content)):
+            for last in range(first + 1, len(content) + 1):
+                assert file.gather(NONCE, 4, positions, offsets, (first, last)) == content[first:last]
+        assert file.gather(NONCE, 5, positions, offsets, (0, 3)) == 0
+        assert file.gather(NONCE + 1, 4, positions, offsets, (0, 3)) == 0
+        for bad in range(6):
+            position = positions[bad] + 24
+            good = file.read(position, 1)
+            file.write(position, bytes([good[0] ^ 1]))
+            assert file.gather(NONCE, 4, positions, offsets, (0, len(content))) == bad
+            file.write(position, good)
+
+    def test_gathering_beyond_the_end_of_a_file_finds_nothing(self, directory):
+        file = directory.create("f")
+        assert file.gather(NONCE, 1, array("Q", [PAGE]), array("Q", [0, 5]), (0, 5)) == 0
+
+    def test_filling_with_zeroes_keeps_what_is_there(self, directory):
+        file = directory.create("f")
+        file.write(0, b"head")
+        file.fill_with_zeroes(3 * 2**20 + 5)
+        assert file.read(0, 5) == b"head" + (b"\0" if directory.grows_in_place else b"")
+        if directory.grows_in_place:
+            assert file.size() == 3 * 2**20 + 5
+        file.sync()
+        file.close()
+
+    def test_closing_twice_is_harmless(self, directory):
+        file = directory.create("f")
+        file.close()
+        file.close()
+        directory.lock()
+        directory.close()
+        directory.close()
+
+    def test_a_manifest_is_made_once_and_found_again(self, directory):
+        check_directory(directory)
+        uuid = open_manifest(directory, 5)
+        assert len(uuid) == 16
+        check_directory(directory)
+        assert open_manifest(directory, 6) == uuid
+        assert directory.names() == ["MANIFEST"]
+
+    def test_a_directory_of_other_things_is_not_a_store(self, directory):
+        directory.create("photo.jpg")
+        with pytest.raises(NotAStore):
+            check_directory(directory)
+        open_manifest(directory, 0)
+        check_directory(directory)
+
+    def test_a_manifest_that_is_damaged_or_something_else_is_reported(self, directory):
+        open_manifest(directory, 5)
+        file = directory.open("MANIFEST")
+        good = file.read(0, PAGE)
+        for bad in (bytes(PAGE), good[:40] + b"?" + good[41:], good[:20]):
+            directory.create("MANIFEST").write(0, bad)
+            with pytest.raises(Corruption):
+                open_manifest(directory, 6)
+        LogSegment.create(directory, 1, 64 * 1024, bytes(16), 0)
+        directory.rename(segment_name(1), "MANIFEST")
+        with pytest.raises(Corruption):
+            open_manifest(directory, 6)
+
+    def test_a_segment_is_opened_again_as_it_was_made(self, directory):
+        made = LogSegment.create(directory, 300, 64 * 1024, b"u" * 16, 7)
+        assert directory.names() == ["0000012c.log"]
+        found = LogSegment.open(directory, "0000012c.log", b"u" * 16)
+        assert found is not None
+        assert (found.number, found.nonce, found.size) == (made.number, made.nonce, made.size)
+        assert LogSegment.open(directory, "0000012c.log", b"v" * 16) is None
+        directory.rename("0000012c.log", "0000012d.log")
+        assert LogSegment.open(directory, "0000012d.log", b"u" * 16) is None
+
+    def test_a_segment_says_after_what_it_comes(self, directory):
+        made = LogSegment.create(directory, 2, 64 * 1024, b"u" * 16, 7)
+        assert made.after_lsn == 0
+        made.begin_after(lsn_of(1, 8192))
+        found = LogSegment.open(directory, "00000002.log", b"u" * 16)
+        assert found is not None
+        assert (found.after_lsn, found.nonce, found.size) == (lsn_of(1, 8192), made.nonce, made.size)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("00000001.log", 1), ("ffffffff.log", 2**32 - 1), ("00000001.log.tmp", None), ("1.log", None),
+        ("0000000G.log", None), ("MANIFEST", None),
+    ],
+)  # fmt: skip
+def test_names_of_segments_are_their_numbers(name, number):
+    assert segment_number(name) == number
+    if number is not None:
+        assert segment_name(number) == name
+
+
+def test_young_stores_have_small_segments():
+    full = 64 * 2**20
+    assert [size_of_segment(number, full) for number in (1, 2, 3, 4, 2**31)] == [
+        4 * 2**20,
+        16 * 2**20,
+        full,
+        full,
+        full,
+    ]
+    assert size_of_segment(1, 64 * 1024) == 64 * 1024
+
+
+@pytest.mark.parametrize("needed", [1, 4096, 57_344, 57_345, 61_440, 400_000, 524_288, 10**6, 20_000_001])
+def test_a_segment_is_large_enough_for_what_is_needed_beside_its_reserve(needed):
+    size = size_of_segment(5, 64 * 1024, needed)
+    assert LogSegment.create(MemoryDirectory(), 5, size, bytes(16), 0).usable >= needed
+    assert size % PAGE == 0
+    assert size <= max(64 * 1024, needed * 8 // 7 + 3 * PAGE)
+
+
+def test_only_one_process_holds_the_lock_of_a_directory(tmp_path):
+    first, second = DiskDirectory(tmp_path), DiskDirectory(tmp_path)
+    first.lock()
+    with pytest.raises(StoreLocked) as caught:
+        second.lock()
+    assert str(os.getpid()) in caught.value.holder
+    first.close()
+    second.lock()
+    second.close()
+
+
+def test_short_writes_and_reads_of_the_system_are_completed(tmp_path, monkeypatch):
+    directory = DiskDirectory(tmp_path)
+    file = directory.create("f")
+    pwrite, pread = os.pwrite, os.pread
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, position: pwrite(fd, bytes(data)[:3], position))
+    monkeypatch.setattr(os, "pread", lambda fd, length, position: pread(fd, min(length, 2), position))
+    file.write(5, b"0123456789")
+    assert file.read(4, 100) == b"\x000123456789"
+    file.close()
+
+
+def test_errors_of_a_commit_say_which_step_failed_and_of_which_file(tmp_path):
+    directory = DiskDirectory(tmp_path)
+    directory.create("f").close()
+    file = directory.open("f")
+    os.close(file._fd)
+    reading = os.open(tmp_path / "f", os.O_RDONLY)
+    os.dup2(reading, file._fd)
+    if reading != file._fd:
+        os.close(reading)
+    frame = oracle.Frame(1, 1, 0, b"x").encode(0, 0)
+    with pytest.raises(WriteFailed) as caught:
+        file.commit(bytearray(bytes(64) + frame).ljust(PAGE, b"\0"), block_info(lsn_of(1, PAGE), len(frame)), True)
+    assert caught.value.errno == errno.EBADF
+    assert caught.value.filename == str(tmp_path / "f")
+    file.close()
+    reading, writing = os.pipe()
+    file._fd = writing
+    with pytest.raises((WriteFailed, SyncFailed)) as caught:
+        file.commit(bytearray(bytes(64) + frame).ljust(PAGE, b"\0"), block_info(lsn_of(1, PAGE), len(frame)), True)
+    assert caught.value.errno == errno.ESPIPE
+    os.close(reading)
+    file.close()
+
+
+def test_a_full_disk_and_a_full_quota_are_out_of_space_and_nothing_else_is():
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+    assert [is_out_of_space(OSError(number, "")) for number in numbers] == [True, True, False, False]
+
+
+def test_a_path_names_a_directory_and_one_word_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert isinstance(directory_at(":memory:"), MemoryDirectory)
+    assert isinstance(directory_at("~/store"), DiskDirectory)
+    assert (tmp_path / "store").is_dir()
+
+
+def test_a_segment_that_could_not_be_made_leaves_nothing_behind(tmp_path, monkeypatch):
+    directory = DiskDirectory(tmp_path)
+
+    def no_room(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.DiskFile, "fill_with_zeroes", no_room)
+    before = open_files()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        LogSegment.create(directory, 1, 64 * 1024, bytes(16), 0)
+    assert directory.names() == []
+    assert open_files() == before

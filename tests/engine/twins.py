@@ -1,0 +1,206 @@
+"""Doubles for tests: a clock that stands still, a directory whose every call can be watched, blocked or broken, and
+calls that have to end in time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from durable_log.engine.files import Directory, File, MemoryDirectory, MemoryFile, SyncFailed, WriteFailed
+from durable_log.engine.log import open_in
+from durable_log.model import Options
+from durable_log.store import Store
+
+PATIENCE_SECONDS = 10.0
+SMALL = Options(segment_bytes=64 * 1024, record_bytes_max=32 * 1024)
+"""Segments that are full after a few appends."""
+
+
+class Clock:
+    """Seconds since the epoch; they pass when a test says so."""
+
+    def __init__(self, now: float = 1_900_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TwinFile:
+    """A file whose calls go through its directory's hooks."""
+
+    def __init__(self, twin: TwinDirectory, inner: File) -> None:
+        self._twin, self._inner = twin, inner
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._inner.name = name
+
+    def size(self) -> int:
+        return self._inner.size()
+
+    def read(self, position: int, length: int) -> bytes:
+        return self._twin.call("read", self.name, lambda: self._inner.read(position, length))
+
+    def write(self, position: int, data: bytes) -> None:
+        self._twin.call("write", self.name, lambda: self._inner.write(position, data))
+
+    def sync(self) -> None:
+        self._twin.call("sync", self.name, self._inner.sync)
+
+    def fill_with_zeroes(self, size: int) -> None:
+        self._twin.call("fill", self.name, lambda: self._inner.fill_with_zeroes(size))
+
+    def commit(self, block: bytearray, info: Any, sync: bool) -> int:
+        proceed = lambda: self._inner.commit(block, info, sync)  # noqa: E731 - a hook takes or leaves it
+        return self._twin.call("mark" if info.body_length == 0 else "commit", self.name, proceed)
+
+    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
+        return self._twin.call("gather", self.name, lambda: self._inner.gather(nonce, stream, positions, offsets, span))
+
+    def close(self) -> None:
+        self._twin.call("close", self.name, self._inner.close)
+
+
+class TwinDirectory:
+    """A directory around another. ``hooks[what]`` is called in place of a call, with what would have been called."""
+
+    def __init__(self, inner: Directory | None = None) -> None:
+        self.inner = inner or MemoryDirectory()
+        self.path, self.grows_in_place = self.inner.path, self.inner.grows_in_place
+        self.hooks: dict[str, Callable[[Callable[[], Any]], Any]] = {}
+        self.calls: list[tuple[str, str]] = []
+
+    def call(self, what: str, name: str, proceed: Callable[[], Any]) -> Any:
+        self.calls.append((what, name))
+        hook = self.hooks.get(what)
+        return proceed() if hook is None else hook(proceed)
+
+    def lock(self) -> None:
+        self.inner.lock()
+
+    def names(self) -> list[str]:
+        return self.inner.names()
+
+    def open(self, name: str) -> TwinFile:
+        return TwinFile(self, self.call("open", name, lambda: self.inner.open(name)))
+
+    def create(self, name: str) -> TwinFile:
+        return TwinFile(self, self.call("create", name, lambda: self.inner.create(name)))
+
+    def rename(self, old: str, new: str) -> None:
+        self.call("rename", old, lambda: self.inner.rename(old, new))
+
+    def remove(self, name: str) -> None:
+        self.call("remove", name, lambda: self.inner.remove(name))
+
+    def sync(self) -> None:
+        self.call("sync directory", "", self.inner.sync)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def no_space(_proceed: Callable[[], Any]) -> Any:
+    """A hook: the disk is full."""
+    raise WriteFailed(errno.ENOSPC, os.strerror(errno.ENOSPC), "00000001.log")
+
+
+def write_error(_proceed: Callable[[], Any]) -> Any:
+    """A hook: the write fails."""
+    raise WriteFailed(errno.EIO, os.strerror(errno.EIO), "00000001.log")
+
+
+def sync_error(proceed: Callable[[], Any]) -> Any:
+    """A hook: everything is written, and its sync fails."""
+    proceed()
+    raise SyncFailed(errno.EIO, os.strerror(errno.EIO), "00000001.log")
+
+
+class Barrier:
+    """A hook that holds a call until ``let_go``; ``reached`` once a call is in it."""
+
+    def __init__(self) -> None:
+        self.reached, self._free = threading.Event(), threading.Event()
+
+    def __call__(self, proceed: Callable[[], Any]) -> Any:
+        self.reached.set()
+        assert self._free.wait(PATIENCE_SECONDS), "nobody let go of the barrier"
+        return proceed()
+
+    def wait(self) -> None:
+        assert self.reached.wait(PATIENCE_SECONDS), "nobody came to the barrier"
+
+    def let_go(self) -> None:
+        self._free.set()
+
+
+class Task:
+    """A call on a thread of its own, which has to end in time."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._call = lambda: call(*arguments, **named)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self._error = error
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self, seconds: float = PATIENCE_SECONDS) -> Any:
+        self._thread.join(seconds)
+        assert self.done, f"the call did not return within {seconds} s"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def error(self, seconds: float = PATIENCE_SECONDS) -> BaseException | None:
+        self._thread.join(seconds)
+        assert self.done, f"the call did not return within {seconds} s"
+        return self._error
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for something that has to happen."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE_SECONDS} s"
+        time.sleep(0.001)
+
+
+def open_files() -> int:
+    """How many descriptors this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def open_store(directory: Directory, options: Options | None = None, clock: Callable[[], float] = time.time) -> Store:
+    return Store(open_in(directory, options or Options(), clock))
+
+
+def copy_of(directory: Directory) -> MemoryDirectory:
+    """The files of a directory in memory as they are now, without a word to the store that writes them: a kill."""
+    inner = directory.inner if isinstance(directory, TwinDirectory) else directory
+    assert isinstance(inner, MemoryDirectory)
+    copied = MemoryDirectory()
+    for name, file in list(inner.files.items()):
+        copied.files[name] = MemoryFile(name)
+        copied.files[name].write(0, file.read(0, file.size()))
+    return copied

@@ -1,0 +1,247 @@
+"""Appending and reading back, JSON, following, waiting: by both faces."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+
+import pytest
+from twins import Task, until
+
+from durable_log.errors import (
+    InvalidData,
+    OffsetOutOfRange,
+    SequenceConflict,
+    StreamGone,
+    StreamNotFound,
+)
+from durable_log.model import NOW, Delete
+
+
+def test_appends_come_back_in_order_from_every_offset(store):
+    stream = store.create("a")
+    assert stream.append(b"one") == (0, 3, False, False, None)
+    assert stream.append(bytearray(b"two")) == (3, 6, False, False, None)
+    assert stream.append(memoryview(b"three")) == (6, 11, False, False, None)
+    for offset in range(12):
+        assert stream.read(offset).data == b"onetwothree"[offset:]
+
+
+def test_text_is_stored_as_utf8(store):
+    stream = store.create("a", content_type="text/plain")
+    stream.append("grüß")
+    assert stream.read().data == "grüß".encode()
+    assert stream.read().text == "grüß"
+
+
+def test_append_many_is_one_record(store):
+    stream = store.create("a")
+    records = store.stats()["records"]
+    assert stream.append_many([b"a", b"bb", b"ccc"]) == (0, 6, False, False, None)
+    assert store.stats()["records"] == records + 1
+    assert stream.read().data == b"abbccc"
+
+
+def test_append_many_of_a_bad_item_stores_none(store):
+    stream = store.create("a", content_type="application/json")
+    with pytest.raises(InvalidData):
+        stream.append_many(["1", "2", "{"])
+    assert stream.info().tail == 0
+
+
+def test_reads_page_through_a_stream_without_gaps(opened):
+    stream = opened(segment_bytes=64 * 1024, record_bytes_max=32 * 1024, recent_bytes_max=1).create("a")
+    chance, content = random.Random(7), b""
+    for _ in range(60):
+        data = chance.randbytes(chance.choice([1, 100, 5000, 32 * 1024]))
+        stream.append(data)
+        content += data
+    for limit in (1000, 4096, 65_536, 10**6):
+        offset, pieces = 0, []
+        while True:
+            chunk = stream.read(offset, limit=limit)
+            assert chunk.offset == offset
+            assert len(chunk.data) <= limit
+            pieces.append(chunk.data)
+            offset = chunk.next_offset
+            if chunk.up_to_date:
+                break
+        assert b"".join(pieces) == content
+
+
+def test_json_arrays_are_flattened_by_one_level(store):
+    stream = store.create("a", content_type="application/json; charset=utf-8")
+    stream.append('[1, [2, 3], {"a": [4]}]')
+    stream.append("null")
+    stream.append_json("text", {"k": 1.5}, [5])
+    assert stream.read().items == [1, [2, 3], {"a": [4]}, None, "text", {"k": 1.5}, [5]]
+
+
+def test_json_messages_keep_the_bytes_that_they_came_in(store):
+    stream = store.create("a", content_type="application/json")
+    stream.append(b'{"a" :  1.0e2}')
+    assert stream.read().data == b'{"a" :  1.0e2},'
+
+
+@pytest.mark.parametrize("body", ["", "   ", "{", "[1,]", "1 2", "nul", "[]", b"\xff", "NaN", '"\t"'])
+def test_what_is_no_json_or_no_message_is_refused(store, body):
+    stream = store.create("a", content_type="application/json")
+    with pytest.raises(InvalidData):
+        stream.append(body)
+    assert stream.info().tail == 0
+
+
+def test_values_without_a_json_form_are_refused(store):
+    stream = store.create("a", content_type="application/json")
+    for values in ([float("nan")], [object()], [b"bytes"], []):
+        with pytest.raises(InvalidData):
+            stream.append_json(*values)
+    with pytest.raises(InvalidData):
+        store.create("b").append_json(1)
+
+
+def test_items_are_for_json_streams_only(store):
+    with pytest.raises(TypeError):
+        _ = store.create("a", data=b"[1]").read().items
+
+
+@pytest.mark.parametrize("recent_bytes_max", [1, 2**20], ids=["from disk", "from memory"])
+def test_json_reads_are_whole_messages_at_every_limit(opened, recent_bytes_max):
+    stream = opened(recent_bytes_max=recent_bytes_max).create("a", content_type="application/json")
+    values = [1, "two", [3, 3, 3], {"four": "x" * 50}, 5, "a,b", ["]", "}", '"'], 7, 8, "é€"]
+    stream.append_json(*values[:6])
+    stream.append_json(*values[6:])
+    for limit in (*range(1, 90), 1000):
+        offset, found = 0, []
+        while True:
+            chunk = stream.read(offset, limit=limit)
+            items = chunk.items
+            assert items or chunk.up_to_date
+            assert len(chunk.data) <= limit or len(items) == 1, (limit, chunk)
+            found += items
+            offset = chunk.next_offset
+            if chunk.up_to_date:
+                break
+        assert found == values
+
+
+def test_a_json_read_from_inside_a_message_is_refused_and_from_any_boundary_served(store):
+    stream = store.create("a", content_type="application/json")
+    stream.append_json(*range(8, 13))
+    stream.append_json("a,b")
+    stored = stream.read().data
+    boundaries = {0, 2, 4, 7, 10, 13, 19}
+    for offset in range(len(stored) + 1):
+        if offset in boundaries:
+            assert stream.read(offset).items == json.loads(b"[" + stored[offset:-1] + b"]")
+        else:
+            with pytest.raises(OffsetOutOfRange):
+                stream.read(offset)
+
+
+def test_following_ends_at_the_close(store):
+    stream = store.create("a", data=b"one")
+    following = stream.follow()
+    assert next(following).data == b"one"
+    late = Task(next, following)
+    until(lambda: store.stats()["watched_streams"], "the wait")
+    stream.append(b"two")
+    assert late.result().data == b"two"
+    rest = Task(list, following)
+    stream.append(b"three", close=True)
+    assert b"".join(chunk.data for chunk in rest.result()) == b"three"
+
+
+def test_following_a_stream_that_is_closed_without_more_data_just_ends(store):
+    stream = store.create("a", data=b"one")
+    rest = Task(lambda: [chunk.data for chunk in stream.follow()])
+    until(lambda: store.stats()["watched_streams"], "the wait")
+    stream.close()
+    assert rest.result() == [b"one"]
+
+
+def test_following_from_now_shows_only_what_comes(store):
+    stream = store.create("a", data=b"past")
+    rest = Task(lambda: [chunk.data for chunk in stream.follow(NOW)])
+    until(lambda: store.stats()["watched_streams"], "the wait")
+    stream.append(b"future", close=True)
+    assert rest.result() == [b"future"]
+
+
+def test_followers_of_a_deleted_stream_are_told(store):
+    stream = store.create("a")
+    followers = [Task(list, stream.follow()) for _ in range(5)]
+    until(lambda: len(store.engine._catalog.get("a").watchers or []) == 5, "the wait of all")
+    stream.delete()
+    assert [type(follower.error()) for follower in followers] == [StreamGone] * 5
+    assert store.stats()["watched_streams"] == 0
+
+
+def test_waiting_ends_with_data_with_the_close_or_with_the_time(store):
+    stream = store.create("a", data=b"x")
+    assert stream.wait(0)
+    assert not stream.wait(1, 0)
+    assert not stream.wait(1, 0.01)
+    assert not stream.wait(NOW, 0.01)
+    waiting = Task(stream.wait, 1, 10)
+    until(lambda: store.stats()["watched_streams"], "the wait")
+    stream.append(b"y")
+    assert waiting.result()
+    stream.close()
+    assert stream.wait(2)
+    assert store.stats()["watched_streams"] == 0
+
+
+def test_waiting_for_a_deleted_stream_says_that_it_is_gone(store):
+    stream = store.create("a")
+    waiting = Task(stream.wait, 0)
+    until(lambda: store.stats()["watched_streams"], "the wait")
+    stream.delete()
+    assert isinstance(waiting.error(), StreamGone)
+    with pytest.raises(StreamNotFound):
+        stream.wait(0)
+
+
+def test_a_json_follower_of_a_stream_that_is_deleted_amid_a_read_is_told_that_it_is_gone(store, monkeypatch):
+    stream = store.create("a", content_type="application/json", data="[1,2]")
+    engine, read = store.engine, store.engine.read
+
+    def read_and_delete(*arguments):
+        chunk = read(*arguments)
+        engine.execute(Delete("a"))
+        return chunk
+
+    following = stream.follow()
+    monkeypatch.setattr(engine, "read", read_and_delete)
+    monkeypatch.setattr(engine, "read_from_memory", read_and_delete)
+    with pytest.raises(StreamGone):
+        list(following)
+
+
+def test_a_sequence_has_to_grow_byte_by_byte(store):
+    stream = store.create("a")
+    stream.append(b"1", seq="2")
+    for seq in ("2", "10", "1", ""):
+        with pytest.raises(SequenceConflict) as caught:
+            stream.append(b"x", seq=seq)
+        assert (caught.value.last, caught.value.received) == ("2", seq)
+    stream.append(b"2", seq="20")
+    stream.append(b"3")
+    stream.append(b"4", seq="é")
+    assert stream.read().data == b"1234"
+
+
+def test_readers_never_see_what_is_not_whole(store):
+    stream = store.create("a")
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            assert len(stream.read().data) % 10 == 0
+
+    looking = Task(look)
+    for _ in range(200):
+        stream.append(b"0123456789")
+    stop.set()
+    looking.result()
