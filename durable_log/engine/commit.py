@@ -34,6 +34,7 @@ from durable_log.model import Delete, Options, Request
 WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
 IDLE_SECONDS: Final = 0.050
+PATIENCE_SECONDS: Final = 0.1
 
 _log = logging.getLogger("durable_log")
 
@@ -96,14 +97,11 @@ class Committer:
         gate.acquire()
         submission = Submission(request, self._gates, gate)
         self._staging.put(submission)
-        # Whoever lets go of the lock looks at the queue afterwards, so a request that finds it taken is seen.
-        if self._lock.acquire(blocking=False):
-            try:
-                self._lead(submission)
-            finally:
-                self._lock.release()
-                self._look_after()
-        gate.acquire()
+        # Whoever lets go of the lock looks at the queue afterwards, so a request that finds it taken is seen; unless an
+        # interrupt comes between, and therefore one that waits long looks again itself.
+        self._try_to_lead(submission)
+        while not gate.acquire(timeout=PATIENCE_SECONDS):
+            self._try_to_lead(submission)
         if isinstance(submission.result, BaseException):
             raise submission.result
         return submission.result
@@ -143,9 +141,14 @@ class Committer:
             self._rung = True
             self._bell.put(None)
 
-    def _lead(self, submission: Submission) -> None:
-        while submission.result is PENDING and self._staging:
-            self._commit_group()
+    def _try_to_lead(self, submission: Submission) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                while submission.result is PENDING and self._staging:
+                    self._commit_group()
+            finally:
+                self._lock.release()
+                self._look_after()
 
     def _look_after(self) -> None:
         """The lock was let go: see to what has come meanwhile, and to what is due."""
