@@ -60,7 +60,7 @@ def stored_values(values: Iterable[Any], content_type: str) -> bytes:
 
 def create_request(
     name: str, content_type: str, ttl: float | None, expires_at: float | datetime | None, closed: bool, data: Data,
-    options: Options,
+    fork: tuple[str | None, int | None], options: Options,
 ) -> Create:  # fmt: skip
     """The request that creates a stream. Raises :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`."""
     if not content_type.isprintable() or not 0 < len(content_type.encode()) <= CONTENT_TYPE_BYTES_MAX:
@@ -75,7 +75,12 @@ def create_request(
         expires_at = expires_at.timestamp()
     config = StreamConfig(content_type, None if ttl is None else int(ttl), expires_at)
     raw = stored(data, content_type) if data else b""
-    return Create(check_name(name), config, _bounded(raw, options), closed)
+    fork_of, fork_at = fork
+    if fork_of is None and fork_at is not None:
+        raise InvalidOption(f"fork_at is {fork_at} but fork_of does not say of which stream; give both")
+    if fork_at is not None and fork_at < 0:
+        raise InvalidOption(f"fork_at is an offset from 0 on, not {fork_at}; leave it out to fork at the tail")
+    return Create(check_name(name), config, _bounded(raw, options), closed, fork_of, fork_at)
 
 
 def append_request(
@@ -106,7 +111,7 @@ def check_offset(offset: int, limit: int | None) -> None:
 
 def read_chunk(
     read: Callable[[str, int, int, int | None], Chunk | None],
-    record_start: Callable[[str, int], int],
+    record_bounds: Callable[[str, int], tuple[int, int]],
     name: str,
     offset: int,
     limit: int,
@@ -119,7 +124,7 @@ def read_chunk(
     chunk = read(name, offset, limit, number)
     if chunk is None or not chunk.data or not is_json(chunk.content_type):
         return chunk
-    start = record_start(name, chunk.offset)
+    start = record_bounds(name, chunk.offset)[0]
     if start != chunk.offset:
         before = read(name, start, chunk.offset - start, number)
         if before is None:
@@ -136,6 +141,33 @@ def read_chunk(
             return longer
         chunk = longer
     return chunk
+
+
+def fork_point(
+    read: Callable[[str, int, int, int | None], Chunk | None],
+    record_bounds: Callable[[str, int], tuple[int, int]],
+    name: str,
+    anchor: int,
+    sub_offset: int,
+) -> int | None:
+    """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor``: within the first record
+    behind it (PROTOCOL.md §4.2). None as soon as ``read`` gives None. Raises :class:`InvalidOption`.
+    """
+    end = record_bounds(name, anchor)[1]
+    chunk = read(name, anchor, max(end - anchor, 1), None)
+    if chunk is None:
+        return None
+    at = 0
+    if is_json(chunk.content_type):
+        at = json_mode.end_of_message(chunk.data, sub_offset)
+    elif sub_offset <= len(chunk.data):
+        at = sub_offset
+    if not at:
+        raise InvalidOption(
+            f"stream {name!r}: {sub_offset} past offset {anchor} is beyond the append there, which ends at {end}; "
+            "give a smaller sub-offset"
+        )
+    return anchor + at
 
 
 def _bounded(raw: bytes, options: Options) -> bytes:

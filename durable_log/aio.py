@@ -130,7 +130,7 @@ class AsyncStream:
         """
         _face.check_offset(offset, limit)
         engine = self._engine
-        arguments = (engine.record_start, self.name, offset, limit or engine.options.chunk_bytes_max, number)
+        arguments = (engine.record_bounds, self.name, offset, limit or engine.options.chunk_bytes_max, number)
         chunk = _face.read_chunk(engine.read_from_memory, *arguments)
         if chunk is None:
             loop = asyncio.get_running_loop()
@@ -222,14 +222,19 @@ class AsyncStore:
         self,
         name: str,
         *,
-        content_type: str = CONTENT_TYPE_DEFAULT,
+        content_type: str | None = None,
         ttl: float | None = None,
         expires_at: float | datetime | None = None,
         closed: bool = False,
         data: Data = b"",
+        fork_of: str | None = None,
+        fork_at: int | None = None,
     ) -> AsyncStream:
         """Create a stream, or find it as it was asked for; see :meth:`durable_log.Store.create`."""
-        await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, self.options))
+        if content_type is None:
+            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(fork_of)
+        fork = (fork_of, fork_at)
+        await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options))
         return AsyncStream(self, name)
 
     def submit(self, request: Request) -> Awaitable[Any]:
@@ -261,6 +266,20 @@ class AsyncStore:
                 await stream.wait((await stream.info()).tail, min(left, ORDER_POLL_SECONDS))
             else:
                 return appended
+
+    async def fork_point(self, name: str, anchor: int, sub_offset: int) -> int:
+        """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor`` (PROTOCOL.md §4.2).
+
+        Raises :class:`InvalidOption` if that is not within the first append behind the anchor.
+        """
+        engine = self.engine
+        arguments = (engine.record_bounds, name, anchor, sub_offset)
+        point = _face.fork_point(engine.read_from_memory, *arguments)
+        if point is None:
+            loop = asyncio.get_running_loop()
+            point = await loop.run_in_executor(None, _face.fork_point, engine.read, *arguments)
+            assert point is not None
+        return point
 
     def stream(self, name: str) -> AsyncStream:
         """The stream of that name, whether it exists or not."""

@@ -133,7 +133,7 @@ class StreamInfo(NamedTuple):
     """A stream at one moment. ``tail`` counts durable bytes only; times are seconds since the epoch.
 
     ``ttl`` is the sliding window in seconds, ``expires_at`` the fixed end; ``number`` identifies this life of the
-    name: a stream that is deleted and created again has another.
+    name: a stream that is deleted and created again has another. ``fork_of`` and ``fork_at``: where a fork left its source.
     """
 
     name: str
@@ -145,6 +145,8 @@ class StreamInfo(NamedTuple):
     expires_at: float | None
     created_at: float
     first: int = 0
+    fork_of: str | None = None
+    fork_at: int | None = None
 
 
 class StreamConfig(NamedTuple):
@@ -156,12 +158,18 @@ class StreamConfig(NamedTuple):
 
 
 class Create(NamedTuple):
-    """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any."""
+    """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any.
+
+    With ``fork_of``, it begins with the bytes of that stream up to ``fork_at``, or up to its tail if that is None; an
+    empty content type is then that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2).
+    """
 
     name: str
     config: StreamConfig
     data: bytes = b""
     closed: bool = False
+    fork_of: str | None = None
+    fork_at: int | None = None
 
 
 class Append(NamedTuple):

@@ -171,7 +171,7 @@ class Stream:
         _face.check_offset(offset, limit)
         engine = self._engine
         limit = limit or engine.options.chunk_bytes_max
-        chunk = _face.read_chunk(engine.read, engine.record_start, self.name, offset, limit, number)
+        chunk = _face.read_chunk(engine.read, engine.record_bounds, self.name, offset, limit, number)
         assert chunk is not None
         return chunk
 
@@ -212,19 +212,28 @@ class Store:
         self,
         name: str,
         *,
-        content_type: str = CONTENT_TYPE_DEFAULT,
+        content_type: str | None = None,
         ttl: float | None = None,
         expires_at: float | datetime | None = None,
         closed: bool = False,
         data: Data = b"",
+        fork_of: str | None = None,
+        fork_at: int | None = None,
     ) -> Stream:
         """Create a stream, durably, with ``data`` in it; or find it as it was asked for (PROTOCOL.md §5.1).
 
         ``ttl``: whole seconds without a read or an append after which it expires. ``expires_at``: seconds since the
         epoch, or a datetime. Raises :class:`StreamExists` if it is there with another configuration,
         :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`.
+
+        ``fork_of``: begin with what that stream holds up to offset ``fork_at`` (its tail), by reference; content type and
+        expiry are then the source's unless given (PROTOCOL.md §4.2). Raises :class:`StreamNotFound`,
+        :class:`StreamGone`, :class:`OffsetOutOfRange`, :class:`ContentTypeMismatch` for the source.
         """
-        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, self.options)
+        if content_type is None:
+            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(fork_of)
+        fork = (fork_of, fork_at)
+        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
         self.submit(request)
         return Stream(self.engine, name)
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from durable_log.errors import (
     ContentTypeMismatch,
     InvalidProducer,
+    OffsetOutOfRange,
     SequenceConflict,
     SequenceGap,
     StaleEpoch,
     StreamClosed,
     StreamExists,
+    StreamGone,
 )
 from durable_log.model import Append, Appended, Create, Created, Producer, media_type
 
@@ -45,16 +47,32 @@ def admit_append(state: StreamState, request: Append) -> Appended | None:
 
 def admit_create(state: StreamState, request: Create) -> Created:
     """The stream exists: is it what the request asks for? Raises :class:`StreamExists` if not (PROTOCOL.md §5.1)."""
-    asked, has = request.config, state.config
+    asked, has, fork = request.config, state.config, state.fork
+    inherits = request.fork_of is not None and asked.ttl is None and asked.expires_at is None
     for what, wanted, found in (
         ("content type", media_type(asked.content_type), media_type(has.content_type)),
-        ("TTL", asked.ttl, has.ttl),
-        ("expiry", asked.expires_at, has.expires_at),
+        ("TTL", has.ttl if inherits else asked.ttl, has.ttl),
+        ("expiry", has.expires_at if inherits else asked.expires_at, has.expires_at),
         ("closed", request.closed, state.closed),
+        ("source", request.fork_of, None if fork is None else fork.source.name),
+        ("fork offset", request.fork_at, None if fork is None or request.fork_at is None else fork.base),
     ):
         if wanted != found:
             raise StreamExists(state.name, what, found, wanted)
     return Created(True, state.tail, state.closed)
+
+
+def admit_fork(source: StreamState, request: Create) -> int:
+    """The offset at which the fork leaves ``source``. Raises what refuses it (PROTOCOL.md §4.2)."""
+    if source.deleted:
+        raise StreamGone(source.name)
+    asked, has = request.config.content_type, source.config.content_type
+    if media_type(asked) != media_type(has):
+        raise ContentTypeMismatch(source.name, has, asked)
+    at = source.tail if request.fork_at is None else request.fork_at
+    if not 0 <= at <= source.tail:
+        raise OffsetOutOfRange(source.name, at, 0, source.tail)
+    return at
 
 
 def _producer(state: StreamState, producer: Producer) -> ProducerState | None:

@@ -270,10 +270,10 @@ class Committer:
         group.publish()
         for state in group.created:
             self.expiries.add(state)
-        for state in group.deleted:
+        for state in group.removed:
             self.recent.drop(state)
         self.watermarks.tell(moved, deliveries)
-        self.watermarks.tell(group.deleted, deliveries)
+        self.watermarks.tell(group.hidden, deliveries)
 
     def _sync_written(self) -> None:
         self._writer.sync()

@@ -13,6 +13,7 @@ from os import PathLike
 from typing import Any
 
 from durable_log.engine import reader
+from durable_log.engine.ancestry import record_bounds
 from durable_log.engine.catalog import Catalog, StreamState
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory, call_after_fork, directory_at, is_out_of_space, process_id
@@ -105,10 +106,10 @@ class LogEngine:
         self._touch(state)
         return reader.read_from_memory(state, offset, limit)
 
-    def record_start(self, name: str, offset: int) -> int:
-        """Where the record that holds the byte at ``offset`` starts; ``offset`` itself at the tail."""
+    def record_bounds(self, name: str, offset: int) -> tuple[int, int]:
+        """Where the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset`` twice."""
         state = self._state(name)
-        return offset if offset >= state.durable else state.index.record_start(offset)
+        return (offset, offset) if offset >= state.durable else record_bounds(state, offset)
 
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
@@ -202,7 +203,9 @@ class LogEngine:
         if self._committer.failure is not None:
             self._check_open()
         state = self._catalog.live(name)
-        if number is not None and (state is None or state.number != number):
+        if state is not None and (state.gone or number not in (None, state.number)):
+            raise StreamGone(name)
+        if number is not None and state is None:
             raise StreamGone(name)
         if state is None:
             raise StreamNotFound(name)

@@ -7,6 +7,7 @@ their stream. The thread that opens, before anybody else sees the store.
 
 from __future__ import annotations
 
+from durable_log.engine.ancestry import Fork, leave
 from durable_log.engine.catalog import Catalog, ProducerState, StreamState, touch_interval
 from durable_log.engine.format import (
     CREATE,
@@ -17,6 +18,7 @@ from durable_log.engine.format import (
     FLAG_SEQ,
     PRODUCER,
     TOUCH,
+    Creation,
     decode_create,
     decode_producer,
     decode_touch,
@@ -55,8 +57,7 @@ class Replay:
             if kind == DATA:
                 self._data(lsn_of(segment, row[2]), time_ms, rows, row)
             elif kind == CREATE:
-                name, config, created_ms = decode_create(rows.payload(row))
-                self._catalog.add(StreamState(row[0], name, config, created_ms))
+                self._create(row[0], decode_create(rows.payload(row)))
             else:
                 self._other(kind, rows, row)
 
@@ -68,6 +69,34 @@ class Replay:
             state.touch_saved = state.touched
             if state.config.ttl is not None:
                 state.renew(min(now, state.touched + touch_interval(state.config.ttl)))
+
+    def _create(self, number: int, creation: Creation) -> None:
+        fork, by_number = None, self._catalog.by_number
+        if creation.source:
+            owners = [(by_number(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
+            known = tuple((owner, end) for owner, end in owners if owner is not None)
+            source = by_number(creation.source)
+            if source is None or len(known) < len(owners):
+                self._orphan(number, creation)
+                return
+            source.forks += 1
+            fork = Fork(source, creation.base, known)
+        self._catalog.add(StreamState(number, creation.name, creation.config, creation.created_ms, fork))
+
+    def _orphan(self, number: int, creation: Creation) -> None:
+        """A fork whose source was lost: its own bytes are all that is left."""
+        state = StreamState(number, creation.name, creation.config, creation.created_ms)
+        if creation.base:
+            state.index.add(creation.base, LOST)
+            state.tail = creation.base
+            self.lost.append(Lost(state.name, 0, creation.base))
+        self._catalog.add(state)
+
+    def _delete(self, state: StreamState) -> None:
+        state.deleted = state.gone = True
+        if not state.forks:
+            for leaving in leave(state, _set_forks):
+                self._catalog.remove(leaving)
 
     def _data(self, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
         stream, offset, _, epoch, seq, producer, _, length, _, _, flags = row
@@ -100,7 +129,7 @@ class Replay:
         if state is None:
             self.records_of_unknown_streams += 1
         elif kind == DELETE:
-            self._catalog.remove(state)
+            self._delete(state)
         elif kind == TOUCH:
             state.renew(decode_touch(rows.payload(row)) / 1000)
         elif kind == PRODUCER:
@@ -109,3 +138,7 @@ class Replay:
                 state.producers = {}
             state.producers[producer_id] = ProducerState(number, -1, -1)
             self._producers[state.number, number] = state.producers[producer_id]
+
+
+def _set_forks(source: StreamState, forks: int) -> None:
+    source.forks = forks
