@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
 from durable_log.model import (
-    NOW,
+    EARLIEST,
     SEQ_BYTES_MAX,
     Append,
     Chunk,
@@ -103,8 +103,8 @@ def append_request(
 
 def check_offset(offset: int, limit: int | None) -> None:
     """Raise unless a caller's offset and limit can be meant."""
-    if offset < NOW:
-        raise InvalidOption(f"an offset is an int from 0 on, START or NOW, not {offset!r}")
+    if offset < EARLIEST:
+        raise InvalidOption(f"an offset is an int from 0 on, NOW or EARLIEST, not {offset!r}")
     if limit is not None and limit < 1:
         raise InvalidOption(f"a limit is 1 byte or more, not {limit}")
 

@@ -34,6 +34,7 @@ from durable_log.model import (
     Producer,
     Request,
     StreamInfo,
+    Trim,
     check_name,
 )
 
@@ -183,6 +184,11 @@ class AsyncStream:
     async def delete(self) -> None:
         """Delete the stream and its data, durably."""
         await self._store.submit(Delete(self.name))
+
+    async def trim(self, before: int) -> int:
+        """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
+        first: int = await self._store.submit(Trim(self.name, before))
+        return first
 
     async def _append(
         self,

@@ -26,6 +26,9 @@ SEQ_BYTES_MAX: Final = 1024
 PRODUCER_INT_MAX: Final = 2**53 - 1
 """Epochs and sequence numbers stay exact in JavaScript (PROTOCOL.md §5.2.1)."""
 
+EARLIEST: Final = -2
+"""In place of an offset: the oldest byte that is still there."""
+
 CONTENT_TYPE_DEFAULT: Final = "application/octet-stream"
 
 Durability = Literal["sync", "written"]
@@ -133,7 +136,8 @@ class StreamInfo(NamedTuple):
     """A stream at one moment. ``tail`` counts durable bytes only; times are seconds since the epoch.
 
     ``ttl`` is the sliding window in seconds, ``expires_at`` the fixed end; ``number`` identifies this life of the
-    name: a stream that is deleted and created again has another. ``fork_of`` and ``fork_at``: where a fork left its source.
+    name: a stream that is deleted and created again has another. ``fork_of`` and
+    ``fork_at`` say where a fork left its source; ``first`` is the oldest byte that was not trimmed.
     """
 
     name: str
@@ -195,7 +199,14 @@ class Delete(NamedTuple):
     expired: bool = False
 
 
-Request = Create | Append | Delete
+class Trim(NamedTuple):
+    """Request: give up the bytes of ``name`` before offset ``before``."""
+
+    name: str
+    before: int
+
+
+Request = Create | Append | Delete | Trim
 
 
 @dataclass(frozen=True, slots=True)

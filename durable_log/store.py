@@ -30,6 +30,7 @@ from durable_log.model import (
     Options,
     Producer,
     StreamInfo,
+    Trim,
     check_name,
 )
 
@@ -153,6 +154,14 @@ class Stream:
         """Delete the stream and its data, durably. Its readers are told."""
         self._engine.execute(Delete(self.name))
 
+    def trim(self, before: int) -> int:
+        """Give up the bytes before offset ``before``, durably; returns the first that is still there.
+
+        Reading below it raises :class:`OffsetOutOfRange`; so does trimming beyond the tail. Offsets do not change.
+        """
+        first: int = self._engine.execute(Trim(self.name, before))
+        return first
+
     def _append(
         self,
         raw: bytes,
@@ -226,8 +235,8 @@ class Store:
         epoch, or a datetime. Raises :class:`StreamExists` if it is there with another configuration,
         :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`.
 
-        ``fork_of``: begin with what that stream holds up to offset ``fork_at`` (its tail), by reference; content type and
-        expiry are then the source's unless given (PROTOCOL.md §4.2). Raises :class:`StreamNotFound`,
+        ``fork_of``: begin with what that stream holds up to offset ``fork_at`` (its tail), by reference; content type
+        and expiry are then the source's unless given (PROTOCOL.md §4.2). Raises :class:`StreamNotFound`,
         :class:`StreamGone`, :class:`OffsetOutOfRange`, :class:`ContentTypeMismatch` for the source.
         """
         if content_type is None:

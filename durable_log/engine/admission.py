@@ -70,8 +70,8 @@ def admit_fork(source: StreamState, request: Create) -> int:
     if media_type(asked) != media_type(has):
         raise ContentTypeMismatch(source.name, has, asked)
     at = source.tail if request.fork_at is None else request.fork_at
-    if not 0 <= at <= source.tail:
-        raise OffsetOutOfRange(source.name, at, 0, source.tail)
+    if not source.trimmed <= at <= source.tail:
+        raise OffsetOutOfRange(source.name, at, source.trimmed, source.tail)
     return at
 
 

@@ -45,6 +45,7 @@ class StreamState:
         "deleted",
         "durable",
         "durable_closed",
+        "first",
         "fork",
         "forks",
         "gone",
@@ -57,6 +58,7 @@ class StreamState:
         "tail",
         "touch_saved",
         "touched",
+        "trimmed",
         "watchers",
     )
 
@@ -65,12 +67,14 @@ class StreamState:
         base = 0 if fork is None else fork.base
         # what admission sees
         self.tail = base
+        self.trimmed: int = 0 if fork is None else fork.source.trimmed
         self.closed = self.deleted = False
         self.forks = 0
         self.last_seq: str | None = None
         self.producers: dict[str, ProducerState] | None = None
         # what readers see
         self.durable = base
+        self.first = self.trimmed
         self.durable_closed = self.gone = False
         self.index = StreamIndex(base)
         self.recent: tuple[int, bytearray] | None = None
@@ -99,7 +103,7 @@ class StreamState:
         config = self.config
         return StreamInfo(
             self.name, self.number, config.content_type, self.durable, self.durable_closed,
-            config.ttl, config.expires_at, self.created_ms / 1000, 0,
+            config.ttl, config.expires_at, self.created_ms / 1000, self.first,
             None if self.fork is None else self.fork.source.name, None if self.fork is None else self.fork.base,
         )  # fmt: skip
 

@@ -27,7 +27,7 @@ from durable_log.engine.staging import PENDING, Staging, Submission
 from durable_log.engine.watermark import Deliveries, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, DurableLogError, StoreClosed, StoreFull
-from durable_log.model import Append, Create, Delete, Options, Request
+from durable_log.model import Append, Create, Delete, Options, Request, Trim
 
 WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
@@ -202,7 +202,7 @@ class Committer:
         except StoreFull as full:
             deletions = []
             for submission in batch:
-                if isinstance(submission.request, Delete):
+                if isinstance(submission.request, Delete | Trim):
                     deletions.append(submission)
                 elif not isinstance(submission.result, DurableLogError):
                     submission.result = full
@@ -351,6 +351,8 @@ def _admit(group: Group, submission: Submission) -> None:
             submission.result = group.append(request)
         elif isinstance(request, Create):
             submission.result = group.create(request)
+        elif isinstance(request, Trim):
+            submission.result = group.trim(request)
         else:
             group.delete(request)
             submission.result = None

@@ -23,6 +23,7 @@ CREATE: Final = 2
 DELETE: Final = 3
 TOUCH: Final = 4
 PRODUCER: Final = 5
+TRIM: Final = 6
 
 FLAG_CLOSE: Final = 1
 FLAG_PRODUCER: Final = 2

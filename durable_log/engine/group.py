@@ -23,6 +23,7 @@ from durable_log.engine.format import (
     FRAME_HEADER,
     PRODUCER,
     TOUCH,
+    TRIM,
     Ancestor,
     Creation,
     encode_claim,
@@ -32,8 +33,8 @@ from durable_log.engine.format import (
     encode_touch,
     frame_head,
 )
-from durable_log.errors import StreamExists, StreamGone, StreamNotFound
-from durable_log.model import Append, Appended, Create, Created, Delete, Producer
+from durable_log.errors import OffsetOutOfRange, StreamExists, StreamGone, StreamNotFound
+from durable_log.model import Append, Appended, Create, Created, Delete, Producer, Trim
 
 _HEADER_ROOM: Final = bytes(BLOCK_HEADER)
 
@@ -50,6 +51,7 @@ class Group:
         self._overlay: dict[str, StreamState | None] = {}
         self._claims: list[tuple[StreamState, str, ProducerState, int, int]] = []
         self._saved: dict[StreamState, Saved] = {}
+        self._trims: list[tuple[StreamState, int]] = []
         self._kept: list[tuple[StreamState, bool, int]] = []
         self.parts: list[bytes] = [_HEADER_ROOM]
         self.length = 0
@@ -102,6 +104,20 @@ class Group:
         if state is not None and state.number == request.number and not state.deleted and state.deadline <= self._now:
             self._delete(state)
 
+    def trim(self, request: Trim) -> int:
+        """Give up a stream's oldest bytes; returns the first that stays. Raises as ``append`` does, and
+        :class:`OffsetOutOfRange` beyond the tail.
+        """
+        state = self._live(request.name)
+        if request.before > state.tail:
+            raise OffsetOutOfRange(state.name, request.before, state.trimmed, state.tail)
+        if request.before > state.trimmed:
+            self._trims.append((state, state.trimmed))
+            state.trimmed = request.before
+            self.parts += (frame_head(TRIM, 0, state.number, request.before, 0),)
+            self.length += FRAME_HEADER
+        return state.trimmed
+
     def touch(self, state: StreamState) -> None:
         """Persist when a stream was last used."""
         if not state.gone and self._find(state.name) is state:
@@ -116,6 +132,8 @@ class Group:
             producer.epoch, producer.seq = epoch, seq
             if epoch < 0 and state.producers is not None:
                 del state.producers[producer_id]
+        for state, trimmed in reversed(self._trims):
+            state.trimmed = trimmed
         for state, deleted, forks in reversed(self._kept):
             state.deleted, state.forks = deleted, forks
 
@@ -123,6 +141,8 @@ class Group:
         """The block is durable: creations and deletions come into force."""
         for state in self.created:
             self._catalog.add(state)
+        for state, _ in self._trims:
+            state.first = state.trimmed
         for state in self.hidden:
             state.gone = True
         for state in self.removed:

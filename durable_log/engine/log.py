@@ -117,7 +117,8 @@ class LogEngine:
         Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
         """
         state = self._state(name, number)
-        offset = state.durable if offset == NOW else offset
+        if offset < 0:
+            offset = state.durable if offset == NOW else state.first
         if not self._committer.watermarks.watch(state, offset, port, token):
             return None
         return (state, port, token)

@@ -46,11 +46,11 @@ def read_from_memory(state: StreamState, offset: int, limit: int) -> Chunk | Non
 def _bounds(state: StreamState, offset: int, limit: int) -> tuple[bool, int, int]:
     # Closure is set after the last watermark: if it is seen here, the tail below is final.
     closed = state.durable_closed
-    tail = state.durable
-    if offset == NOW:
-        offset = tail
-    if not 0 <= offset <= tail:
-        raise OffsetOutOfRange(state.name, offset, 0, tail)
+    tail, first = state.durable, state.first
+    if offset < 0:
+        offset = tail if offset == NOW else first
+    if not first <= offset <= tail:
+        raise OffsetOutOfRange(state.name, offset, first, tail)
     return closed, offset, min(tail, offset + limit)
 
 

@@ -18,6 +18,7 @@ from durable_log.engine.format import (
     FLAG_SEQ,
     PRODUCER,
     TOUCH,
+    TRIM,
     Creation,
     decode_create,
     decode_producer,
@@ -132,6 +133,8 @@ class Replay:
             self._delete(state)
         elif kind == TOUCH:
             state.renew(decode_touch(rows.payload(row)) / 1000)
+        elif kind == TRIM:
+            state.first = state.trimmed = row[1]
         elif kind == PRODUCER:
             number, producer_id = decode_producer(rows.payload(row))
             if state.producers is None:
