@@ -87,7 +87,6 @@ class LiveSet:
     async def shutdown(self, timeout_seconds: float) -> None:
         """End all of them and wait until they have, at most ``timeout_seconds``."""
         self.begin_shutdown()
-        self._stop_idle()
         pumps = [live.pump for live in self._members if live.pump is not None]
         if pumps:
             await asyncio.wait(pumps, timeout=timeout_seconds)
@@ -124,6 +123,7 @@ class Live:
     def stop_waiting(self) -> None:
         """Let the pump go on to its last words, if it waits."""
         if self._waiting and self.pump is not None:
+            self._waiting = False
             self.pump.cancel()
 
     async def beyond(
@@ -136,8 +136,7 @@ class Live:
         while (left := until - self._loop.time()) > 0 and not self._members.closing():
             self._waiting = True
             try:
-                if await viewer.wait(offset, min(left, pulse)):
-                    return True
+                found = await viewer.wait(offset, min(left, pulse))
             except asyncio.CancelledError:
                 # Cancelled by stop_waiting, the pump goes on; by run, it does not.
                 if self._ended or not self._members.closing():
@@ -145,8 +144,16 @@ class Live:
                 return False
             finally:
                 self._waiting = False
+            self._check_not_ended()
+            if found:
+                return True
             await on_pulse()
         return False
+
+    def _check_not_ended(self) -> None:
+        # asyncio.wait_for before Python 3.12 forgets a cancellation that meets its result.
+        if self._ended:
+            raise asyncio.CancelledError
 
     async def start(self, response: Response) -> None:
         """Send the head of a response whose body follows."""
@@ -154,6 +161,7 @@ class Live:
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
         """Send a part of the body. A viewer that has not taken it after the stall time is cut off."""
+        self._check_not_ended()
         timer = self._loop.call_later(self._stall, self._cut)
         try:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
@@ -277,7 +285,9 @@ class EventFeed:
             if chunk.closed or last:
                 return
             last = members.closing() or time() >= until
-            if chunk.up_to_date and not last:
+            if not chunk.up_to_date:
+                await asyncio.sleep(0)  # long histories come from memory: others get their turn between two chunks
+            elif not last:
                 # What is held back is not waited for again: only what comes after it can release it.
                 last = not await viewer.live.beyond(viewer, chunk.next_offset, until, pulse, viewer.touch_and_beat)
             chunk = await viewer.read(sent)

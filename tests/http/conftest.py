@@ -14,6 +14,13 @@ def served() -> Iterator[Served]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def patient() -> Iterator[Served]:
+    """A server whose long-polls and event streams end only for a reason."""
+    with serving(long_poll_seconds=60, sse_seconds=60, heartbeat_seconds=30) as running:
+        yield running
+
+
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     return f"{request.node.name.partition('[')[0]}/{id(request.node)}"

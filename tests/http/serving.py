@@ -96,8 +96,10 @@ class Served:
             self._ready.set()
             await self.server.serve(sockets=[self._socket])
 
-    def connections(self) -> int:
-        return len(self.server.server_state.connections)
+    def holds(self, client: socket.socket) -> bool:
+        """Whether the server has a connection to that client."""
+        connections = tuple(self.server.server_state.connections)
+        return client.getsockname() in {connection.client for connection in connections}
 
     def exit(self) -> None:
         """What a signal does in ``durable-log serve``."""
@@ -167,7 +169,7 @@ class EventClient:
         self._connection.request("GET", f"{path}?{httpx.QueryParams(parameters)}")
         self.response: HTTPResponse = self._connection.getresponse()
 
-    def __enter__(self) -> EventClient:
+    def __enter__(self) -> EventClient:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,8 +190,8 @@ class EventClient:
 
     def heartbeat(self) -> None:
         """Skip to the next comment."""
-        while self.block() != [":"]:
-            pass
+        while (lines := self.block()) != [":"]:
+            assert lines, "the server ended the response"
 
     def event(self) -> Event | None:
         """The next event; None when the server has ended the response."""
@@ -226,7 +228,7 @@ class RawClient:
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
         self.send(text)
 
-    def __enter__(self) -> RawClient:
+    def __enter__(self) -> RawClient:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:

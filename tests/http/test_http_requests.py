@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 from serving import Served, serving, token, until
@@ -227,10 +228,11 @@ def test_a_client_that_leaves_within_its_body_has_sent_nothing(
     served: Served, name: str, method: str, framing: str, part: bytes
 ):
     served.put(f"{name}/POST")
-    connections = served.connections()
-    with served.raw(f"{method} /{name}/{method} HTTP/1.1\r\nHost: h\r\n{TEXT}{framing}\r\n\r\n".encode() + part):
-        until(lambda: served.connections() > connections, "the connection")
-    until(lambda: served.connections() <= connections, "the departure")
+    client = served.raw(f"{method} /{name}/{method} HTTP/1.1\r\nHost: h\r\n{TEXT}{framing}\r\n\r\n".encode() + part)
+    until(lambda: served.holds(client.socket), "the connection")
+    client.socket.shutdown(socket.SHUT_RDWR)
+    until(lambda: not served.holds(client.socket), "the departure")
+    client.socket.close()
     assert served.http.head(f"/{name}/PUT").status_code == 404
     assert served.tail(f"{name}/POST") == 0
 

@@ -19,7 +19,6 @@ from durable_log.protocol.request import (
     Refusal,
     declared_length,
     parse,
-    stream_name,
     to_append,
     to_create,
 )
@@ -52,67 +51,6 @@ def get(query: bytes, *headers: tuple[bytes, bytes]) -> Get:
     parsed = parse("GET", b"/s", query, headers)
     assert isinstance(parsed, Get)
     return parsed
-
-
-# Names
-
-
-@pytest.mark.parametrize(
-    ("path", "root", "prefix", "name"),
-    [
-        (b"/a/b", "", "", "a/b"),
-        (b"/a%2Fb", "", "", "a/b"),
-        (b"/a%2fb", "", "", "a/b"),
-        (b"/v1/stream/a", "", "/v1/stream", "a"),
-        (b"/v1/stream/a", "", "/v1/stream/", "a"),
-        (b"/v1%2Fstream/a", "", "/v1/stream", "a"),
-        (b"/ds/a", "/ds", "", "a"),
-        (b"/ds/a", "/ds/", "", "a"),
-        (b"/a", "/ds", "", "a"),
-        (b"/dsx/a", "/ds", "", "dsx/a"),
-        (b"/ds/v1/stream/a/b", "/ds", "/v1/stream", "a/b"),
-        (b"/v1/stream/a", "/ds", "/v1/stream", "a"),
-        (b"//a", "", "", "/a"),
-        (b"/a/", "", "", "a/"),
-        (b"/a%2525", "", "", "a%25"),
-        (b"/%E2%82%AC", "", "", "€"),
-        ("/€".encode(), "", "", "€"),
-        (b"/" + b"n" * 1024, "", "", "n" * 1024),
-        (b"/x/__ds", "", "", "x/__ds"),
-        (b"/__dsx", "", "", "__dsx"),
-    ],
-)
-def test_a_path_names_a_stream_wherever_the_application_is_mounted(path: bytes, root: str, prefix: str, name: str):
-    assert stream_name(path, root, prefix) == name
-
-
-@pytest.mark.parametrize(
-    ("path", "root", "prefix", "status", "code"),
-    [
-        (b"", "", "", 404, "not_found"),
-        (b"/", "", "", 404, "not_found"),
-        (b"*", "", "", 404, "not_found"),
-        (b"/ds", "/ds", "", 404, "not_found"),
-        (b"/ds/", "/ds", "", 404, "not_found"),
-        (b"/other/a", "", "/v1/stream", 404, "not_found"),
-        (b"/v1/streamer/a", "", "/v1/stream", 404, "not_found"),
-        (b"/__ds", "", "", 404, "reserved"),
-        (b"/__ds/subscriptions/x", "", "", 404, "reserved"),
-        (b"/%5F_ds/x", "", "", 404, "reserved"),
-        (b"/v1/__ds/x", "", "/v1", 404, "reserved"),
-        (b"/" + b"n" * 1025, "", "", 400, "invalid_name"),
-        (b"/\xff", "", "", 400, "invalid_name"),
-        (b"/%FF", "", "", 400, "invalid_name"),
-        (b"/%ED%A0%80", "", "", 400, "invalid_name"),
-        (b"/a%", "", "", 400, "invalid_name"),
-        (b"/a%2", "", "", 400, "invalid_name"),
-        (b"/a%zz", "", "", 400, "invalid_name"),
-    ],
-)
-def test_a_path_that_names_no_stream_is_refused(path: bytes, root: str, prefix: str, status: int, code: str):
-    with pytest.raises(Refusal) as caught:
-        stream_name(path, root, prefix)
-    assert (caught.value.status, caught.value.code) == (status, code)
 
 
 # Methods

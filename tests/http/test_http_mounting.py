@@ -1,0 +1,139 @@
+"""The application by itself, below other applications, with lifespan events and without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from serving import Served, serving, token
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from durable_log import aio, asgi
+from durable_log.errors import InvalidOption
+
+
+def starlette(inner: Any) -> Any:
+    home = Route("/", lambda _: PlainTextResponse("home"))
+    return Starlette(routes=[home, Mount("/deep", routes=[Mount("/streams", app=inner)])])
+
+
+def stripping(raw: bool) -> Callable[[Any], Any]:
+    """A mount that takes its own part off the path, as older servers do, off the raw one too or not."""
+
+    def wrap(inner: Any) -> Any:
+        async def outer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            path = scope["path"].removeprefix("/deep/streams")
+            raw_path = scope["raw_path"].removeprefix(b"/deep/streams") if raw else scope["raw_path"]
+            await inner({**scope, "root_path": "/deep/streams", "path": path, "raw_path": raw_path}, receive, send)
+
+        return outer
+
+    return wrap
+
+
+def without_raw_path(inner: Any) -> Any:
+    async def outer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        scope = {key: value for key, value in scope.items() if key != "raw_path"}
+        await inner({**scope, "root_path": "/deep/streams"}, receive, send)
+
+    return outer
+
+
+MOUNTS: dict[str, dict[str, Any]] = {
+    "starlette": {"wrap": starlette},
+    "starlette with lifespan": {"wrap": starlette, "lifespan": "on"},
+    "path stripped": {"wrap": stripping(raw=False)},
+    "path and raw path stripped": {"wrap": stripping(raw=True)},
+    "no raw path": {"wrap": without_raw_path},
+    "prefix": {"prefix": "/deep/streams"},
+    "prefix with lifespan": {"prefix": "/deep/streams/", "lifespan": "on"},
+}
+
+
+@pytest.fixture(params=list(MOUNTS))
+def mounted(request: pytest.FixtureRequest):
+    with serving(**MOUNTS[request.param]) as running:
+        yield running
+
+
+def test_streams_are_where_the_application_is_mounted(mounted: Served):
+    created = mounted.put("deep/streams/chat/4%202", b"one")
+    assert created.status_code == 201
+    assert created.headers["location"] == f"{mounted.url}/deep/streams/chat/4%202"
+    assert mounted.post("deep/streams/chat/4%202", b"two").headers["stream-next-offset"] == token(6)
+    assert mounted.http.get("/deep/streams/chat%2F4%202").content == b"onetwo"
+    with mounted.events("deep/streams/chat/4%202") as viewer:
+        assert viewer.pair()[0] == "onetwo"
+    assert mounted.http.get("/deep/streams/").status_code == 404
+    assert mounted.http.get("/deep/streams/__ds/x").json()["error"]["code"] == "reserved"
+
+
+def test_a_server_behind_a_proxy_that_strips_a_prefix_names_the_address_outside():
+    with serving(root_path="/outside") as running:
+        created = running.put("s", b"abc")
+        assert created.headers["location"] == f"{running.url}/outside/s"
+        assert running.http.get("/s").content == b"abc"
+
+
+def test_the_rest_of_the_application_around_it_goes_on():
+    with serving(wrap=starlette) as running:
+        assert running.http.get("/").text == "home"
+
+
+def test_lifespan_events_are_answered():
+    sent = asyncio.run(_lifespan())
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def _lifespan() -> list[str]:
+    events = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(events)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async with aio.open(":memory:") as store:
+        await asgi.app(store)({"type": "lifespan"}, receive, send)
+    return sent
+
+
+def test_a_websocket_is_turned_away():
+    assert asyncio.run(_websocket()) == ["websocket.close"]
+
+
+async def _websocket() -> list[str]:
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async with aio.open(":memory:") as store:
+        await asgi.app(store)({"type": "websocket"}, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prefix": "v1"},
+        {"long_poll_seconds": 0},
+        {"sse_seconds": -1},
+        {"heartbeat_seconds": float("nan")},
+        {"stall_seconds": 0},
+        {"gap_seconds": -1},
+        {"cache_control": "no-store"},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]):
+    with pytest.raises(InvalidOption, match=next(iter(settings)).split("_", maxsplit=1)[0]):
+        asgi.app(None, **settings)  # type: ignore[arg-type]
