@@ -29,8 +29,12 @@ from durable_log.model import (
 from durable_log.protocol import json_mode
 
 Data = bytes | bytearray | memoryview | str
+Read = Callable[[str, int, int, int | None], Chunk | None]
+RecordBounds = Callable[[str, int], tuple[int, int]]
 CONTENT_TYPE_BYTES_MAX: Final = 256
 TTL_SECONDS_MAX: Final = 2**53
+BOUNDARY_BYTES: Final = 4096
+"""How much is read to see that an offset is one: most messages are shorter."""
 
 
 def stored(data: Data, content_type: str) -> bytes:
@@ -110,12 +114,7 @@ def check_offset(offset: int, limit: int | None) -> None:
 
 
 def read_chunk(
-    read: Callable[[str, int, int, int | None], Chunk | None],
-    record_bounds: Callable[[str, int], tuple[int, int]],
-    name: str,
-    offset: int,
-    limit: int,
-    number: int | None,
+    read: Read, record_bounds: RecordBounds, name: str, offset: int, limit: int, number: int | None
 ) -> Chunk | None:
     """A chunk by the engine's ``read``; on JSON streams one of whole messages, longer than ``limit`` if one message is.
 
@@ -143,20 +142,26 @@ def read_chunk(
     return chunk
 
 
-def fork_point(
-    read: Callable[[str, int, int, int | None], Chunk | None],
-    record_bounds: Callable[[str, int], tuple[int, int]],
-    name: str,
-    anchor: int,
-    sub_offset: int,
-) -> int | None:
-    """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor``: within the first record
-    behind it (PROTOCOL.md §4.2). None as soon as ``read`` gives None. Raises :class:`InvalidOption`.
+def check_boundary(read: Read, record_bounds: RecordBounds, name: str, offset: int) -> None:
+    """Raise :class:`OffsetOutOfRange` for an offset inside of a JSON message: no stream is cut there.
+
+    Nothing is read where a record begins, so that a stream can be cut before bytes that are damaged.
     """
+    if record_bounds(name, offset)[0] != offset:
+        read_chunk(read, record_bounds, name, offset, BOUNDARY_BYTES, None)
+
+
+def fork_point(read: Read, record_bounds: RecordBounds, name: str, anchor: int, sub_offset: int) -> int:
+    """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor``: within the first record
+    behind it (PROTOCOL.md §4.2). Raises :class:`InvalidOption` if it is not, :class:`OffsetOutOfRange` for an
+    anchor to which nothing can be added.
+    """
+    if not sub_offset:
+        check_boundary(read, record_bounds, name, anchor)
+        return anchor
     end = record_bounds(name, anchor)[1]
-    chunk = read(name, anchor, max(end - anchor, 1), None)
-    if chunk is None:
-        return None
+    chunk = read_chunk(read, record_bounds, name, anchor, max(end - anchor, 1), None)
+    assert chunk is not None
     at = 0
     if is_json(chunk.content_type):
         at = json_mode.end_of_message(chunk.data, sub_offset)

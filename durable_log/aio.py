@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from durable_log import _face
 from durable_log._face import Data
 from durable_log.engine.log import LogEngine, open_engine
-from durable_log.errors import SequenceGap
+from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     START,
@@ -36,9 +36,11 @@ from durable_log.model import (
     StreamInfo,
     Trim,
     check_name,
+    is_json,
 )
 
 ORDER_POLL_SECONDS = 0.05
+_TIMED_OUT = object()
 
 
 class _LoopPort:
@@ -157,19 +159,22 @@ class AsyncStream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
-        engine = self._engine
+        engine, port = self._engine, self._store.port()
         if number is None:
             number = engine.info(self.name).number
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        handle = engine.watch(self.name, offset, self._store.port(), future, number)
+        future: asyncio.Future[object] = port.loop.create_future()
+        handle = engine.watch(self.name, offset, port, future, number)
         if handle is None:
             return True
+        # Not asyncio.wait_for: before Python 3.12 it forgets a cancellation that meets its result.
+        timer = None if timeout is None else port.loop.call_later(max(timeout, 0), _settle, [(future, _TIMED_OUT)])
         try:
-            await (future if timeout is None else asyncio.wait_for(future, max(timeout, 0)))
-        except (asyncio.TimeoutError, TimeoutError):
-            return False
+            if await future is _TIMED_OUT:
+                return False
         finally:
             engine.unwatch(handle)
+            if timer is not None:
+                timer.cancel()
         engine.check_alive(self.name, number)
         return True
 
@@ -187,6 +192,9 @@ class AsyncStream:
 
     async def trim(self, before: int) -> int:
         """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
+        info = await self.info()
+        if is_json(info.content_type) and before > info.first:
+            await self._store.fork_point(self.name, before, 0)
         first: int = await self._store.submit(Trim(self.name, before))
         return first
 
@@ -238,9 +246,13 @@ class AsyncStore:
     ) -> AsyncStream:
         """Create a stream, or find it as it was asked for; see :meth:`durable_log.Store.create`."""
         if content_type is None:
-            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(fork_of)
+            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else (await self.stream(fork_of).info()).content_type
         fork = (fork_of, fork_at)
-        await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options))
+        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
+        if fork_of is not None and fork_at is not None and is_json(content_type):
+            with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
+                await self.fork_point(fork_of, fork_at, 0)
+        await self.submit(request)
         return AsyncStream(self, name)
 
     def submit(self, request: Request) -> Awaitable[Any]:
@@ -276,16 +288,12 @@ class AsyncStore:
     async def fork_point(self, name: str, anchor: int, sub_offset: int) -> int:
         """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor`` (PROTOCOL.md §4.2).
 
-        Raises :class:`InvalidOption` if that is not within the first append behind the anchor.
+        Raises :class:`InvalidOption` if that is not within the first append behind the anchor, and
+        :class:`OffsetOutOfRange` for an anchor inside of a JSON message, or of which nothing is held.
         """
         engine = self.engine
-        arguments = (engine.record_bounds, name, anchor, sub_offset)
-        point = _face.fork_point(engine.read_from_memory, *arguments)
-        if point is None:
-            loop = asyncio.get_running_loop()
-            point = await loop.run_in_executor(None, _face.fork_point, engine.read, *arguments)
-            assert point is not None
-        return point
+        arguments = (engine.read, engine.record_bounds, name, anchor, sub_offset)
+        return await asyncio.get_running_loop().run_in_executor(None, _face.fork_point, *arguments)
 
     def stream(self, name: str) -> AsyncStream:
         """The stream of that name, whether it exists or not."""

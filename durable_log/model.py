@@ -97,11 +97,15 @@ class Appended(NamedTuple):
 
 
 class Created(NamedTuple):
-    """What became of a create: ``existed`` when the stream was there already with the same configuration."""
+    """What became of a create: ``existed`` when the stream was there already with the same configuration.
+
+    ``next_offset``, ``closed`` and ``content_type`` are the stream's, not the request's.
+    """
 
     existed: bool
     next_offset: int
     closed: bool
+    content_type: str = CONTENT_TYPE_DEFAULT
 
 
 class Chunk(NamedTuple):
@@ -164,8 +168,8 @@ class StreamConfig(NamedTuple):
 class Create(NamedTuple):
     """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any.
 
-    With ``fork_of``, it begins with the bytes of that stream up to ``fork_at``, or up to its tail if that is None; an
-    empty content type is then that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2).
+    With ``fork_of``, it begins with the bytes of that stream up to ``fork_at``, or up to its tail if that is None.
+    Its content type is that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2).
     """
 
     name: str

@@ -6,6 +6,7 @@ number of threads may use one store; their appends share commits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from durable_log import _face
 from durable_log._face import Data
 from durable_log.engine.log import LogEngine, open_engine
 from durable_log.engine.recovery import Report
+from durable_log.errors import StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     START,
@@ -32,6 +34,7 @@ from durable_log.model import (
     StreamInfo,
     Trim,
     check_name,
+    is_json,
 )
 
 if TYPE_CHECKING:
@@ -157,9 +160,13 @@ class Stream:
     def trim(self, before: int) -> int:
         """Give up the bytes before offset ``before``, durably; returns the first that is still there.
 
-        Reading below it raises :class:`OffsetOutOfRange`; so does trimming beyond the tail. Offsets do not change.
+        Reading below it raises :class:`OffsetOutOfRange`; so does trimming beyond the tail, and a JSON stream inside of
+        a message. Offsets do not change.
         """
-        first: int = self._engine.execute(Trim(self.name, before))
+        engine, info = self._engine, self.info()
+        if is_json(info.content_type) and before > info.first:
+            _face.check_boundary(engine.read, engine.record_bounds, self.name, before)
+        first: int = engine.execute(Trim(self.name, before))
         return first
 
     def _append(
@@ -243,6 +250,9 @@ class Store:
             content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(fork_of)
         fork = (fork_of, fork_at)
         request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
+        if fork_of is not None and fork_at is not None and is_json(content_type):
+            with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
+                _face.check_boundary(self.engine.read, self.engine.record_bounds, fork_of, fork_at)
         self.submit(request)
         return Stream(self.engine, name)
 

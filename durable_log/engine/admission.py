@@ -59,7 +59,7 @@ def admit_create(state: StreamState, request: Create) -> Created:
     ):
         if wanted != found:
             raise StreamExists(state.name, what, found, wanted)
-    return Created(True, state.tail, state.closed)
+    return Created(True, state.tail, state.closed, has.content_type)
 
 
 def admit_fork(source: StreamState, request: Create) -> int:

@@ -147,9 +147,9 @@ class Catalog:
         return state
 
     def live(self, name: str) -> StreamState | None:
-        """The stream of that name, unless it has expired. O(1)."""
+        """The stream of that name, unless it has expired; one that is kept for its forks stays what it is. O(1)."""
         state: StreamState | None = self._names.get(name)
-        if state is None or (state.deadline != math.inf and state.deadline <= self._clock()):
+        if state is None or (state.deadline != math.inf and not state.gone and state.deadline <= self._clock()):
             return None
         return state
 

@@ -90,7 +90,7 @@ class Group:
         self.created.append(state)
         if request.data or request.closed:
             self._append(state, Append(name, request.data, close=request.closed))
-        return Created(False, state.tail, state.closed)
+        return Created(False, state.tail, state.closed, state.config.content_type)
 
     def delete(self, request: Delete) -> None:
         """Delete a stream; one with forks stays for them. A sweep that finds it used, gone or deleted does nothing.

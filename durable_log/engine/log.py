@@ -107,9 +107,14 @@ class LogEngine:
         return reader.read_from_memory(state, offset, limit)
 
     def record_bounds(self, name: str, offset: int) -> tuple[int, int]:
-        """Where the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset`` twice."""
+        """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
+        twice.
+        """
         state = self._state(name)
-        return (offset, offset) if offset >= state.durable else record_bounds(state, offset)
+        if offset >= state.durable:
+            return offset, offset
+        start, end = record_bounds(state, offset)
+        return max(state.first, start), end
 
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.

@@ -66,10 +66,10 @@ def page(stored: bytes, limit: int) -> int:
 
 def end_of_message(stored: bytes, count: int) -> int:
     """Where the message number ``count`` (from 1 on) of ``stored`` ends; 0 if there are fewer."""
-    end = 0
+    end, length, messages = 0, len(stored), ffi.from_buffer("uint8_t[]", stored)
     for _ in range(count):
-        step = page(stored[end:], 1)
+        step = lib.dl_json_page(messages + end, length - end, 1)
         if not step:
             return 0
         end += step
-    return end
+    return int(end)
