@@ -315,13 +315,16 @@ def test_a_waiting_long_poll_learns_whether_its_stream_is_kept_for_forks(
     assert answers == [status]
 
 
-def test_an_event_stream_ends_when_its_stream_is_kept_for_forks_only(patient: Served, name: str):
+def test_an_event_stream_ends_when_its_stream_is_kept_for_forks_only(
+    patient: Served, name: str, caplog: pytest.LogCaptureFixture
+):
     patient.put(f"{name}/source", b"one")
     fork(patient, name, f"{name}/source")
     with patient.events(f"{name}/source") as viewer:
         assert viewer.pair()[0] == "one"
         patient.http.delete(f"/{name}/source")
         assert viewer.event() is None
+    assert caplog.records == []
 
 
 # Expiry
