@@ -30,7 +30,7 @@
 #define DL_FRAME_HEADER 24
 #define DL_PRODUCER_CLAIM 20
 #define DL_SEQ_MAX 1024
-#define DL_TYPE_MAX 5 /* frame types count from 1 */
+#define DL_TYPE_MAX 6 /* frame types count from 1 */
 
 #define DL_FLAG_CLOSE 1
 #define DL_FLAG_PRODUCER 2

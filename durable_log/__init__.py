@@ -30,12 +30,13 @@ from durable_log.errors import (
     StreamNotFound,
     UnsupportedFormat,
 )
-from durable_log.model import NOW, START, Appended, Chunk, Options, Producer, StreamInfo
+from durable_log.model import EARLIEST, NOW, START, Appended, Chunk, Options, Producer, StreamInfo
 from durable_log.store import Store, Stream, open  # noqa: A004 - durable_log.open reads like open
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EARLIEST",
     "NOW",
     "START",
     "Appended",

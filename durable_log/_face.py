@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
 from durable_log.model import (
-    NOW,
+    EARLIEST,
     SEQ_BYTES_MAX,
     Append,
     Chunk,
@@ -29,10 +29,14 @@ from durable_log.model import (
 from durable_log.protocol import json_mode
 
 Data = bytes | bytearray | memoryview | str
+Read = Callable[[str, int, int, int | None], Chunk | None]
+RecordBounds = Callable[[str, int, int | None], tuple[int, int]]
 CONTENT_TYPE_BYTES_MAX: Final = 256
 TTL_SECONDS_MAX: Final = 2**53
 EXPIRES_AT_MIN: Final = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
 EXPIRES_AT_MAX: Final = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
+BOUNDARY_BYTES: Final = 4096
+"""How much is read to see that an offset is one: most messages are shorter."""
 
 
 def stored(data: Data, content_type: str) -> bytes:
@@ -62,7 +66,7 @@ def stored_values(values: Iterable[Any], content_type: str) -> bytes:
 
 def create_request(
     name: str, content_type: str, ttl: float | None, expires_at: float | datetime | None, closed: bool, data: Data,
-    options: Options,
+    fork: tuple[str | None, int | None], options: Options,
 ) -> Create:  # fmt: skip
     """The request that creates a stream. Raises :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`."""
     if not content_type.isprintable() or not 0 < len(content_type.encode()) <= CONTENT_TYPE_BYTES_MAX:
@@ -79,7 +83,12 @@ def create_request(
         raise InvalidOption(f"expires_at is seconds since the epoch, in the years 1 to 9999, not {expires_at!r}")
     config = StreamConfig(content_type, None if ttl is None else int(ttl), expires_at)
     raw = stored(data, content_type) if data else b""
-    return Create(check_name(name), config, _bounded(raw, content_type, options), closed)
+    fork_of, fork_at = fork
+    if fork_of is None and fork_at is not None:
+        raise InvalidOption(f"fork_at is {fork_at} but fork_of does not say of which stream; give both")
+    if fork_at is not None and fork_at < 0:
+        raise InvalidOption(f"fork_at is an offset from 0 on, not {fork_at}; leave it out to fork at the tail")
+    return Create(check_name(name), config, _bounded(raw, content_type, options), closed, fork_of, fork_at)
 
 
 def append_request(
@@ -103,19 +112,14 @@ def append_request(
 
 def check_offset(offset: int, limit: int | None) -> None:
     """Raise unless a caller's offset and limit can be meant."""
-    if offset < NOW:
-        raise InvalidOption(f"an offset is an int from 0 on, START or NOW, not {offset!r}")
+    if offset < EARLIEST:
+        raise InvalidOption(f"an offset is an int from 0 on, NOW or EARLIEST, not {offset!r}")
     if limit is not None and limit < 1:
         raise InvalidOption(f"a limit is 1 byte or more, not {limit}")
 
 
 def read_chunk(
-    read: Callable[[str, int, int, int | None], Chunk | None],
-    record_start: Callable[[str, int, int | None], int],
-    name: str,
-    offset: int,
-    limit: int,
-    number: int | None,
+    read: Read, record_bounds: RecordBounds, name: str, offset: int, limit: int, number: int | None
 ) -> Chunk | None:
     """A chunk by the engine's ``read``; on JSON streams one of whole messages, longer than ``limit`` if one message is.
 
@@ -124,7 +128,7 @@ def read_chunk(
     chunk = read(name, offset, limit, number)
     if chunk is None or not chunk.data or not is_json(chunk.content_type):
         return chunk
-    start = record_start(name, chunk.offset, number)
+    start = record_bounds(name, chunk.offset, number)[0]
     if start != chunk.offset:
         before = read(name, start, chunk.offset - start, number)
         if before is None:
@@ -152,6 +156,39 @@ def _whole_messages(
             return longer
         chunk = longer
     return chunk
+
+
+def check_boundary(read: Read, record_bounds: RecordBounds, name: str, offset: int) -> None:
+    """Raise :class:`OffsetOutOfRange` for an offset inside of a JSON message: no stream is cut there.
+
+    Nothing is read where a record begins, so that a stream can be cut before bytes that are damaged.
+    """
+    if record_bounds(name, offset, None)[0] != offset:
+        read_chunk(read, record_bounds, name, offset, BOUNDARY_BYTES, None)
+
+
+def fork_point(read: Read, record_bounds: RecordBounds, name: str, anchor: int, sub_offset: int) -> int:
+    """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor``: within the first record
+    behind it (PROTOCOL.md §4.2). Raises :class:`InvalidOption` if it is not, :class:`OffsetOutOfRange` for an
+    anchor to which nothing can be added.
+    """
+    if not sub_offset:
+        check_boundary(read, record_bounds, name, anchor)
+        return anchor
+    end = record_bounds(name, anchor, None)[1]
+    chunk = read_chunk(read, record_bounds, name, anchor, max(end - anchor, 1), None)
+    assert chunk is not None
+    at = 0
+    if is_json(chunk.content_type):
+        at = json_mode.end_of_message(chunk.data, sub_offset)
+    elif sub_offset <= len(chunk.data):
+        at = sub_offset
+    if not at:
+        raise InvalidOption(
+            f"stream {name!r}: {sub_offset} past offset {anchor} is beyond the append there, which ends at {end}; "
+            "give a smaller sub-offset"
+        )
+    return anchor + at
 
 
 def _bounded(raw: bytes, content_type: str | None, options: Options) -> bytes:

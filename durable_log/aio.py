@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from durable_log import _face
 from durable_log._face import Data
 from durable_log.engine.log import LogEngine, open_engine
-from durable_log.errors import SequenceGap
+from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     START,
@@ -33,10 +33,13 @@ from durable_log.model import (
     Producer,
     Request,
     StreamInfo,
+    Trim,
     check_name,
+    is_json,
 )
 
 ORDER_POLL_SECONDS = 0.05
+_TIMED_OUT = object()
 
 
 class _LoopPort:
@@ -135,7 +138,7 @@ class AsyncStream:
         _face.check_offset(offset, limit)
         engine = self._engine
         most = engine.options.chunk_bytes_max
-        arguments = (engine.record_start, self.name, offset, most if limit is None else min(limit, most), number)
+        arguments = (engine.record_bounds, self.name, offset, most if limit is None else min(limit, most), number)
         chunk = _face.read_chunk(engine.read_from_memory, *arguments)
         if chunk is None:
             loop = asyncio.get_running_loop()
@@ -161,10 +164,9 @@ class AsyncStream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
-        engine = self._engine
+        engine, port = self._engine, self._store.port()
         if number is None:
             number = engine.info(self.name).number
-        port = self._store.port()
         future: asyncio.Future[None] = port.loop.create_future()
         handle = engine.watch(self.name, offset, port, future, number)
         if handle is None:
@@ -179,6 +181,8 @@ class AsyncStream:
             if timer is not None:
                 timer.cancel()
             engine.unwatch(handle)
+            if timer is not None:
+                timer.cancel()
         engine.check_alive(self.name, number)
         return True
 
@@ -193,6 +197,14 @@ class AsyncStream:
     async def delete(self) -> None:
         """Delete the stream and its data, durably."""
         await self._store.submit(Delete(self.name))
+
+    async def trim(self, before: int) -> int:
+        """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
+        info = await self.info()
+        if is_json(info.content_type) and before > info.first:
+            await self._store.fork_point(self.name, before, 0)
+        first: int = await self._store.submit(Trim(self.name, before))
+        return first
 
     async def _append(
         self,
@@ -232,14 +244,23 @@ class AsyncStore:
         self,
         name: str,
         *,
-        content_type: str = CONTENT_TYPE_DEFAULT,
+        content_type: str | None = None,
         ttl: float | None = None,
         expires_at: float | datetime | None = None,
         closed: bool = False,
         data: Data = b"",
+        fork_of: str | None = None,
+        fork_at: int | None = None,
     ) -> AsyncStream:
         """Create a stream, or find it as it was asked for; see :meth:`durable_log.Store.create`."""
-        await self.submit(_face.create_request(name, content_type, ttl, expires_at, closed, data, self.options))
+        if content_type is None:
+            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else (await self.stream(fork_of).info()).content_type
+        fork = (fork_of, fork_at)
+        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
+        if fork_of is not None and fork_at is not None and is_json(content_type):
+            with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
+                await self.fork_point(fork_of, fork_at, 0)
+        await self.submit(request)
         return AsyncStream(self, name)
 
     def submit(self, request: Request) -> asyncio.Future[Any]:
@@ -269,6 +290,16 @@ class AsyncStore:
                 await stream.wait((await stream.info()).tail, min(left, ORDER_POLL_SECONDS))
             else:
                 return appended
+
+    async def fork_point(self, name: str, anchor: int, sub_offset: int) -> int:
+        """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor`` (PROTOCOL.md §4.2).
+
+        Raises :class:`InvalidOption` if that is not within the first append behind the anchor, and
+        :class:`OffsetOutOfRange` for an anchor inside of a JSON message, or of which nothing is held.
+        """
+        engine = self.engine
+        arguments = (engine.read, engine.record_bounds, name, anchor, sub_offset)
+        return await asyncio.get_running_loop().run_in_executor(None, _face.fork_point, *arguments)
 
     def stream(self, name: str) -> AsyncStream:
         """The stream of that name, whether it exists or not."""

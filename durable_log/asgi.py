@@ -8,6 +8,7 @@ on one event loop, that of the server; only ``App.begin_shutdown`` may be called
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,10 +17,11 @@ from urllib.parse import quote
 
 from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
 from durable_log.aio import AsyncStore
-from durable_log.errors import DurableLogError, InvalidOption
+from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol import request as requests
-from durable_log.protocol.request import Get, Head, Parsed, Post, Preflight, Put, Refusal
+from durable_log.protocol.refusal import Refusal
+from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
 from durable_log.protocol.response import CacheScope, Response, Responses, location
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
@@ -169,7 +171,7 @@ class App:
             await _send(exchange, response)
 
     def _failed(self, exchange: Exchange, error: DurableLogError) -> Response:
-        response = self._responses.failed(error)
+        response = self._responses.failed(error, exchange.scope["method"])
         if response.status >= 500:
             log.error("%s %s: %s", exchange.scope["method"], exchange.scope["path"], error)
         return response
@@ -194,14 +196,29 @@ class App:
         body = await self._body(exchange)
         if body is None:
             return None
+        if put.fork is not None:
+            put = await self._resolve(put, put.fork)
         request = await _parse_body(requests.to_create, put, body)
         result = await self._store.submit(request)
-        content_type = request.config.content_type
-        if result.existed:
-            content_type = (await self._store.stream(put.name).info()).content_type
         scope = exchange.scope
         url = location(scope.get("scheme", "http"), _host(scope), _path(scope), scope.get("root_path", ""))
-        return self._responses.created(request, result, content_type, url)
+        return self._responses.created(request, result, url)
+
+    async def _resolve(self, put: Put, fork: Fork) -> Put:
+        try:
+            return await self._resolve_by(fork.source, put, fork)
+        except (StreamNotFound, StreamGone):
+            # A fork outlives its source and knows the same of itself: creating it again is still answered.
+            with contextlib.suppress(StreamNotFound, StreamGone):
+                return await self._resolve_by(put.name, put, fork)
+            raise
+
+    async def _resolve_by(self, name: str, put: Put, fork: Fork) -> Put:
+        content_type = (await self._store.stream(name).info()).content_type
+        point = fork.anchor
+        if point is not None and requests.needs_source(fork, content_type):
+            point = await self._store.fork_point(name, point, fork.sub_offset)
+        return requests.resolve(put, content_type, point)
 
     async def _append(self, post: Post, exchange: Exchange) -> Response | None:
         body = await self._body(exchange)

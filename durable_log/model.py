@@ -26,6 +26,9 @@ SEQ_BYTES_MAX: Final = 1024
 PRODUCER_INT_MAX: Final = 2**53 - 1
 """Epochs and sequence numbers stay exact in JavaScript (PROTOCOL.md §5.2.1)."""
 
+EARLIEST: Final = -2
+"""In place of an offset: the oldest byte that is still there."""
+
 CONTENT_TYPE_DEFAULT: Final = "application/octet-stream"
 
 Durability = Literal["sync", "written"]
@@ -94,11 +97,15 @@ class Appended(NamedTuple):
 
 
 class Created(NamedTuple):
-    """What became of a create: ``existed`` when the stream was there already with the same configuration."""
+    """What became of a create: ``existed`` when the stream was there already with the same configuration.
+
+    ``next_offset``, ``closed`` and ``content_type`` are the stream's, not the request's.
+    """
 
     existed: bool
     next_offset: int
     closed: bool
+    content_type: str = CONTENT_TYPE_DEFAULT
 
 
 class Chunk(NamedTuple):
@@ -133,7 +140,8 @@ class StreamInfo(NamedTuple):
     """A stream at one moment. ``tail`` counts durable bytes only; times are seconds since the epoch.
 
     ``ttl`` is the sliding window in seconds, ``expires_at`` the fixed end; ``number`` identifies this life of the
-    name: a stream that is deleted and created again has another.
+    name: a stream that is deleted and created again has another. ``fork_of`` and
+    ``fork_at`` say where a fork left its source; ``first`` is the oldest byte that was not trimmed.
     """
 
     name: str
@@ -145,6 +153,8 @@ class StreamInfo(NamedTuple):
     expires_at: float | None
     created_at: float
     first: int = 0
+    fork_of: str | None = None
+    fork_at: int | None = None
 
 
 class StreamConfig(NamedTuple):
@@ -156,12 +166,18 @@ class StreamConfig(NamedTuple):
 
 
 class Create(NamedTuple):
-    """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any."""
+    """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any.
+
+    With ``fork_of``, it begins with the bytes of that stream up to ``fork_at``, or up to its tail if that is None.
+    Its content type is that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2).
+    """
 
     name: str
     config: StreamConfig
     data: bytes = b""
     closed: bool = False
+    fork_of: str | None = None
+    fork_at: int | None = None
 
 
 class Append(NamedTuple):
@@ -187,7 +203,14 @@ class Delete(NamedTuple):
     expired: bool = False
 
 
-Request = Create | Append | Delete
+class Trim(NamedTuple):
+    """Request: give up the bytes of ``name`` before offset ``before``."""
+
+    name: str
+    before: int
+
+
+Request = Create | Append | Delete | Trim
 
 
 @dataclass(frozen=True, slots=True)

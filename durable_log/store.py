@@ -6,6 +6,7 @@ number of threads may use one store; their appends share commits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from durable_log import _face
 from durable_log._face import Data
 from durable_log.engine.log import LogEngine, open_engine
 from durable_log.engine.recovery import Report
+from durable_log.errors import StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     START,
@@ -30,7 +32,9 @@ from durable_log.model import (
     Options,
     Producer,
     StreamInfo,
+    Trim,
     check_name,
+    is_json,
 )
 
 if TYPE_CHECKING:
@@ -153,6 +157,18 @@ class Stream:
         """Delete the stream and its data, durably. Its readers are told."""
         self._engine.execute(Delete(self.name))
 
+    def trim(self, before: int) -> int:
+        """Give up the bytes before offset ``before``, durably; returns the first that is still there.
+
+        Reading below it raises :class:`OffsetOutOfRange`; so does trimming beyond the tail, and a JSON stream inside of
+        a message. Offsets do not change.
+        """
+        engine, info = self._engine, self.info()
+        if is_json(info.content_type) and before > info.first:
+            _face.check_boundary(engine.read, engine.record_bounds, self.name, before)
+        first: int = engine.execute(Trim(self.name, before))
+        return first
+
     def _append(
         self,
         raw: bytes,
@@ -172,7 +188,7 @@ class Stream:
         engine = self._engine
         most = engine.options.chunk_bytes_max
         limit = most if limit is None else min(limit, most)
-        chunk = _face.read_chunk(engine.read, engine.record_start, self.name, offset, limit, number)
+        chunk = _face.read_chunk(engine.read, engine.record_bounds, self.name, offset, limit, number)
         assert chunk is not None
         return chunk
 
@@ -213,19 +229,31 @@ class Store:
         self,
         name: str,
         *,
-        content_type: str = CONTENT_TYPE_DEFAULT,
+        content_type: str | None = None,
         ttl: float | None = None,
         expires_at: float | datetime | None = None,
         closed: bool = False,
         data: Data = b"",
+        fork_of: str | None = None,
+        fork_at: int | None = None,
     ) -> Stream:
         """Create a stream, durably, with ``data`` in it; or find it as it was asked for (PROTOCOL.md §5.1).
 
         ``ttl``: whole seconds without a read or an append after which it expires. ``expires_at``: seconds since the
         epoch, or a datetime. Raises :class:`StreamExists` if it is there with another configuration,
         :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`.
+
+        ``fork_of``: begin with what that stream holds up to offset ``fork_at`` (its tail), by reference; content type
+        and expiry are then the source's unless given (PROTOCOL.md §4.2). Raises :class:`StreamNotFound`,
+        :class:`StreamGone`, :class:`OffsetOutOfRange`, :class:`ContentTypeMismatch` for the source.
         """
-        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, self.options)
+        if content_type is None:
+            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(fork_of)
+        fork = (fork_of, fork_at)
+        request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
+        if fork_of is not None and fork_at is not None and is_json(content_type):
+            with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
+                _face.check_boundary(self.engine.read, self.engine.record_bounds, fork_of, fork_at)
         self.submit(request)
         return Stream(self.engine, name)
 

@@ -81,7 +81,7 @@ def show_end(data: str, name: str, count: int) -> None:
         info = stream.info()
         offset = max(0, info.tail - count)
         if is_json(info.content_type):
-            pages = _pages(stream, store.engine.record_start(name, offset))
+            pages = _pages(stream, store.engine.record_bounds(name, offset)[0])
             lines = json_lines(b"".join(page.data for page in pages))
             put(b"".join(last_lines(lines, count)))
         else:

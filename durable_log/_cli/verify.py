@@ -109,11 +109,11 @@ def _read(store: Store, name: str, offset: int, tail: int) -> int | Hole:
 
 def record_end(store: Store, name: str, offset: int, tail: int) -> int:
     """Where the record that holds the byte at ``offset`` ends. O(log² n) of the stream's records."""
-    start = store.engine.record_start(name, offset)
+    start = store.engine.record_bounds(name, offset)[0]
     inside, outside = offset, tail
     while outside - inside > 1:
         middle = (inside + outside) // 2
-        if store.engine.record_start(name, middle) == start:
+        if store.engine.record_bounds(name, middle)[0] == start:
             inside = middle
         else:
             outside = middle

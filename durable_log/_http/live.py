@@ -151,7 +151,7 @@ class Live:
         return False
 
     def _check_not_ended(self) -> None:
-        # asyncio.wait_for before Python 3.12 forgets a cancellation that meets its result.
+        # What a pump awaits may forget a cancellation that meets its result.
         if self._ended:
             raise asyncio.CancelledError
 
@@ -212,10 +212,13 @@ class Viewer(NamedTuple):
     chunk_bytes: int
 
     async def read(self, offset: int) -> Chunk:
-        """A chunk of this life. Raises :class:`StreamNotFound` when it is over."""
+        """A chunk of this life. When it is over, raises :class:`StreamNotFound`, or :class:`StreamGone` if the stream
+        is kept for its forks.
+        """
         try:
             return await self.stream.read(offset, limit=self.chunk_bytes, number=self.info.number)
         except StreamGone as error:
+            await self.stream.info()
             raise StreamNotFound(self.info.name) from error
 
     async def wait(self, offset: int, seconds: float) -> bool:
@@ -223,6 +226,7 @@ class Viewer(NamedTuple):
         try:
             return await self.stream.wait(offset, seconds, number=self.info.number)
         except StreamGone as error:
+            await self.stream.info()
             raise StreamNotFound(self.info.name) from error
 
     def pulse(self, seconds: float) -> float:
@@ -263,7 +267,7 @@ class EventFeed:
         await live.start(head)
         try:
             await self._follow(chunk, first_cursor, members)
-        except StreamNotFound:
+        except (StreamNotFound, StreamGone):
             pass  # deleted under its viewers: their next request says so
         except OSError:
             return  # from send, in servers that tell: the client left

@@ -13,11 +13,13 @@ from durable_log.engine.format import stored_time
 from durable_log.errors import (
     ContentTypeMismatch,
     InvalidProducer,
+    OffsetOutOfRange,
     SequenceConflict,
     SequenceGap,
     StaleEpoch,
     StreamClosed,
     StreamExists,
+    StreamGone,
 )
 from durable_log.model import Append, Appended, Create, Created, Producer, media_type
 
@@ -46,16 +48,32 @@ def admit_append(state: StreamState, request: Append) -> Appended | None:
 
 def admit_create(state: StreamState, request: Create) -> Created:
     """The stream exists: is it what the request asks for? Raises :class:`StreamExists` if not (PROTOCOL.md §5.1)."""
-    asked, has = request.config, state.config
+    asked, has, fork = request.config, state.config, state.fork
+    inherits = request.fork_of is not None and asked.ttl is None and asked.expires_at is None
     for what, wanted, found in (
         ("content type", media_type(asked.content_type), media_type(has.content_type)),
-        ("TTL", asked.ttl, has.ttl),
-        ("expiry", stored_time(asked.expires_at), has.expires_at),
+        ("TTL", has.ttl if inherits else asked.ttl, has.ttl),
+        ("expiry", has.expires_at if inherits else stored_time(asked.expires_at), has.expires_at),
         ("closed", request.closed, state.closed),
+        ("source", request.fork_of, None if fork is None else fork.source.name),
+        ("fork offset", request.fork_at, None if fork is None or request.fork_at is None else fork.base),
     ):
         if wanted != found:
             raise StreamExists(state.name, what, found, wanted)
-    return Created(True, state.tail, state.closed)
+    return Created(True, state.tail, state.closed, has.content_type)
+
+
+def admit_fork(source: StreamState, request: Create) -> int:
+    """The offset at which the fork leaves ``source``. Raises what refuses it (PROTOCOL.md §4.2)."""
+    if source.deleted:
+        raise StreamGone(source.name)
+    asked, has = request.config.content_type, source.config.content_type
+    if media_type(asked) != media_type(has):
+        raise ContentTypeMismatch(source.name, has, asked)
+    at = source.tail if request.fork_at is None else request.fork_at
+    if not source.trimmed <= at <= source.tail:
+        raise OffsetOutOfRange(source.name, at, source.trimmed, source.tail)
+    return at
 
 
 def _producer(state: StreamState, producer: Producer) -> ProducerState | None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from sortedcontainers import SortedDict
 
+from durable_log.engine.ancestry import Fork
 from durable_log.engine.index import StreamIndex
 from durable_log.model import StreamConfig, StreamInfo
 
@@ -36,7 +37,8 @@ class StreamState:
     """One life of one name.
 
     ``tail`` and ``closed`` run ahead of the disk during a commit; ``durable`` and ``durable_closed`` follow once the
-    sync has returned, and are all that readers see.
+    sync has returned, and are all that readers see. So with ``deleted`` and ``gone``; a stream that is both and still
+    in the catalog is kept for its ``forks``.
     """
 
     __slots__ = (
@@ -44,8 +46,12 @@ class StreamState:
         "config",
         "created_ms",
         "deadline",
+        "deleted",
         "durable",
         "durable_closed",
+        "first",
+        "fork",
+        "forks",
         "gone",
         "index",
         "last_seq",
@@ -56,21 +62,25 @@ class StreamState:
         "tail",
         "touch_saved",
         "touched",
+        "trimmed",
         "watchers",
     )
 
-    def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int) -> None:
-        self.number, self.name, self.config, self.created_ms = number, name, config, created_ms
+    def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None) -> None:
+        self.number, self.name, self.config, self.created_ms, self.fork = number, name, config, created_ms, fork
+        base = 0 if fork is None else fork.base
         # what admission sees
-        self.tail = 0
-        self.closed = False
+        self.tail = base
+        self.trimmed: int = 0 if fork is None else fork.source.trimmed
+        self.closed = self.deleted = False
+        self.forks = 0
         self.last_seq: str | None = None
         self.producers: dict[str | int, ProducerState] | None = None
         # what readers see
-        self.durable = 0
-        self.durable_closed = False
-        self.gone = False
-        self.index = StreamIndex()
+        self.durable = base
+        self.first = self.trimmed
+        self.durable_closed = self.gone = False
+        self.index = StreamIndex(base)
         self.recent: tuple[int, bytearray] | None = None
         self.watchers: list[Watcher] | None = None
         self.touched = self.touch_saved = created_ms / 1000
@@ -97,7 +107,8 @@ class StreamState:
         config = self.config
         return StreamInfo(
             self.name, self.number, config.content_type, self.durable, self.durable_closed,
-            config.ttl, config.expires_at, self.created_ms / 1000,
+            config.ttl, config.expires_at, self.created_ms / 1000, self.first,
+            None if self.fork is None else self.fork.source.name, None if self.fork is None else self.fork.base,
         )  # fmt: skip
 
 
@@ -144,9 +155,9 @@ class Catalog:
         return state
 
     def live(self, name: str) -> StreamState | None:
-        """The stream of that name, unless it has expired. O(1)."""
+        """The stream of that name, unless it has expired; one that is kept for its forks stays what it is. O(1)."""
         state: StreamState | None = self._names.get(name)
-        if state is None or (state.deadline != math.inf and state.deadline <= self._clock()):
+        if state is None or (state.deadline != math.inf and not state.gone and state.deadline <= self._clock()):
             return None
         return state
 
@@ -155,7 +166,7 @@ class Catalog:
         return self._numbers.get(number)
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The names that start with ``prefix`` and have not expired, in order, as they were at the call."""
+        """The names of readable streams that start with ``prefix``, in order, as they were at the call."""
         now = self._clock()
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix and prefix[-1] != chr(0x10FFFF) else None
         with self._listing:
@@ -164,7 +175,7 @@ class Catalog:
 
     def _alive(self, name: str, now: float) -> bool:
         state = self._names.get(name)
-        return state is not None and state.deadline > now
+        return state is not None and not state.gone and state.deadline > now
 
     def states(self) -> Iterator[StreamState]:
         """All streams as they were at the call, expired ones included."""
@@ -177,6 +188,10 @@ class Catalog:
             assert state.number == number < self.next_number
             assert self._names[state.name] is state
             assert 0 <= state.durable <= state.tail
+            assert state.forks == sum(
+                1 for other in self._numbers.values() if other.fork and other.fork.source is state
+            )
+            assert state.deleted == state.gone == (state.deleted and state.forks > 0), state.name
             assert not (state.durable_closed and not state.closed)
             if state.recent is not None:
                 start, recent = state.recent

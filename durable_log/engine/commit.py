@@ -29,7 +29,7 @@ from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.watermark import Deliveries, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreClosed, StoreFull
-from durable_log.model import Delete, Options, Request
+from durable_log.model import Delete, Options, Request, Trim
 
 WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
@@ -218,7 +218,7 @@ class Committer:
             deletions = []
             for submission in batch:
                 submission.result = full
-                if isinstance(submission.request, Delete):
+                if isinstance(submission.request, Delete | Trim):
                     deletions.append(submission)
             self._commit_deletions(deletions, deliveries)
 
@@ -292,11 +292,11 @@ class Committer:
         group.publish()
         for state in group.created:
             self.expiries.add(state)
-        for state in group.deleted:
+        for state in group.removed:
             self.recent.drop(state)
             self.expiries.removed(state)
         self.watermarks.tell(moved, deliveries)
-        self.watermarks.tell(group.deleted, deliveries)
+        self.watermarks.tell(group.hidden, deliveries)
 
     def _sync_written(self) -> None:
         self._writer.sync()

@@ -23,6 +23,7 @@ CREATE: Final = 2
 DELETE: Final = 3
 TOUCH: Final = 4
 PRODUCER: Final = 5
+TRIM: Final = 6
 
 FLAG_CLOSE: Final = 1
 FLAG_PRODUCER: Final = 2
@@ -40,6 +41,7 @@ _FILE_HEADER: Final = struct.Struct("<8sIIIIII16sIIQQQ")
 _FRAME: Final = struct.Struct("<IIBBHIQ")
 _CLAIM: Final = struct.Struct("<IQQ")
 _CREATE: Final = struct.Struct("<qqQHHH")
+_PAIR: Final = struct.Struct("<QQ")
 _TOUCH: Final = struct.Struct("<Q")
 _NUMBER: Final = struct.Struct("<I")
 _LENGTH: Final = struct.Struct("<H")
@@ -146,22 +148,50 @@ def stored_time(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000) / 1000
 
 
-def encode_create(name: str, config: StreamConfig, created_ms: int) -> bytes:
-    """The payload of a CREATE frame. The third length is that of the ancestry of a fork, which is empty here."""
+class Ancestor(NamedTuple):
+    """A fork's bytes below ``end`` (and from the end of the ancestor before it on) are those of stream ``number``."""
+
+    number: int
+    end: int
+
+
+class Creation(NamedTuple):
+    """A CREATE frame. ``source`` is the number of the stream that it was forked from, 0 if it is no fork; its own
+    bytes begin at ``base``. ``ancestors`` hold the bytes before that, in order.
+    """
+
+    name: str
+    config: StreamConfig
+    created_ms: int
+    source: int = 0
+    base: int = 0
+    ancestors: tuple[Ancestor, ...] = ()
+
+
+def encode_create(creation: Creation) -> bytes:
+    """The payload of a CREATE frame."""
+    config = creation.config
     ttl = -1 if config.ttl is None else config.ttl
     expires = _NEVER if config.expires_at is None else round(config.expires_at * 1000)
-    content_type, text = config.content_type.encode(), name.encode()
-    return _CREATE.pack(ttl, expires, created_ms, len(content_type), len(text), 0) + content_type + text
+    content_type, name = config.content_type.encode(), creation.name.encode()
+    count = len(creation.ancestors) + 1 if creation.source else 0
+    head = _CREATE.pack(ttl, expires, creation.created_ms, len(content_type), len(name), count)
+    pairs = [_PAIR.pack(creation.source, creation.base), *(_PAIR.pack(*ancestor) for ancestor in creation.ancestors)]
+    return b"".join((head, content_type, name, *pairs[:count]))
 
 
-def decode_create(payload: bytes) -> tuple[str, StreamConfig, int]:
-    """Name, configuration and creation time (ms) of a CREATE frame."""
-    ttl, expires, created_ms, type_length, name_length, _ancestry = _CREATE.unpack_from(payload)
+def decode_create(payload: bytes) -> Creation:
+    """What a CREATE frame says."""
+    ttl, expires, created_ms, type_length, name_length, count = _CREATE.unpack_from(payload)
     start = _CREATE.size
     content_type = payload[start : start + type_length].decode()
-    name = payload[start + type_length : start + type_length + name_length].decode()
+    start += type_length
+    name = payload[start : start + name_length].decode()
+    start += name_length
+    pairs = [_PAIR.unpack_from(payload, start + index * _PAIR.size) for index in range(count)]
     config = StreamConfig(content_type, None if ttl < 0 else ttl, None if expires == _NEVER else expires / 1000)
-    return name, config, created_ms
+    source, base = pairs[0] if pairs else (0, 0)
+    return Creation(name, config, created_ms, source, base, tuple(Ancestor(*pair) for pair in pairs[1:]))
 
 
 def encode_touch(touched_ms: int) -> bytes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from durable_log.engine.admission import admit_append, admit_create
+from durable_log.engine.admission import admit_append, admit_create, admit_fork
+from durable_log.engine.ancestry import fork_from, leave
 from durable_log.engine.catalog import Catalog, ProducerState, StreamState
 from durable_log.engine.format import (
     BLOCK_HEADER,
@@ -22,6 +23,9 @@ from durable_log.engine.format import (
     FRAME_HEADER,
     PRODUCER,
     TOUCH,
+    TRIM,
+    Ancestor,
+    Creation,
     encode_claim,
     encode_create,
     encode_producer,
@@ -31,8 +35,8 @@ from durable_log.engine.format import (
     stored_time,
 )
 from durable_log.engine.staging import Submission
-from durable_log.errors import DurableLogError, StreamNotFound
-from durable_log.model import Append, Appended, Create, Created, Delete, Producer
+from durable_log.errors import DurableLogError, OffsetOutOfRange, StreamExists, StreamGone, StreamNotFound
+from durable_log.model import Append, Appended, Create, Created, Delete, Producer, Trim
 
 _HEADER_ROOM: Final = bytes(BLOCK_HEADER)
 
@@ -49,12 +53,16 @@ class Group:
         self._overlay: dict[str, StreamState | None] = {}
         self._claims: list[tuple[StreamState, str, ProducerState, int, int]] = []
         self._saved: dict[StreamState, Saved] = {}
+        self._trims: list[tuple[StreamState, int]] = []
+        self._kept: list[tuple[StreamState, bool, int]] = []
         self.parts: list[bytes] = [_HEADER_ROOM]
         self.length = 0
         self.entries: list[tuple[StreamState, int, int, bytes]] = []
         """Data that was accepted: stream, offset, position of its frame in the block's body, payload."""
         self.created: list[StreamState] = []
-        self.deleted: list[StreamState] = []
+        self.hidden: list[StreamState] = []
+        """Deleted for whoever asks; those of them that no fork needs, and what was kept for them, are ``removed``."""
+        self.removed: list[StreamState] = []
         self.touched: list[StreamState] = []
 
     @property
@@ -65,40 +73,52 @@ class Group:
     def append(self, request: Append) -> Appended:
         """Admit an append and lay it out. Raises what refuses it."""
         state = self._live(request.name)
-        if state is None:
-            raise StreamNotFound(request.name)
         known = admit_append(state, request)
         return self._append(state, request) if known is None else known
 
     def create(self, request: Create) -> Created:
-        """Create a stream, or find it as it was asked for. Raises :class:`StreamExists`."""
+        """Create a stream, or find it as it was asked for. Raises what refuses it, or its fork."""
         name = request.name
         state = self._find(name)
-        if state is not None:
+        if state is not None and not state.deleted:
             if state.deadline > self._now:
                 return admit_create(state, request)
             self._delete(state)
-        config = request.config._replace(expires_at=stored_time(request.config.expires_at))
-        state = StreamState(self._next_number, name, config, int(self._now * 1000))
+        if state is not None and state.deleted and state.forks:
+            raise StreamExists(name, "state", "deleted but kept for its forks", "open")
+        state = self._new(request)
         self._next_number += 1
         self._overlay[name] = state
         self.created.append(state)
-        payload = encode_create(name, config, state.created_ms)
-        self._frame(CREATE, 0, state, payload)
         if request.data or request.closed:
             self._append(state, Append(name, request.data, close=request.closed))
-        return Created(False, state.tail, state.closed)
+        return Created(False, state.tail, state.closed, state.config.content_type)
 
     def delete(self, request: Delete) -> None:
-        """Delete a stream. Raises :class:`StreamNotFound`, but not for a sweep that finds it used or gone."""
-        state = self._find(request.name)
-        if request.expired:
-            if state is not None and state.number == request.number and state.deadline <= self._now:
-                self._delete(state)
+        """Delete a stream; one with forks stays for them. A sweep that finds it used, gone or deleted does nothing.
+
+        Raises :class:`StreamNotFound`, :class:`StreamGone`.
+        """
+        if not request.expired:
+            self._delete(self._live(request.name))
             return
-        if state is None or state.deadline <= self._now:
-            raise StreamNotFound(request.name)
-        self._delete(state)
+        state = self._find(request.name)
+        if state is not None and state.number == request.number and not state.deleted and state.deadline <= self._now:
+            self._delete(state)
+
+    def trim(self, request: Trim) -> int:
+        """Give up a stream's oldest bytes; returns the first that stays. Raises as ``append`` does, and
+        :class:`OffsetOutOfRange` beyond the tail.
+        """
+        state = self._live(request.name)
+        if request.before > state.tail:
+            raise OffsetOutOfRange(state.name, request.before, state.trimmed, state.tail)
+        if request.before > state.trimmed:
+            self._trims.append((state, state.trimmed))
+            state.trimmed = request.before
+            self.parts += (frame_head(TRIM, 0, state.number, request.before, 0),)
+            self.length += FRAME_HEADER
+        return state.trimmed
 
     def touch(self, state: StreamState) -> None:
         """Persist when a stream was last used."""
@@ -114,12 +134,20 @@ class Group:
             producer.epoch, producer.seq = epoch, seq
             if epoch < 0 and state.producers is not None:
                 del state.producers[producer_id]
+        for state, trimmed in reversed(self._trims):
+            state.trimmed = trimmed
+        for state, deleted, forks in reversed(self._kept):
+            state.deleted, state.forks = deleted, forks
 
     def publish(self) -> None:
         """The block is durable: creations and deletions come into force."""
         for state in self.created:
             self._catalog.add(state)
-        for state in self.deleted:
+        for state, _ in self._trims:
+            state.first = state.trimmed
+        for state in self.hidden:
+            state.gone = True
+        for state in self.removed:
             self._catalog.remove(state)
         for state in self.touched:
             state.touch_saved = state.touched
@@ -129,9 +157,32 @@ class Group:
             return self._overlay[name]
         return self._catalog.get(name)
 
-    def _live(self, name: str) -> StreamState | None:
+    def _live(self, name: str) -> StreamState:
         state = self._find(name)
-        return None if state is None or state.deadline <= self._now else state
+        if state is not None and state.deleted:
+            raise StreamGone(name)
+        if state is None or state.deadline <= self._now:
+            raise StreamNotFound(name)
+        return state
+
+    def _new(self, request: Create) -> StreamState:
+        number, created_ms, fork = self._next_number, int(self._now * 1000), None
+        config = request.config._replace(expires_at=stored_time(request.config.expires_at))
+        if request.fork_of is not None:
+            source = self._find(request.fork_of)
+            if source is None or (source.deadline <= self._now and not source.deleted):
+                raise StreamNotFound(request.fork_of)
+            fork = fork_from(source, admit_fork(source, request))
+            if config.ttl is None and config.expires_at is None:
+                config = config._replace(ttl=source.config.ttl, expires_at=source.config.expires_at)
+            self._keep(source, source.deleted, source.forks + 1)
+        state = StreamState(number, request.name, config, created_ms, fork)
+        creation = Creation(request.name, config, created_ms)
+        if fork is not None:
+            ancestors = tuple(Ancestor(owner.number, end) for owner, end in fork.ancestors)
+            creation = creation._replace(source=fork.source.number, base=fork.base, ancestors=ancestors)
+        self._frame(CREATE, 0, state, encode_create(creation))
+        return state
 
     def _append(self, state: StreamState, request: Append) -> Appended:
         data, offset = request.data, state.tail
@@ -175,9 +226,18 @@ class Group:
         return encode_claim(known.number, producer)
 
     def _delete(self, state: StreamState) -> None:
-        self._overlay[state.name] = None
-        self.deleted.append(state)
         self._frame(DELETE, 0, state, b"")
+        self._keep(state, True, state.forks)
+        self.hidden.append(state)
+        if state.forks:
+            return
+        for leaving in leave(state, lambda source, forks: self._keep(source, source.deleted, forks)):
+            self._overlay[leaving.name] = None
+            self.removed.append(leaving)
+
+    def _keep(self, state: StreamState, deleted: bool, forks: int) -> None:
+        self._kept.append((state, state.deleted, state.forks))
+        state.deleted, state.forks = deleted, forks
 
     def _frame(self, kind: int, flags: int, state: StreamState, payload: bytes) -> None:
         self.parts += (frame_head(kind, flags, state.number, state.tail, len(payload)), payload)
@@ -208,6 +268,8 @@ def _admit(group: Group, submission: Submission) -> None:
             submission.result = group.append(request)
         elif isinstance(request, Create):
             submission.result = group.create(request)
+        elif isinstance(request, Trim):
+            submission.result = group.trim(request)
         else:
             group.delete(request)
             submission.result = None

@@ -32,8 +32,8 @@ class StreamIndex:
 
     __slots__ = ("_lsns", "_offsets")
 
-    def __init__(self) -> None:
-        self._offsets: array[int] = array("Q", (0,))
+    def __init__(self, start: int = 0) -> None:
+        self._offsets: array[int] = array("Q", (start,))
         self._lsns: array[int] = array("Q")
 
     def __len__(self) -> int:
@@ -47,6 +47,10 @@ class StreamIndex:
     def record_start(self, offset: int) -> int:
         """Where the record that holds the byte at ``offset`` starts. O(log n)."""
         return self._offsets[bisect_right(self._offsets, offset) - 1]
+
+    def record_end(self, offset: int) -> int:
+        """Where the record that holds the byte at ``offset`` ends. O(log n)."""
+        return self._offsets[bisect_right(self._offsets, offset)]
 
     def runs(self, start: int, end: int) -> list[Run]:
         """The records that hold the bytes ``start`` to ``end`` (not empty), one run a segment. O(log n + records)."""

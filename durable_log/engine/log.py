@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from durable_log.engine import reader
+from durable_log.engine.ancestry import record_bounds
 from durable_log.engine.catalog import Catalog, StreamState
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
@@ -116,10 +117,15 @@ class LogEngine:
         self._touch(state)
         return reader.read_from_memory(state, offset, limit)
 
-    def record_start(self, name: str, offset: int, number: int | None = None) -> int:
-        """Where the record that holds the byte at ``offset`` starts; ``offset`` itself at the tail."""
+    def record_bounds(self, name: str, offset: int, number: int | None = None) -> tuple[int, int]:
+        """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
+        twice.
+        """
         state = self._state(name, number)
-        return offset if offset >= state.durable else state.index.record_start(offset)
+        if offset >= state.durable:
+            return offset, offset
+        start, end = record_bounds(state, offset)
+        return max(state.first, start), end
 
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
@@ -127,7 +133,8 @@ class LogEngine:
         Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
         """
         state = self._state(name, number)
-        offset = state.durable if offset == NOW else offset
+        if offset < 0:
+            offset = state.durable if offset == NOW else state.first
         if not self._committer.watermarks.watch(state, offset, port, token):
             return None
         return (state, port, token)
@@ -221,7 +228,9 @@ class LogEngine:
         if self._committer.failure is not None:
             self._check_open()
         state = self._catalog.live(name)
-        if number is not None and (state is None or state.number != number):
+        if state is not None and (state.gone or number not in (None, state.number)):
+            raise StreamGone(name)
+        if number is not None and state is None:
             raise StreamGone(name)
         if state is None:
             raise StreamNotFound(name)

@@ -7,6 +7,7 @@ returned: a read ends before them, and one that starts at them raises :class:`Co
 
 from __future__ import annotations
 
+from durable_log.engine.ancestry import Piece, pieces
 from durable_log.engine.catalog import StreamState
 from durable_log.engine.format import position_of
 from durable_log.engine.index import Run
@@ -19,29 +20,37 @@ from durable_log.model import NOW, Chunk
 def read(state: StreamState, segments: dict[int, LogSegment], offset: int, limit: int) -> Chunk:
     """At most ``limit`` bytes from ``offset``. Raises :class:`OffsetOutOfRange`, :class:`Corruption`, ``OSError``."""
     closed, offset, end = _bounds(state, offset, limit)
-    data = read_recent(state, offset, end)
-    if data is None:
-        data = b"" if offset == end else _read_segments(state, segments, offset, end)
-    return _chunk(state, data, offset, closed)
+    found: list[bytes] = []
+    for piece in pieces(state, offset, end):
+        data = read_recent(*piece)
+        if data is None:
+            data = _read_segments(piece, segments, first=not found)
+        found.append(data)
+        if len(data) < piece.end - piece.start:
+            break
+    return _chunk(state, found[0] if len(found) == 1 else b"".join(found), offset, closed)
 
 
 def read_from_memory(state: StreamState, offset: int, limit: int) -> Chunk | None:
     """Like :func:`read`, but None where it would have to read a file."""
     closed, offset, end = _bounds(state, offset, limit)
-    data = read_recent(state, offset, end)
-    if data is None and offset != end:
-        return None
-    return _chunk(state, data or b"", offset, closed)
+    found = []
+    for piece in pieces(state, offset, end):
+        data = read_recent(*piece)
+        if data is None:
+            return None
+        found.append(data)
+    return _chunk(state, found[0] if len(found) == 1 else b"".join(found), offset, closed)
 
 
 def _bounds(state: StreamState, offset: int, limit: int) -> tuple[bool, int, int]:
     # Closure is set after the last watermark: if it is seen here, the tail below is final.
     closed = state.durable_closed
-    tail = state.durable
-    if offset == NOW:
-        offset = tail
-    if not 0 <= offset <= tail:
-        raise OffsetOutOfRange(state.name, offset, 0, tail)
+    tail, first = state.durable, state.first
+    if offset < 0:
+        offset = tail if offset == NOW else first
+    if not first <= offset <= tail:
+        raise OffsetOutOfRange(state.name, offset, first, tail)
     return closed, offset, min(tail, offset + limit)
 
 
@@ -51,19 +60,20 @@ def _chunk(state: StreamState, data: bytes, offset: int, closed: bool) -> Chunk:
     return Chunk(data, offset, end, up_to_date, closed and up_to_date, state.config.content_type)
 
 
-def _read_segments(state: StreamState, segments: dict[int, LogSegment], start: int, end: int) -> bytes:
-    pieces: list[bytes] = []
-    for run in state.index.runs(start, end):
-        first, last = max(start, run.offsets[0]), min(end, run.offsets[-1])
-        found = _read_run(state, segments, run, first, last)
-        if isinstance(found, Corruption):
-            if not pieces:
-                raise found
+def _read_segments(piece: Piece, segments: dict[int, LogSegment], *, first: bool) -> bytes:
+    """As much of ``piece`` as verifies; raises what is wrong with it if that is nothing and it comes ``first``."""
+    found: list[bytes] = []
+    for run in piece.owner.index.runs(piece.start, piece.end):
+        start, end = max(piece.start, run.offsets[0]), min(piece.end, run.offsets[-1])
+        data = _read_run(piece.owner, segments, run, start, end)
+        if isinstance(data, Corruption):
+            if first and not found:
+                raise data
             break
-        pieces.append(found)
-        if len(found) < last - first:
+        found.append(data)
+        if len(data) < end - start:
             break
-    return b"".join(pieces)
+    return b"".join(found)
 
 
 def _read_run(

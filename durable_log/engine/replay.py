@@ -7,6 +7,7 @@ their stream. The thread that opens, before anybody else sees the store.
 
 from __future__ import annotations
 
+from durable_log.engine.ancestry import Fork, leave
 from durable_log.engine.catalog import Catalog, ProducerState, StreamState, touch_interval
 from durable_log.engine.format import (
     CREATE,
@@ -17,6 +18,8 @@ from durable_log.engine.format import (
     FLAG_SEQ,
     PRODUCER,
     TOUCH,
+    TRIM,
+    Creation,
     decode_create,
     decode_producer,
     decode_touch,
@@ -55,7 +58,7 @@ class Replay:
             if kind == DATA:
                 self._data(lsn_of(segment, row[2]), time_ms, rows, row)
             elif kind == CREATE:
-                self._create(row[0], rows.payload(row))
+                self._create(row[0], decode_create(rows.payload(row)))
             else:
                 self._other(kind, rows, row)
             # Its CREATE may be damaged; the number must not be given to another stream all the same.
@@ -74,12 +77,39 @@ class Replay:
             if state.config.ttl is not None and not clean:
                 state.renew(min(now, state.touched + touch_interval(state.config.ttl)))
 
-    def _create(self, number: int, payload: bytes) -> None:
-        name, config, created_ms = decode_create(payload)
-        before = self._catalog.get(name)
+    def _create(self, number: int, creation: Creation) -> None:
+        before = self._catalog.get(creation.name)
         if before is not None:
-            self._catalog.remove(before)  # its DELETE is damaged
-        self._catalog.add(StreamState(number, name, config, created_ms))
+            self._remove(before)  # its DELETE is damaged
+        fork, by_number = None, self._catalog.by_number
+        if creation.source:
+            owners = [(by_number(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
+            known = tuple((owner, end) for owner, end in owners if owner is not None)
+            source = by_number(creation.source)
+            if source is None or len(known) < len(owners):
+                self._orphan(number, creation)
+                return
+            source.forks += 1
+            fork = Fork(source, creation.base, known)
+        self._catalog.add(StreamState(number, creation.name, creation.config, creation.created_ms, fork))
+
+    def _orphan(self, number: int, creation: Creation) -> None:
+        """A fork whose source was lost: its own bytes are all that is left."""
+        state = StreamState(number, creation.name, creation.config, creation.created_ms)
+        if creation.base:
+            state.index.add(creation.base, LOST)
+            state.tail = creation.base
+            self.lost.append(Lost(state.name, 0, creation.base))
+        self._catalog.add(state)
+
+    def _delete(self, state: StreamState) -> None:
+        state.deleted = state.gone = True
+        if not state.forks:
+            self._remove(state)
+
+    def _remove(self, state: StreamState) -> None:
+        for leaving in leave(state, _set_forks):
+            self._catalog.remove(leaving)
 
     def _data(self, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
         stream, offset, _, epoch, seq, producer, _, length, _, _, flags = row
@@ -124,8 +154,14 @@ class Replay:
         if state is None:
             self.records_of_unknown_streams += 1
         elif kind == DELETE:
-            self._catalog.remove(state)
+            self._delete(state)
         elif kind == TOUCH:
             state.renew(decode_touch(rows.payload(row)) / 1000)
+        elif kind == TRIM:
+            state.first = state.trimmed = row[1]
         elif kind == PRODUCER:
             self._introduce(state, *decode_producer(rows.payload(row)))
+
+
+def _set_forks(source: StreamState, forks: int) -> None:
+    source.forks = forks

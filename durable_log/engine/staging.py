@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from durable_log.engine.watermark import Port
 from durable_log.errors import CommitFailed, StoreClosed
-from durable_log.model import Delete, Request
+from durable_log.model import Append, Create, Request
 
 GROUP_RECORDS_MAX: Final = 4096
 GROUP_BYTES_MAX: Final = 8 * 2**20
@@ -33,7 +33,7 @@ class Submission:
 
     def __init__(self, request: Request, port: Port | None, token: Any) -> None:
         self.request, self.port, self.token = request, port, token
-        self.size = REQUEST_OVERHEAD + (0 if isinstance(request, Delete) else len(request.data))
+        self.size = REQUEST_OVERHEAD + (len(request.data) if isinstance(request, Append | Create) else 0)
         self.result: Any = PENDING
 
 

@@ -62,3 +62,14 @@ def page(stored: bytes, limit: int) -> int:
     The end of the first message if that is longer; 0 if not even one is whole.
     """
     return int(lib.dl_json_page(ffi.from_buffer("uint8_t[]", stored), len(stored), limit))
+
+
+def end_of_message(stored: bytes, count: int) -> int:
+    """Where the message number ``count`` (from 1 on) of ``stored`` ends; 0 if there are fewer."""
+    end, length, messages = 0, len(stored), ffi.from_buffer("uint8_t[]", stored)
+    for _ in range(count):
+        step = lib.dl_json_page(messages + end, length - end, 1)
+        if not step:
+            return 0
+        end += step
+    return int(end)

@@ -12,33 +12,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Final, Literal, NamedTuple
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
-from durable_log.errors import InvalidName
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
+    EARLIEST,
     PRODUCER_INT_MAX,
     SEQ_BYTES_MAX,
-    START,
     Append,
     Create,
     Delete,
     Producer,
     StreamConfig,
-    check_name,
     is_json,
 )
 from durable_log.protocol import json_mode
+from durable_log.protocol.names import stream_name
+from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.tokens import parse_cursor, parse_offset
 
 Live = Literal["long-poll", "sse"]
 Headers = Iterable[tuple[bytes, bytes]]
+NameOf = Callable[[bytes], str]
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
-RESERVED_SEGMENT: Final = "__ds"
-"""No stream has this first path segment: it belongs to the control APIs (PROTOCOL.md §6)."""
-
 CONTENT_TYPE_BYTES_MAX: Final = 256
 
 _ONCE: Final = frozenset(
@@ -62,7 +61,6 @@ _PARAMETERS: Final = frozenset(("offset", "live", "cursor"))
 _LIVE: Final[Mapping[str, Live]] = {"long-poll": "long-poll", "sse": "sse"}
 
 _INTEGER: Final = re.compile(rb"0|[1-9][0-9]{0,15}")
-_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTENT_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\t\x20-\x7e]*)?")
 _TIMESTAMP: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
@@ -70,20 +68,26 @@ _TIMESTAMP: Final = re.compile(
 )
 
 
-class Refusal(Exception):
-    """The request cannot be carried out; ``status`` and ``code`` say why to programs, ``message`` to people."""
+class Fork(NamedTuple):
+    """Where a new stream leaves another one (PROTOCOL.md §4.2): ``sub_offset`` bytes, on JSON streams messages, past
+    ``anchor``; at the tail if that is None.
+    """
 
-    def __init__(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers
+    source: str
+    anchor: int | None
+    sub_offset: int
 
 
 class Put(NamedTuple):
-    """Create a stream (PROTOCOL.md §5.1); the body is its first record."""
+    """Create a stream (PROTOCOL.md §5.1); the body is its first record.
+
+    The content type of a fork is empty if it is to be that of the source; see :func:`resolve`.
+    """
 
     name: str
     config: StreamConfig
     closed: bool
+    fork: Fork | None = None
 
 
 class Post(NamedTuple):
@@ -122,50 +126,8 @@ class Preflight(NamedTuple):
 Parsed = Put | Post | Get | Head | Delete | Preflight
 
 
-def stream_name(path: bytes, root: str = "", prefix: str = "") -> str:
-    """The name of the stream that a percent-encoded path addresses below ``root`` and ``prefix``.
-
-    ``root`` is where the application is mounted; servers differ in whether ``path`` still begins with it, and both are
-    understood. ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Refusal`: 400 for what is not percent-encoded UTF-8
-    of 1 to 1,024 bytes, 404 for a path outside the prefix, for an empty name and for the reserved ``__ds``.
-    """
-    full = _decode_path(path)
-    below = _below(full, root.rstrip("/"))
-    rest = _below(full if below is None else below, prefix.rstrip("/"))
-    if not rest or rest == "/":
-        raise Refusal(404, "not_found", f"{full!r} addresses no stream; streams are at {root}{prefix}/<name>")
-    name = rest[1:]
-    if name.partition("/")[0] == RESERVED_SEGMENT:
-        raise Refusal(
-            404, "reserved", f"paths below {RESERVED_SEGMENT}/ are reserved for control APIs, which this server has not"
-        )
-    try:
-        return check_name(name)
-    except InvalidName as error:
-        raise Refusal(400, error.code, str(error)) from error
-
-
-def _decode_path(path: bytes) -> str:
-    if b"%" in path:
-        if _BAD_ESCAPE.search(path):
-            raise Refusal(400, "invalid_name", "the path holds a '%' that two hexadecimal digits do not follow")
-        path = unquote_to_bytes(path)
-    try:
-        return path.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Refusal(400, "invalid_name", f"the path is not valid UTF-8 at byte {error.start}") from error
-
-
-def _below(path: str, parent: str) -> str | None:
-    """What follows ``parent`` in ``path``, from the slash on; None if the path is somewhere else."""
-    if not path.startswith(parent):
-        return None
-    rest = path[len(parent) :]
-    return rest if not rest or rest[0] == "/" else None
-
-
 def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str = "", prefix: str = "") -> Parsed:
-    """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`stream_name`.
+    """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`names.stream_name`.
 
     Raises :class:`Refusal`, or :class:`InvalidProducer` for a claim that no stream can accept.
     """
@@ -176,7 +138,8 @@ def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str
         allow = ", ".join(METHODS)
         refused = f"{method[:40]!r} is not a method of streams; use one of {allow}"
         raise Refusal(405, "method_not_allowed", refused, ((b"allow", allow.encode()),))
-    return parser(stream_name(path, root, prefix), query, headers)
+    name_of = partial(stream_name, root=root, prefix=prefix)
+    return parser(name_of(path), query, headers, name_of)
 
 
 def declared_length(headers: Headers) -> int:
@@ -194,11 +157,28 @@ def too_large(limit: int) -> Refusal:
     )
 
 
+def needs_source(fork: Fork, content_type: str) -> bool:
+    """Whether only the source's bytes can tell where the fork leaves it: JSON is never cut inside of a message."""
+    return fork.sub_offset > 0 or is_json(content_type)
+
+
+def resolve(put: Put, content_type: str, point: int | None) -> Put:
+    """A fork in terms of the store: its content type is that of the source unless one was sent, and it leaves the
+    source at ``point``, at its tail if that is None.
+    """
+    assert put.fork is not None
+    config = put.config if put.config.content_type else put.config._replace(content_type=content_type)
+    return put._replace(config=config, fork=Fork(put.fork.source, point, 0))
+
+
 def to_create(put: Put, body: bytes) -> Create:
-    """The request to the store. Raises :class:`InvalidData` if the type is JSON and the body is not."""
-    if body and is_json(put.config.content_type):
+    """The request to the store; a fork has been resolved. Raises :class:`InvalidData` if JSON is due and none there."""
+    name, config, closed, fork = put
+    if body and is_json(config.content_type):
         body, _ = json_mode.split(body)
-    return Create(put.name, put.config, body, put.closed)
+    if fork is None:
+        return Create(name, config, body, closed)
+    return Create(name, config, body, closed, fork.source, fork.anchor)
 
 
 def to_append(post: Post, body: bytes) -> Append:
@@ -223,22 +203,23 @@ def to_append(post: Post, body: bytes) -> Append:
     return Append(name, body, producer, seq, close, content_type=given)
 
 
-def _put(name: str, _query: bytes, headers: Headers) -> Put:
+def _put(name: str, _query: bytes, headers: Headers, name_of: NameOf) -> Put:
     found = _pick(headers)
-    _refuse_forks(found)
+    fork = _fork(found, name_of)
     content_type = found.get(b"content-type")
     ttl, expires_at = found.get(b"stream-ttl"), found.get(b"stream-expires-at")
     if ttl is not None and expires_at is not None:
         raise Refusal(400, "invalid_expiry", "Stream-TTL and Stream-Expires-At exclude each other; send one of them")
+    default = CONTENT_TYPE_DEFAULT if fork is None else ""
     config = StreamConfig(
-        CONTENT_TYPE_DEFAULT if content_type is None else _content_type(content_type),
+        default if content_type is None else _content_type(content_type),
         None if ttl is None else _integer("Stream-TTL", ttl),
         None if expires_at is None else _timestamp("Stream-Expires-At", expires_at),
     )
-    return Put(name, config, _closed(found))
+    return Put(name, config, _closed(found), fork)
 
 
-def _post(name: str, _query: bytes, headers: Headers) -> Post:
+def _post(name: str, _query: bytes, headers: Headers, _name_of: NameOf) -> Post:
     found = _pick(headers)
     seq = found.get(b"stream-seq")
     if seq is not None and not 1 <= len(seq) <= SEQ_BYTES_MAX:
@@ -252,7 +233,7 @@ def _post(name: str, _query: bytes, headers: Headers) -> Post:
     )
 
 
-def _get(name: str, query: bytes, headers: Headers) -> Get:
+def _get(name: str, query: bytes, headers: Headers, _name_of: NameOf) -> Get:
     parameters = _parameters(query)
     live, token = parameters.get("live"), parameters.get("offset")
     mode: Live | None = None
@@ -262,7 +243,7 @@ def _get(name: str, query: bytes, headers: Headers) -> Get:
             raise Refusal(400, "invalid_live", f"live is 'long-poll' or 'sse', not {live[:40]!r}")
         if token is None:
             raise Refusal(400, "missing_offset", f"live={live} needs an offset; -1 is the start, now the tail")
-    offset = START if token is None else parse_offset(token)
+    offset = EARLIEST if token is None else parse_offset(token)
     if offset is None:
         raise Refusal(
             400, "invalid_offset", f"{(token or '')[:80]!r} is no offset; use one that the server gave you, -1 or now"
@@ -273,15 +254,15 @@ def _get(name: str, query: bytes, headers: Headers) -> Get:
     )
 
 
-def _head(name: str, _query: bytes, _headers: Headers) -> Head:
+def _head(name: str, _query: bytes, _headers: Headers, _name_of: NameOf) -> Head:
     return Head(name)
 
 
-def _delete(name: str, _query: bytes, _headers: Headers) -> Delete:
+def _delete(name: str, _query: bytes, _headers: Headers, _name_of: NameOf) -> Delete:
     return Delete(name)
 
 
-_PARSERS: Final[Mapping[str, Callable[[str, bytes, Headers], Parsed]]] = {
+_PARSERS: Final[Mapping[str, Callable[[str, bytes, Headers, NameOf], Parsed]]] = {
     "PUT": _put,
     "POST": _post,
     "GET": _get,
@@ -383,11 +364,28 @@ def _producer(found: Mapping[bytes, bytes]) -> Producer | None:
     return producer
 
 
-def _refuse_forks(found: Mapping[bytes, bytes]) -> None:
-    if not any(key in found for key in _FORK):
-        return
-    if b"stream-forked-from" not in found:
+def _fork(found: Mapping[bytes, bytes], name_of: NameOf) -> Fork | None:
+    """Where the stream forks from; the source is a path of this server, decoded as the request's own is."""
+    path, token, sub_offset = (found.get(key) for key in _FORK)
+    if path is None:
+        if token is None and sub_offset is None:
+            return None
         raise Refusal(400, "invalid_fork", "Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From")
-    raise Refusal(
-        501, "forks_unsupported", "this server does not fork streams; create the stream and copy what it needs"
-    )
+    if not path.startswith(b"/") or b"?" in path or b"#" in path:
+        refused = f"Stream-Forked-From is the path of a stream of this server, not {path[:80].decode('latin-1')!r}"
+        raise Refusal(400, "invalid_fork", refused)
+    anchor = None if token is None else _anchor(token)
+    past = 0 if sub_offset is None else _integer("Stream-Fork-Sub-Offset", sub_offset)
+    if past and anchor is None:
+        raise Refusal(400, "invalid_fork", "Stream-Fork-Sub-Offset counts from Stream-Fork-Offset; send both")
+    return Fork(name_of(path), anchor, past)
+
+
+def _anchor(token: bytes) -> int:
+    """An offset that a server gave out, which -1 and now never are (PROTOCOL.md §8)."""
+    text = token.decode("latin-1")
+    offset = parse_offset(text)
+    if offset is None or offset < 0:
+        refused = f"Stream-Fork-Offset is an offset that the server gave you, not {text[:80]!r}"
+        raise Refusal(400, "invalid_offset", refused)
+    return offset

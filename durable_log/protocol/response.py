@@ -18,7 +18,8 @@ from durable_log import errors
 from durable_log.errors import DurableLogError, OffsetOutOfRange
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json
 from durable_log.protocol import json_mode, sse
-from durable_log.protocol.request import METHODS, Get, Refusal
+from durable_log.protocol.refusal import Refusal
+from durable_log.protocol.request import METHODS, Get
 from durable_log.protocol.tokens import offset_token
 
 CacheScope = Literal["public", "private"]
@@ -63,6 +64,13 @@ _STATUS: Final[Mapping[type[DurableLogError], int]] = {
     errors.StoreClosed: 503,
     errors.StoreFull: 507,
 }
+_PUT_STATUS: Final[Mapping[type[DurableLogError], int]] = {
+    errors.InvalidOption: 400,
+    errors.OffsetOutOfRange: 400,
+    errors.StreamGone: 409,
+}
+"""What is another answer to a PUT than to anything else: there it is about a fork's source (PROTOCOL.md §4.2)."""
+
 _SERVER_MESSAGES: Final[Mapping[int, str]] = {
     500: "the server could not carry out the request; its log says why",
     503: "the store takes no changes until it is opened again; retry later, with a producer id to be safe",
@@ -156,10 +164,12 @@ class Responses:
         """The request was wrong."""
         return self._error(refusal.status, refusal.code, refusal.message, list(refusal.headers))
 
-    def failed(self, error: DurableLogError) -> Response:
+    def failed(self, error: DurableLogError, method: str) -> Response:
         """The store refused the request, or could not carry it out."""
         status = _STATUS.get(type(error), 500)
-        if isinstance(error, OffsetOutOfRange) and error.offset < error.first:
+        if method == "PUT":
+            status = _PUT_STATUS.get(type(error), status)
+        elif isinstance(error, OffsetOutOfRange) and error.offset < error.first:
             status = 410
         message = _CORRUPTION if isinstance(error, errors.Corruption) else _SERVER_MESSAGES.get(status, str(error))
         more = _ERROR_HEADERS.get(type(error))
@@ -183,11 +193,11 @@ class Responses:
             body,
         )
 
-    def created(self, request: Create, result: Created, content_type: str, location: bytes) -> Response:
+    def created(self, request: Create, result: Created, location: bytes) -> Response:
         """201 for a new stream, 200 for one that was there with this configuration (PROTOCOL.md §5.1)."""
         headers = [
             *self._base,
-            (b"content-type", content_type.encode("latin-1")),
+            (b"content-type", result.content_type.encode("latin-1")),
             (b"stream-next-offset", offset_token(result.next_offset)),
             (b"location", location),
             *_lifetime(request.config.ttl, request.config.expires_at),

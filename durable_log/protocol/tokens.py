@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from durable_log.model import NOW, START
+from durable_log.model import EARLIEST, NOW
 
 CURSOR_EPOCH: Final = 1728432000
 """2024-10-09T00:00:00Z in seconds: where cursor intervals are counted from (PROTOCOL.md §10.1)."""
@@ -21,7 +21,7 @@ JITTER_SECONDS_MAX: Final = 3600
 _OFFSET: Final = re.compile(r"([0-9]{16})_([0-9]{16})")
 _CURSOR: Final = re.compile(r"[0-9]{1,18}")
 _FIELD: Final = 10**16
-_SENTINELS: Final = {"-1": START, "now": NOW}
+_SENTINELS: Final = {"-1": EARLIEST, "now": NOW}
 
 
 def offset_token(offset: int) -> bytes:
@@ -30,7 +30,7 @@ def offset_token(offset: int) -> bytes:
 
 
 def parse_offset(text: str) -> int | None:
-    """The offset that a token names, ``START`` for ``-1``, ``NOW`` for ``now``; None for anything else.
+    """The offset that a token names, ``EARLIEST`` for ``-1``, ``NOW`` for ``now``; None for anything else.
 
     A token whose first field is not zero was never given out; it counts as an offset beyond every tail.
     """

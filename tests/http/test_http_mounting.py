@@ -72,6 +72,15 @@ def test_streams_are_where_the_application_is_mounted(mounted: Served):
     assert mounted.http.get("/deep/streams/__ds/x").json()["error"]["code"] == "reserved"
 
 
+def test_the_source_of_a_fork_is_where_the_application_is_mounted(mounted: Served):
+    mounted.put("deep/streams/chat/4%202", b"one")
+    named = {"stream-forked-from": "/deep/streams/chat%2F4%202"}
+    assert mounted.put("deep/streams/fork", b"two", **named).status_code == 201
+    assert mounted.http.get("/deep/streams/fork").content == b"onetwo"
+    elsewhere = {"stream-forked-from": "/deep/streams"}
+    assert mounted.put("deep/streams/other", **elsewhere).status_code == 404
+
+
 def test_a_server_behind_a_proxy_that_strips_a_prefix_names_the_address_outside():
     with serving(root_path="/outside") as running:
         created = running.put("s", b"abc")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_log.errors import InvalidData
-from durable_log.protocol.json_mode import DEPTH_MAX, page, split, to_array
+from durable_log.protocol.json_mode import DEPTH_MAX, end_of_message, page, split, to_array
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -117,3 +117,10 @@ def test_any_bytes_are_taken_or_refused_as_the_parser_of_the_standard_library_do
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def test_the_end_of_a_message_is_found_by_counting():
+    stored = b'1,"a,b",[2,{"c":3}],null,'
+    assert [end_of_message(stored, count) for count in range(5)] == [0, 2, 8, 20, 25]
+    assert [end_of_message(stored, count) for count in (5, 2**53)] == [0, 0]
+    assert end_of_message(b"", 1) == 0

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_log.errors import InvalidData, InvalidProducer
-from durable_log.model import NOW, START, Append, Create, Delete, Producer, StreamConfig
+from durable_log.model import EARLIEST, NOW, Append, Create, Delete, Producer, StreamConfig
+from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import (
     Get,
     Head,
     Post,
     Preflight,
     Put,
-    Refusal,
     declared_length,
     parse,
     to_append,
@@ -154,15 +154,6 @@ def test_only_true_closes(value: bytes, closed: bool):
     assert post((b"stream-closed", value)).close is closed
 
 
-@pytest.mark.parametrize("header", [b"stream-fork-offset", b"stream-fork-sub-offset"])
-def test_fork_offsets_need_a_source(header: bytes):
-    assert refused("PUT", (header, b"0")) == (400, "invalid_fork")
-
-
-def test_forks_are_not_there_yet():
-    assert refused("PUT", (b"stream-forked-from", b"/s")) == (501, "forks_unsupported")
-
-
 def test_the_body_of_a_put_is_its_first_record():
     assert to_create(put(TEXT), b"hello") == Create("s", StreamConfig("text/plain"), b"hello")
     assert to_create(put(JSON, CLOSE), b"[1,2]") == Create("s", StreamConfig("application/json"), b"1,2,", True)
@@ -268,20 +259,20 @@ def test_a_header_that_is_sent_twice_is_refused(header: bytes):
 # GET
 
 
-def test_a_read_without_parameters_is_a_catch_up_from_the_start():
-    assert get(b"") == Get("s", START, None, None, None)
+def test_a_read_without_parameters_is_a_catch_up_from_the_oldest_byte():
+    assert get(b"") == Get("s", EARLIEST, None, None, None)
 
 
 @pytest.mark.parametrize(
     ("query", "parsed"),
     [
-        (b"offset=-1", Get("s", START, None, None, None)),
+        (b"offset=-1", Get("s", EARLIEST, None, None, None)),
         (b"offset=now", Get("s", NOW, None, None, None)),
         (b"offset=0000000000000000_0000000000000007", Get("s", 7, None, None, None)),
         (b"offset=now&live=long-poll&cursor=12", Get("s", NOW, "long-poll", 12, None)),
-        (b"cursor=&live=sse&offset=%2D1", Get("s", START, "sse", None, None)),
-        (b"cursor=junk&live=sse&offset=-1", Get("s", START, "sse", None, None)),
-        (b"foo=bar&foo=baz&offset=-1&x", Get("s", START, None, None, None)),
+        (b"cursor=&live=sse&offset=%2D1", Get("s", EARLIEST, "sse", None, None)),
+        (b"cursor=junk&live=sse&offset=-1", Get("s", EARLIEST, "sse", None, None)),
+        (b"foo=bar&foo=baz&offset=-1&x", Get("s", EARLIEST, None, None, None)),
     ],
 )
 def test_parameters_say_where_and_how_to_read(query: bytes, parsed: Get):
@@ -336,7 +327,8 @@ def test_a_declared_length_is_a_number(value: bytes, length: int):
     st.lists(
         st.tuples(
             st.sampled_from([b"content-type", b"stream-ttl", b"stream-expires-at", b"stream-seq", b"producer-id",
-                             b"producer-epoch", b"producer-seq", b"if-none-match", b"x-other"]),
+                             b"producer-epoch", b"producer-seq", b"stream-forked-from", b"stream-fork-offset",
+                             b"stream-fork-sub-offset", b"if-none-match", b"x-other"]),
             st.binary(max_size=30),
         ),
         max_size=6,

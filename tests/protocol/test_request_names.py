@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from durable_log.protocol.request import Refusal, stream_name
+from durable_log.protocol.names import stream_name
+from durable_log.protocol.refusal import Refusal
 
 
 @pytest.mark.parametrize(

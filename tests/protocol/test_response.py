@@ -8,7 +8,8 @@ import pytest
 
 from durable_log import errors
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, Producer, StreamConfig, StreamInfo
-from durable_log.protocol.request import Get, Refusal
+from durable_log.protocol.refusal import Refusal
+from durable_log.protocol.request import Get
 from durable_log.protocol.response import Response, Responses, entity_tag, location, matches, timestamp
 from durable_log.protocol.tokens import offset_token
 
@@ -68,7 +69,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("error", "status"), TABLE, ids=lambda value: type(value).__name__)
 def test_every_error_has_a_status_and_one_line_of_json(error: errors.DurableLogError, status: int):
-    response = RESPONSES.failed(error)
+    response = RESPONSES.failed(error, "GET")
     assert response.status == status
     assert response.body.count(b"\n") == 1
     body = json.loads(response.body)["error"]
@@ -78,16 +79,35 @@ def test_every_error_has_a_status_and_one_line_of_json(error: errors.DurableLogE
     assert (body["message"] == str(error)) == (status < 500)
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.StreamGone("src"), 409),
+        (errors.OffsetOutOfRange("src", 11, 0, 10), 400),
+        (errors.OffsetOutOfRange("src", 1, 4, 10), 400),
+        (errors.InvalidOption("5 past offset 0 is beyond the append there"), 400),
+        (errors.StreamNotFound("src"), 404),
+        (errors.ContentTypeMismatch("src", "text/plain", "text/html"), 409),
+        (errors.StreamExists("s", "source", None, "src"), 409),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_wrong_with_the_source_of_a_fork_is_told_with_its_own_statuses(
+    error: errors.DurableLogError, status: int
+):
+    assert RESPONSES.failed(error, "PUT").status == status
+
+
 @pytest.mark.parametrize("error", [error for error, status in TABLE if status >= 500], ids=lambda e: type(e).__name__)
 def test_errors_of_the_server_tell_nobody_its_paths(error: errors.DurableLogError):
-    assert b"/var" not in RESPONSES.failed(error).body
+    assert b"/var" not in RESPONSES.failed(error, "GET").body
 
 
 def test_errors_carry_their_numbers_as_headers():
-    closed = fields(RESPONSES.failed(errors.StreamClosed("s", 10)))
+    closed = fields(RESPONSES.failed(errors.StreamClosed("s", 10), "GET"))
     assert (closed["stream-closed"], closed["stream-next-offset"]) == ("true", offset_token(10).decode())
-    assert fields(RESPONSES.failed(errors.StaleEpoch("s", "p", 5, 3)))["producer-epoch"] == "5"
-    gap = fields(RESPONSES.failed(errors.SequenceGap("s", "p", 4, 9)))
+    assert fields(RESPONSES.failed(errors.StaleEpoch("s", "p", 5, 3), "GET"))["producer-epoch"] == "5"
+    gap = fields(RESPONSES.failed(errors.SequenceGap("s", "p", 4, 9), "GET"))
     assert (gap["producer-expected-seq"], gap["producer-received-seq"]) == ("4", "9")
 
 
@@ -129,8 +149,8 @@ def test_an_append_says_what_became_of_it(request_: Append, result: Appended, st
 
 def test_a_new_stream_is_201_and_one_that_is_there_200():
     request = Create("s", StreamConfig("text/plain", 60), b"", True)
-    new = RESPONSES.created(request, Created(False, 4, True), "text/plain", b"http://h/s")
-    old = RESPONSES.created(request, Created(True, 4, True), "Text/Plain", b"http://h/s")
+    new = RESPONSES.created(request, Created(False, 4, True, "text/plain"), b"http://h/s")
+    old = RESPONSES.created(request, Created(True, 4, True, "Text/Plain"), b"http://h/s")
     assert (new.status, old.status) == (201, 200)
     assert fields(old)["content-type"] == "Text/Plain"
     assert fields(new)["location"] == "http://h/s"
@@ -296,7 +316,7 @@ def test_an_event_stream_is_not_held_back_and_says_how_it_is_encoded(content_typ
 EVERY = [
     RESPONSES.preflight(),
     RESPONSES.broken(),
-    RESPONSES.failed(errors.StreamNotFound("s")),
+    RESPONSES.failed(errors.StreamNotFound("s"), "GET"),
     RESPONSES.refused(Refusal(404, "reserved", "no")),
     RESPONSES.deleted(),
     RESPONSES.described(info()),
@@ -318,7 +338,11 @@ def test_every_response_is_safe_and_readable_in_browsers(response: Response):
 
 def test_every_header_of_the_protocol_is_exposed():
     exposed = fields(RESPONSES.deleted())["access-control-expose-headers"].lower()
-    for response in [*EVERY, RESPONSES.failed(errors.SequenceGap("s", "p", 1, 2)), RESPONSES.events("image/png")]:
+    for response in [
+        *EVERY,
+        RESPONSES.failed(errors.SequenceGap("s", "p", 1, 2), "GET"),
+        RESPONSES.events("image/png"),
+    ]:
         for name in fields(response):
             assert not name.startswith(("stream-", "producer-")) or name in exposed
 

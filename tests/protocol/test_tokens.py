@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_log.model import NOW, START
+from durable_log.model import EARLIEST, NOW
 from durable_log.protocol.tokens import CURSOR_EPOCH, cursor, offset_token, parse_cursor, parse_offset
 
 OFFSETS = st.integers(min_value=0, max_value=10**16 - 1)
@@ -16,8 +16,8 @@ def test_the_start_of_a_stream_has_the_token_that_the_field_expects():
     assert offset_token(0) == b"0000000000000000_0000000000000000"
 
 
-def test_the_sentinels_name_the_start_and_the_tail():
-    assert (parse_offset("-1"), parse_offset("now")) == (START, NOW)
+def test_the_sentinels_name_the_oldest_byte_and_the_tail():
+    assert (parse_offset("-1"), parse_offset("now")) == (EARLIEST, NOW)
 
 
 @given(OFFSETS)

@@ -1,0 +1,62 @@
+"""From paths of URLs to names of streams.
+
+Law of this room: the only place that knows which paths are streams, be it the path of a request or one in a header.
+Percent-encoding is decoded once and strictly; what is nearly right is refused, never guessed at. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from durable_log.errors import InvalidName
+from durable_log.model import check_name
+from durable_log.protocol.refusal import Refusal
+
+RESERVED_SEGMENT: Final = "__ds"
+"""No stream has this first path segment: it belongs to the control APIs (PROTOCOL.md §6)."""
+
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def stream_name(path: bytes, root: str = "", prefix: str = "") -> str:
+    """The name of the stream that a percent-encoded path addresses below ``root`` and ``prefix``.
+
+    ``root`` is where the application is mounted; servers differ in whether ``path`` still begins with it, and both are
+    understood. ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Refusal`: 400 for what is not percent-encoded UTF-8
+    of 1 to 1,024 bytes, 404 for a path outside the prefix, for an empty name and for the reserved ``__ds``.
+    """
+    full = _decode_path(path)
+    below = _below(full, root.rstrip("/"))
+    rest = _below(full if below is None else below, prefix.rstrip("/"))
+    if not rest or rest == "/":
+        raise Refusal(404, "not_found", f"{full!r} addresses no stream; streams are at {root}{prefix}/<name>")
+    name = rest[1:]
+    if name.partition("/")[0] == RESERVED_SEGMENT:
+        raise Refusal(
+            404, "reserved", f"paths below {RESERVED_SEGMENT}/ are reserved for control APIs, which this server has not"
+        )
+    try:
+        return check_name(name)
+    except InvalidName as error:
+        raise Refusal(400, error.code, str(error)) from error
+
+
+def _decode_path(path: bytes) -> str:
+    if b"%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise Refusal(400, "invalid_name", "the path holds a '%' that two hexadecimal digits do not follow")
+        path = unquote_to_bytes(path)
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refusal(400, "invalid_name", f"the path is not valid UTF-8 at byte {error.start}") from error
+
+
+def _below(path: str, parent: str) -> str | None:
+    """What follows ``parent`` in ``path``, from the slash on; None if the path is somewhere else."""
+    if not path.startswith(parent):
+        return None
+    rest = path[len(parent) :]
+    return rest if not rest or rest[0] == "/" else None
