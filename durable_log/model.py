@@ -21,6 +21,9 @@ START: Final = 0
 NOW: Final = -1
 """In place of an offset: the tail at the moment of the call."""
 
+CHUNK_BYTES_MIN: Final = 4
+"""A read of this many bytes always holds one whole UTF-8 character or shows that there is none."""
+
 NAME_BYTES_MAX: Final = 1024
 SEQ_BYTES_MAX: Final = 1024
 PRODUCER_INT_MAX: Final = 2**53 - 1
@@ -237,16 +240,17 @@ class Options:
     def __post_init__(self) -> None:
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:
             raise InvalidOption(f"segment_bytes is a multiple of 4096 from 64 KiB to 1 GiB, not {self.segment_bytes}")
-        limits: Sequence[tuple[str, int, int]] = (
-            ("record_bytes_max", self.record_bytes_max, self.segment_bytes // 2),
-            ("chunk_bytes_max", self.chunk_bytes_max, 2**30),
-            ("staged_bytes_max", self.staged_bytes_max, 2**40),
-            ("recent_bytes_max", self.recent_bytes_max, 2**40),
-            ("stream_recent_bytes_max", self.stream_recent_bytes_max, 2**30),
+        limits: Sequence[tuple[str, int, int, int]] = (
+            ("record_bytes_max", self.record_bytes_max, 1, self.segment_bytes // 2),
+            ("chunk_bytes_max", self.chunk_bytes_max, CHUNK_BYTES_MIN, 2**30),
+            ("staged_bytes_max", self.staged_bytes_max, 1, 2**40),
+            ("recent_bytes_max", self.recent_bytes_max, 1, 2**40),
+            ("stream_recent_bytes_max", self.stream_recent_bytes_max, 1, 2**30),
         )
-        for what, value, most in limits:
-            if not 1 <= value <= most:
-                raise InvalidOption(f"{what} is 1 to {most} (with segments of {self.segment_bytes}), not {value}")
+        for what, value, least, most in limits:
+            if not least <= value <= most:
+                segments = f"with segments of {self.segment_bytes}"
+                raise InvalidOption(f"{what} is {least} to {most} ({segments}), not {value}")
         if self.durability not in ("sync", "written"):
             raise InvalidOption(f"durability is 'sync' or 'written', not {self.durability!r}")
         if not self.sweep_seconds > 0:

@@ -36,8 +36,8 @@ log: Final = logging.getLogger("durable_log")
 
 
 def event_chunk_bytes(options: Options) -> int:
-    """How much of a stream one data event carries; never so little that a character does not fit."""
-    return max(sse.CHUNK_BYTES_MIN, min(EVENT_CHUNK_BYTES, options.chunk_bytes_max))
+    """How much of a stream one data event carries."""
+    return min(EVENT_CHUNK_BYTES, options.chunk_bytes_max)
 
 
 class Limits(NamedTuple):

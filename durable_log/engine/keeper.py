@@ -44,7 +44,7 @@ class Spares:
         with self._making:
             while self._ready:
                 segment = self._ready.popleft()
-                if segment.number >= number and segment.usable >= size:
+                if segment.number >= number and segment.usable >= size and not segment.after_lsn:
                     return segment
                 self._discard(segment)
             return self._make(max(number, self._last_number + 1), size)

@@ -50,7 +50,9 @@ class LogEngine:
         self._spares = Spares(self._directory, self._uuid, self.options, recovered.spares, recovered.last_number)
         try:
             self._writer = LogWriter(self._tail(recovered), self._next_segment)
-            if recovered.report.cut:
+            sliding = any(state.config.ttl is not None for state in self._catalog.states())
+            if recovered.report.cut or (self._writer.clean and sliding):
+                # From here on, uses may be noted that no record tells of: a kill must not look like a good end.
                 self._writer.mark(self.clock())
         except BaseException:
             self._close_files()

@@ -24,9 +24,6 @@ Encoding = Literal["text", "json", "base64"]
 HEARTBEAT: Final = b":\n\n"
 """A comment, which no client sees: it keeps proxies from closing a connection on which nothing happens."""
 
-CHUNK_BYTES_MIN: Final = 4
-"""A read of this many bytes always holds one whole UTF-8 character or shows that there is none."""
-
 
 def encoding(content_type: str) -> Encoding:
     """How a stream's bytes travel in events (PROTOCOL.md §5.8)."""

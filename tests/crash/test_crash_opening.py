@@ -12,7 +12,7 @@ from twins import SMALL, TwinDirectory, copy_of, open_files, open_store
 import durable_log
 from durable_log.engine import files
 from durable_log.engine import format as layout
-from durable_log.engine.files import DiskDirectory, MemoryDirectory
+from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import encode_file_header
 from durable_log.errors import Corruption, NotAStore, StoreUnreadable, UnsupportedFormat
 from durable_log.store import Store
@@ -220,7 +220,3 @@ def test_a_store_on_a_relative_path_keeps_working_when_the_process_moves(tmp_pat
     assert list((tmp_path / "elsewhere").iterdir()) == []
     with open_at(tmp_path / "store") as store:
         assert store.stream("a").info().tail == 270_000
-
-
-def test_the_directory_of_a_disk_store_is_the_one_that_was_named(tmp_path):
-    assert DiskDirectory(tmp_path / "new").path == str(tmp_path / "new")

@@ -165,7 +165,7 @@ def test_an_unknown_durability_is_refused(store):
     "options",
     [
         {"segment_bytes": 4096}, {"segment_bytes": 64 * 1024 + 1}, {"segment_bytes": 2**31},
-        {"segment_bytes": 64 * 1024}, {"record_bytes_max": 0}, {"chunk_bytes_max": 0}, {"staged_bytes_max": 0},
+        {"segment_bytes": 64 * 1024}, {"record_bytes_max": 0}, {"chunk_bytes_max": 3}, {"staged_bytes_max": 0},
         {"recent_bytes_max": 0}, {"stream_recent_bytes_max": 0}, {"durability": "none"}, {"sweep_seconds": 0},
         {"sweep_seconds": math.nan}, {"chunk_bytes_max": sys.maxsize},
     ],

@@ -217,3 +217,18 @@ def test_streams_that_were_deleted_are_not_kept_for_their_far_deadline(opened):
         store.create("a", ttl=10**9)
         store.delete("a")
     assert len(store.engine._committer.expiries) < 250
+
+
+def test_a_kill_after_a_clean_reopen_never_makes_a_stream_expire_early_either():
+    """That the store was once closed in good order says nothing about the uses since."""
+    clock, directory = Clock(), MemoryDirectory()
+    with open_store(directory, QUIET, clock) as store:
+        store.create("a", ttl=100)
+    store = open_store(directory, QUIET, clock)
+    clock.now += 50
+    store.stream("a").read()
+    killed = copy_of(directory)
+    store.close()
+    clock.now += 99
+    with open_store(killed, QUIET, clock) as reopened:
+        assert not gone(reopened)

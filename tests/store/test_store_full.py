@@ -24,8 +24,8 @@ from twins import (
 
 from durable_log.engine import commit
 from durable_log.engine.files import MemoryDirectory
-from durable_log.errors import CommitFailed, StoreFull, StoreUnreadable, StreamNotFound
-from durable_log.model import Options, Producer
+from durable_log.errors import CommitFailed, StoreFull, StoreUnreadable
+from durable_log.model import Producer
 
 QUIET = replace(SMALL, sweep_seconds=3600.0)
 
@@ -308,9 +308,3 @@ def test_a_segment_that_cannot_be_made_ahead_is_made_when_it_is_needed():
         assert stream.info().tail == 300_000
     with open_store(copy_of(twin), QUIET) as reopened:
         assert reopened.stream("a").info().tail == 300_000
-
-
-def test_options_for_tests_are_what_they_seem():
-    assert isinstance(QUIET, Options)
-    with pytest.raises(StreamNotFound), open_store(MemoryDirectory(), QUIET) as store:
-        store.stream("a").info()

@@ -55,7 +55,7 @@ def test_a_name_that_comes_amid_a_listing_hides_no_other(opened):
         if event == "return":
             sys.settrace(None)
             creation = Task(store.execute, Create("a", StreamConfig()))
-            creation._thread.join(1)  # one that is kept waiting until the list is taken is fine, too
+            creation._thread.join(0.2)  # one that is kept waiting until the list is taken is fine, too
         return amid
 
     sys.settrace(lambda frame, event, _argument: amid if frame.f_code.co_name == "irange" else None)
