@@ -20,7 +20,7 @@ from durable_log._cli.text import json_lines, last_lines, printable, put, put_no
 from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.errors import StreamNotFound
-from durable_log.model import Chunk, Options, StreamInfo, is_json
+from durable_log.model import EARLIEST, Chunk, Options, StreamInfo, is_json
 from durable_log.protocol.response import timestamp
 from durable_log.store import Store, Stream
 
@@ -44,6 +44,7 @@ def facts(info: StreamInfo) -> dict[str, Any]:
     """What is known of a stream, for ``--json``."""
     return {
         "name": info.name,
+        "first": info.first,
         "tail": info.tail,
         "closed": info.closed,
         "content_type": info.content_type,
@@ -69,9 +70,9 @@ def list_streams(data: str, prefix: str, *, long: bool, as_json: bool) -> None:
 
 
 def show(data: str, name: str, offset: int) -> None:
-    """A stream's bytes from ``offset`` to its tail."""
+    """A stream's bytes from ``offset`` to its tail; from 0, all that were not trimmed."""
     with open_store(data) as store:
-        _show(store.stream(name), offset)
+        _show(store.stream(name), offset or EARLIEST)
 
 
 def show_end(data: str, name: str, count: int) -> None:
@@ -79,7 +80,7 @@ def show_end(data: str, name: str, count: int) -> None:
     with open_store(data) as store:
         stream = store.stream(name)
         info = stream.info()
-        offset = max(0, info.tail - count)
+        offset = max(info.first, info.tail - count)
         if is_json(info.content_type):
             pages = _pages(stream, store.engine.record_bounds(name, offset)[0])
             lines = json_lines(b"".join(page.data for page in pages))

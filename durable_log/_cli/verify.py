@@ -84,40 +84,29 @@ def examine(store: Store) -> Findings:
         found = list(holes_of(store, name))
         holes += found
         streams += 1
-        total += store.stream(name).info().tail - sum(hole.end - hole.start for hole in found)
+        info = store.stream(name).info()
+        total += info.tail - info.first - sum(hole.end - hole.start for hole in found)
     return Findings(log, report.unreadable_segments, holes, streams, total)
 
 
 def holes_of(store: Store, name: str) -> Iterator[Hole]:
     """The ranges of a stream that cannot be read, in order."""
-    offset, tail = 0, store.engine.info(name).tail
+    info = store.engine.info(name)
+    offset, tail = info.first, info.tail
     while offset < tail:
-        found = _read(store, name, offset, tail)
+        found = _read(store, name, offset)
         if isinstance(found, Hole):
             yield found
         offset = found.end if isinstance(found, Hole) else found
 
 
-def _read(store: Store, name: str, offset: int, tail: int) -> int | Hole:
+def _read(store: Store, name: str, offset: int) -> int | Hole:
     """How far one read from ``offset`` came, or the hole there."""
     try:
         return store.engine.read(name, offset, store.options.chunk_bytes_max).next_offset
     except Corruption as error:
-        end = record_end(store, name, offset, tail)
+        end = store.engine.record_bounds(name, offset)[1]
         return Hole(name, offset, end, error.file, error.position, error.reason)
-
-
-def record_end(store: Store, name: str, offset: int, tail: int) -> int:
-    """Where the record that holds the byte at ``offset`` ends. O(log² n) of the stream's records."""
-    start = store.engine.record_bounds(name, offset)[0]
-    inside, outside = offset, tail
-    while outside - inside > 1:
-        middle = (inside + outside) // 2
-        if store.engine.record_bounds(name, middle)[0] == start:
-            inside = middle
-        else:
-            outside = middle
-    return outside
 
 
 def _lines(findings: Findings) -> Iterator[str]:

@@ -76,6 +76,17 @@ def test_cat_writes_the_bytes_as_they_are(run, filled):
     assert output(run("cat", "--data", filled, "--offset", 3, "notes")) == NOTES.encode()[3:]
 
 
+def test_a_trimmed_stream_is_shown_from_its_oldest_byte_and_verifies(run, filled):
+    with durable_log.open(filled) as store:
+        store.stream("notes").trim(3)
+    assert output(run("cat", "--data", filled, "notes")) == NOTES.encode()[3:]
+    assert output(run("tail", "--data", filled, "-n", 100, "notes")) == NOTES.encode()[3:]
+    assert json.loads(output(run("stat", "--json", "--data", filled, "notes")))["first"] == 3
+    output(run("verify", "--data", filled))
+    refused = run("cat", "--data", filled, "--offset", 1, "notes")
+    assert (refused.returncode, refused.stdout) == (1, b"")
+
+
 def test_cat_shows_each_json_message_on_a_line(run, filled):
     assert output(run("cat", "--data", filled, "team/ideas")) == b'1\n{"a":  [2]}\n"three, four"\n'
 

@@ -99,7 +99,7 @@ def test_the_code_writes_the_bytes_of_the_example():
     nonce = codec.nonce_of(UUID, 1)
     made = codec.encode_file_header(codec.FileHeader(codec.KIND_LOG, 1, UUID, nonce, 4 * 2**20, CREATED_MS))
     assert made == header
-    create = codec.encode_create("a", StreamConfig("text/plain"), CREATED_MS)
+    create = codec.encode_create(codec.Creation("a", StreamConfig("text/plain"), CREATED_MS))
     producer = codec.encode_producer(0, "p")
     data = codec.encode_claim(0, Producer("p", 0, 0)) + b"hello"
     flags = codec.FLAG_CLOSE | codec.FLAG_PRODUCER

@@ -58,7 +58,7 @@ def test_every_error_of_http_is_on_the_page_of_the_protocol():
         errors.StoreFull("a", 1),
     ]
     for error in examples:
-        status = responses.failed(error).status
+        status = responses.failed(error, "GET").status
         assert any(fnmatch.fnmatch(error.code, pattern) for pattern in rows[status]), (status, error.code)
 
 

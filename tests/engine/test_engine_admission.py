@@ -107,7 +107,7 @@ CREATES: list[tuple[str, StreamConfig, bool, str | None]] = [
 def test_creations_of_what_exists_are_judged_by_the_table(config, closed, differs):
     request = Create("s", config, b"ignored", closed)
     if differs is None:
-        assert admit_create(stream(), request) == Created(True, TAIL, False)
+        assert admit_create(stream(), request) == Created(True, TAIL, False, "text/plain")
     else:
         with pytest.raises(StreamExists) as caught:
             admit_create(stream(), request)

@@ -15,7 +15,7 @@ from twins import SMALL, Clock, TwinDirectory, no_space, open_store, until
 from durable_log.engine import reader
 from durable_log.engine.catalog import Catalog, StreamState
 from durable_log.engine.files import MemoryDirectory
-from durable_log.engine.format import encode_create, encode_producer, encode_touch, lsn_of
+from durable_log.engine.format import Creation, encode_create, encode_producer, encode_touch, lsn_of
 from durable_log.engine.index import LOST
 from durable_log.engine.keeper import SPARES, ExpiryQueue, Keeper, Spares
 from durable_log.engine.replay import Replay
@@ -247,7 +247,9 @@ def replayed(*groups: list[oracle.Frame], now: float = 1000.0, clean: bool = Fal
 
 
 def create(number: int, name: str, **config: float | None) -> oracle.Frame:
-    return oracle.Frame(oracle.CREATE, number, 0, encode_create(name, StreamConfig("text/plain", **config), 1000))
+    return oracle.Frame(
+        oracle.CREATE, number, 0, encode_create(Creation(name, StreamConfig("text/plain", **config), 1000))
+    )
 
 
 def data(number: int, offset: int, payload: bytes, **more: Any) -> oracle.Frame:

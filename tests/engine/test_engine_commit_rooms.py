@@ -20,7 +20,7 @@ from durable_log.engine.segment import LogSegment, read_rows, size_of_segment, s
 from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Staging, Submission
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import DurableLogError, StoreClosed, StoreFull, StreamNotFound
-from durable_log.model import Append, Create, Delete, Producer, StreamConfig
+from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig
 
 UUID = bytes(16)
 
@@ -177,7 +177,7 @@ def test_within_a_group_each_request_sees_what_the_ones_before_it_did():
         group.append(Append("a", b"z"))
     with pytest.raises(StreamNotFound):
         group.delete(Delete("a"))
-    assert group.create(Create("a", StreamConfig())) == (False, 0, False)
+    assert group.create(Create("a", StreamConfig())) == Created(False, 0, False)
     assert group.append(Append("a", b"z")).offset == 0
     assert group.create(Create("a", StreamConfig())).existed is True
 
@@ -251,7 +251,7 @@ def test_a_sweep_deletes_only_that_life_and_only_if_it_is_over():
     for number, now, deleted in ((2, 5000.0, False), (1, 1089.9, False), (1, 1090.0, True)):
         group = Group(streams, now)
         group.delete(Delete("a", number, expired=True))
-        assert bool(group.deleted) is deleted
+        assert bool(group.hidden) is bool(group.removed) is deleted
 
 
 # --- writer

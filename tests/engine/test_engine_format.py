@@ -112,8 +112,15 @@ def test_a_block_whose_length_reaches_beyond_the_segment_is_not_whole():
     st.integers(0, 2**50),
 )
 def test_creations_come_back_as_they_were(name, ttl, expires_at, content_type, created_ms):
-    config = StreamConfig(content_type, ttl, expires_at)
-    assert layout.decode_create(layout.encode_create(name, config, created_ms)) == (name, config, created_ms)
+    creation = layout.Creation(name, StreamConfig(content_type, ttl, expires_at), created_ms)
+    assert layout.decode_create(layout.encode_create(creation)) == creation
+
+
+@given(st.integers(1, 2**48), st.integers(0, 2**60), st.lists(st.tuples(st.integers(1, 2**48), st.integers(0, 2**60))))
+def test_creations_of_forks_come_back_as_they_were(source, base, ancestors):
+    owners = tuple(layout.Ancestor(*ancestor) for ancestor in ancestors)
+    creation = layout.Creation("fork", StreamConfig("text/plain"), 5, source, base, owners)
+    assert layout.decode_create(layout.encode_create(creation)) == creation
 
 
 @given(st.integers(0, 2**32 - 1), st.text(st.characters(), min_size=1, max_size=40))
