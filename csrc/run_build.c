@@ -37,8 +37,8 @@ void dl_run_emptied(dl_run_builder *out) {
 static int page_begin(dl_run_builder *out, uint64_t key, size_t item_size) {
     const size_t size = dl_run_pages(DL_RUN_PAGE_HEADER + item_size);
     const size_t used = out->pages_used + out->open_size;
-    if (used >= DL_RUN_SLICE || used > out->pages_size || size > out->pages_size - used) return 0;
-    if (out->fences_used == out->fences_size) return 0;
+    if (out->pages_used > 0 && used >= DL_RUN_SLICE) return 0;
+    if (used > out->pages_size || size > out->pages_size - used || out->fences_used == out->fences_size) return 0;
     dl_run_seal(out);
     out->fences[out->fences_used] = key;
     out->places[out->fences_used] = out->place + (uint32_t)(out->pages_used / DL_PAGE);
