@@ -37,6 +37,7 @@ SCAN_BYTES: Final = 2**20
 _NAME: Final = struct.Struct("=IIII")
 
 
+_find: Final = lib.dl_run_find
 _OK: Final = lib.DL_RUN_OK
 _ABSENT: Final = lib.DL_RUN_ABSENT
 _BEFORE: Final = lib.DL_RUN_BEFORE
@@ -137,7 +138,8 @@ class Run:
         """The row of that name, a tombstone too; ``hash_`` is its :func:`hash_of`. O(log n), one read but where
         hashes collide. Raises :class:`Corruption` and ``OSError``.
         """
-        return self._search(*self._candidates(hash_), hash_, name.encode(), self.file.read)
+        low, high = self._candidates(hash_)
+        return self._search(low, high, hash_, name.encode(), self.file.read)
 
     def _candidates(self, hash_: int) -> tuple[int, int]:
         """First and last of the pages that may hold a hash; the last is -1 if none does."""
@@ -154,7 +156,7 @@ class Run:
             middle = (low + high + 1) // 2
             position, length = self.extent(middle)
             data = page(position, length)
-            verdict = lib.dl_run_find(data, len(data), position // PAGE, self.nonce, hash_, key, len(key), at)
+            verdict = _find(data, len(data), position // PAGE, self.nonce, hash_, key, len(key), at)
             if verdict == _OK:
                 return decode_row(data, at[0])
             if verdict == _AFTER:

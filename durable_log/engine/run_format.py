@@ -108,7 +108,7 @@ def decode_row(data: bytes, at: int) -> Row:
     middle = start + name_length
     return Row(
         data[start:middle].decode(), number & NUMBER_MAX, data[middle : middle + payload_length],
-        bool(number >> 48 & TOMBSTONE),
+        number >> 48 & TOMBSTONE == TOMBSTONE,
     )  # fmt: skip
 
 
