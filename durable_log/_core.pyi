@@ -68,6 +68,29 @@ class _Lib:
     DL_BAD_FRAME: Final[int]
     DL_NO_ROOM: Final[int]
 
+    DL_RUN_PAGE_HEADER: Final[int]
+    DL_RUN_ROW_HEADER: Final[int]
+    DL_RUN_NUMBER: Final[int]
+    DL_RUN_NAME_MAX: Final[int]
+    DL_RUN_PAYLOAD_MAX: Final[int]
+    DL_RUN_PAGE_MAX: Final[int]
+    DL_RUN_SLICE: Final[int]
+    DL_RUN_ROWS: Final[int]
+    DL_RUN_NUMBERS: Final[int]
+    DL_RUN_TOMBSTONE: Final[int]
+
+    DL_RUN_OK: Final[int]
+    DL_RUN_ABSENT: Final[int]
+    DL_RUN_BEFORE: Final[int]
+    DL_RUN_AFTER: Final[int]
+    DL_RUN_FULL: Final[int]
+    DL_RUN_INPUT: Final[int]
+    DL_RUN_BAD_LENGTH: Final[int]
+    DL_RUN_BAD_CRC: Final[int]
+    DL_RUN_BAD_PLACE: Final[int]
+    DL_RUN_BAD_ITEM: Final[int]
+    DL_RUN_BAD_ORDER: Final[int]
+
     DL_JSON_OK: Final[int]
     DL_JSON_EMPTY: Final[int]
     DL_JSON_SYNTAX: Final[int]
@@ -116,6 +139,62 @@ class _Lib:
         done: CData,
         /,
     ) -> int: ...
+    def dl_run_find(
+        self,
+        page: CData | bytes,
+        length: int,
+        place: int,
+        nonce: int,
+        hash_: int,
+        name: CData | bytes,
+        name_length: int,
+        at: CData,
+        /,
+    ) -> int: ...
+    def dl_run_survey(
+        self, page: CData | bytes, length: int, place: int, nonce: int, kind: int, ordinal: int, info: CData, /
+    ) -> int: ...
+    def dl_run_numbers_find(
+        self,
+        page: CData | bytes,
+        length: int,
+        place: int,
+        nonce: int,
+        numbers: CData,
+        count: int,
+        found: CData,
+        found_count: CData,
+        /,
+    ) -> int: ...
+    def dl_run_rows_select(
+        self, page: CData | bytes, length: int, place: int, nonce: int, wanted: CData, count: int, at: CData, /
+    ) -> int: ...
+    def dl_run_rows_scan(
+        self, rows: CData | bytes, length: int, pairs: CData, pairs_max: int, count: CData, bytes_read: CData, /
+    ) -> int: ...
+    def dl_run_rows_sort(self, rows: CData | bytes, pairs: CData, scratch: CData, count: int, /) -> int: ...
+    def dl_run_pairs_sort(self, pairs: CData, scratch: CData, count: int, /) -> None: ...
+    def dl_run_pack_rows(
+        self, rows: CData | bytes, length: int, pairs: CData, count: int, next_: CData, out: CData, /
+    ) -> int: ...
+    def dl_run_pack_pairs(self, pairs: CData, count: int, next_: CData, out: CData, /) -> int: ...
+    def dl_run_merge(
+        self, sources: CData, count: int, heap: CData, drop_tombstones: int, out: CData, which: CData, /
+    ) -> int: ...
+    def dl_run_seal(self, out: CData, /) -> None: ...
+    def dl_run_emptied(self, out: CData, /) -> None: ...
+    def dl_run_names_scan(
+        self,
+        bytes_: CData | bytes,
+        length: int,
+        place: int,
+        nonce: int,
+        ordinal: int,
+        names: CData,
+        bytes_read: CData,
+        /,
+    ) -> int: ...
+    def dl_run_names_sort(self, names: CData, /) -> None: ...
     def dl_commit(
         self, fd: int, block: CData, size: int, sync: int, info: CData, stage: CData, sync_ns: CData, /
     ) -> int: ...

@@ -1,0 +1,170 @@
+"""The layout of a run: its rows, its names and what follows its last page.
+
+Law of this room: pure functions from values to bytes and back. No I/O, no state. Pages are ``csrc/run_page.h``; the
+picture of a run is in ``csrc/durable_log.h``. Any thread.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from array import array
+from typing import Final, NamedTuple
+
+from xxhash import xxh64_intdigest
+
+from durable_log._core import lib
+from durable_log.engine.format import PAGE, crc32c, pages
+
+NAME_BYTES_MAX: Final = 1024
+PAYLOAD_BYTES_MAX: Final = 2**20
+NUMBER_MAX: Final = 2**48 - 1
+TOMBSTONE: Final = 1
+
+_FILE_NAME: Final = re.compile(r"([0-9a-f]{8})\.run")
+_ROW: Final = struct.Struct("<QQIH")
+_TRAILER: Final = struct.Struct("<8sQQQQQQQI")
+_CRC: Final = struct.Struct("<I")
+_TRAILER_MAGIC: Final = b"RUNTAIL\n"
+
+
+class Row(NamedTuple):
+    """What a run says of a name. ``payload`` is opaque here; a tombstone says that the name is deleted."""
+
+    name: str
+    number: int
+    payload: bytes
+    tombstone: bool
+
+
+class Trailer(NamedTuple):
+    """The counts in a run's last page. ``numbers_position`` is where the pages of rows end, in bytes."""
+
+    rows: int
+    tombstones: int
+    min_number: int
+    max_number: int
+    pages: int
+    number_pages: int
+    numbers_position: int
+
+
+class Tables(NamedTuple):
+    """The first hash of each page of rows, the first number of each page of numbers, and where pages of rows begin:
+    one position / 4096 each and one for their end, or None if all of them are one page long.
+    """
+
+    fences: array[int]
+    number_fences: array[int]
+    places: array[int] | None
+
+
+def run_name(number: int) -> str:
+    """The file name of a run."""
+    return f"{number:08x}.run"
+
+
+def run_number(name: str) -> int | None:
+    """The number in a run's file name, or None if it is no such name."""
+    match = _FILE_NAME.fullmatch(name)
+    return None if match is None else int(match[1], 16)
+
+
+def hash_of(name: str) -> int:
+    """What rows are sorted by: XXH64 of the UTF-8 name."""
+    return xxh64_intdigest(name.encode())
+
+
+def encode_row(name: str, number: int, payload: bytes, tombstone: bool = False) -> bytes:
+    """One row. Raises ``ValueError`` beyond the limits of name, number or payload."""
+    key = name.encode()
+    return encode_hashed_row(xxh64_intdigest(key), key, number, payload, tombstone)
+
+
+def encode_hashed_row(hash_: int, name: bytes, number: int, payload: bytes, tombstone: bool = False) -> bytes:
+    """The same, if the name's hash and its UTF-8 bytes are at hand."""
+    if not 0 < len(name) <= NAME_BYTES_MAX or len(payload) > PAYLOAD_BYTES_MAX or not 0 <= number <= NUMBER_MAX:
+        raise ValueError(f"a row of {len(name)} bytes of name, number {number} and {len(payload)} bytes of payload")
+    return _ROW.pack(hash_, number | tombstone << 48, len(payload), len(name)) + name + payload
+
+
+def key_of_row(data: bytes, at: int) -> tuple[int, bytes]:
+    """Hash and name of the row that begins at ``at`` in bytes that were verified: what rows are sorted by."""
+    hash_, _, _, name_length = _ROW.unpack_from(data, at)
+    return hash_, data[at + _ROW.size : at + _ROW.size + name_length]
+
+
+def size_of_row(data: bytes, at: int) -> int:
+    """The length of the row that begins at ``at``, in bytes."""
+    _, _, payload_length, name_length = _ROW.unpack_from(data, at)
+    return int(_ROW.size + payload_length + name_length)
+
+
+def decode_row(data: bytes, at: int) -> Row:
+    """The row that begins at ``at`` in bytes that were verified."""
+    _, number, payload_length, name_length = _ROW.unpack_from(data, at)
+    start = at + _ROW.size
+    middle = start + name_length
+    return Row(
+        data[start:middle].decode(), number & NUMBER_MAX, data[middle : middle + payload_length],
+        number >> 48 & TOMBSTONE == TOMBSTONE,
+    )  # fmt: skip
+
+
+def encode_tail(trailer: Trailer, tables: Tables, nonce: int) -> bytes:
+    """What follows the last page of a run: its tables, in whole pages, and the trailer's page."""
+    body = b"".join(_to_bytes(table) for table in tables if table is not None)
+    body = body.ljust(pages(len(body)), b"\0")
+    page = _TRAILER.pack(_TRAILER_MAGIC, *trailer, crc32c(nonce, body)).ljust(PAGE - _CRC.size, b"\0")
+    return body + page + _CRC.pack(crc32c(nonce, page))
+
+
+def _to_bytes(table: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        table = table[:]
+        table.byteswap()
+    return table.tobytes()
+
+
+def _from_bytes(kind: str, data: bytes) -> array[int]:
+    table = array(kind, data)
+    if sys.byteorder == "big":
+        table.byteswap()
+    return table
+
+
+def decode_trailer(page: bytes, nonce: int) -> tuple[Trailer, int] | None:
+    """The counts in a run's last page and the checksum of its tables, or None if it does not verify."""
+    body = page[: -_CRC.size]
+    if len(page) != PAGE or crc32c(nonce, body) != _CRC.unpack_from(page, len(body))[0]:
+        return None
+    magic, *counts, tables_crc = _TRAILER.unpack_from(page)
+    return (Trailer(*counts), tables_crc) if magic == _TRAILER_MAGIC else None
+
+
+def tables_length(trailer: Trailer) -> int:
+    """What the tables take in the file, in whole pages, in bytes."""
+    return pages(_table_ends(trailer)[-1])
+
+
+def decode_tables(body: bytes, trailer: Trailer, nonce: int, crc: int) -> Tables | None:
+    """The tables, or None if they do not verify."""
+    if len(body) != tables_length(trailer) or crc32c(nonce, body) != crc:
+        return None
+    fences, numbers, places = _table_ends(trailer)
+    return Tables(
+        _from_bytes("Q", body[:fences]), _from_bytes("Q", body[fences:numbers]),
+        _from_bytes("I", body[numbers:places]) if places > numbers else None,
+    )  # fmt: skip
+
+
+def _table_ends(trailer: Trailer) -> tuple[int, int, int]:
+    uneven = trailer.numbers_position != (trailer.pages + 1) * PAGE
+    fences = trailer.pages * 8
+    numbers = fences + trailer.number_pages * 8
+    return fences, numbers, numbers + (trailer.pages + 1) * 4 * uneven
+
+
+assert (NAME_BYTES_MAX, PAYLOAD_BYTES_MAX) == (lib.DL_RUN_NAME_MAX, lib.DL_RUN_PAYLOAD_MAX)
+assert _ROW.size == lib.DL_RUN_ROW_HEADER
