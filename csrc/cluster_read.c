@@ -15,6 +15,10 @@
 
 static ssize_t read_source(const dl_source *source, uint64_t position, uint8_t *to, size_t length) {
     size_t done = 0;
+    if (source->fd < 0 && source->bytes == NULL) {
+        errno = EBADF;
+        return -1;
+    }
     if (source->fd < 0) {
         memcpy(to, source->bytes + position, length);
         return (ssize_t)length;

@@ -199,7 +199,7 @@ static dl_cv copy_records(dl_cluster *job, const dl_entry *entry, const uint8_t 
         if (records.end <= at) continue;
         const int goes_on = records.start < entry->start && job->row_records > 0 &&
                             records.start == job->record_start && records.end == job->record_end;
-        if (!goes_on && records.start != at) return DL_CLUSTER_ENTRY;
+        if (!goes_on && (records.start != at || job->record_end > at)) return DL_CLUSTER_ENTRY;
         if (records.end > job->plan.end) return DL_CLUSTER_ENTRY;
         if (!goes_on) take_record(job, records.start, records.end);
         const uint64_t end = dl_least(records.end, entry->end);

@@ -226,17 +226,22 @@ def _collect_frames(number: int, source: LogSource, records: _Records, largest: 
 
 def _collect_rows(number: int, source: RowSource, records: _Records, pause: Callable[[], None]) -> None:
     segment, rows = source
+    if rows and rows[-1] >= segment.rows_count:
+        raise IndexError(f"row {rows[-1]} of {segment.rows_count}")
     indexes, bad = ffi.from_buffer("uint64_t[]", rows), ffi.new("uint64_t *")
     begin = 0
     while begin < len(rows):
         first = rows[begin]
         end = bisect_left(rows, first + _ROWS_AT_ONCE, begin)
-        table = segment.rows_bytes(first, rows[end - 1] + 1 - first)
+        expected = max(1, rows[end - 1] + 1 - first)
+        table = segment.rows_bytes(first, expected)
         part, used, _ = records.room(end - begin)
         verdict = lib.dl_records_of_rows(
             table, len(table) // ROW_SIZE, first, segment.nonce, number,
             indexes + begin, end - begin, part + used, bad,
         )  # fmt: skip
+        if verdict == lib.DL_CLUSTER_ORDER or (verdict == lib.DL_CLUSTER_SHORT and len(table) == expected * ROW_SIZE):
+            raise ValueError(f"row number {bad[0]} does not follow the one before it: they have to ascend")
         if verdict != lib.DL_CLUSTER_OK:
             raise _corruption(source, segment.trailer.rows_position + bad[0] * ROW_SIZE, verdict)
         records.use(used + end - begin)
