@@ -88,32 +88,34 @@ dl_cv dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first
 
 /* ---- sorting: least significant digit first, so that records of one stream keep their order ---- */
 
-static inline size_t digit(const dl_record *record, int by_offset, uint32_t shift) {
-    return (by_offset ? record->offset : record->stream) >> (shift & 63) & (DL_RADIX - 1);
+static inline size_t digit(const dl_record *record, enum dl_key key, uint32_t shift) {
+    const uint64_t value = key == DL_BY_OFFSET ? record->offset : key == DL_BY_PLACE ? record->place : record->stream;
+    return value >> (shift & 63) & (DL_RADIX - 1);
 }
 
 /* Adds to "counts" (DL_RADIX of them) how often each value of a digit occurs. */
-void dl_records_count(const dl_record *records, size_t count, int by_offset, uint32_t shift, uint64_t *counts) {
+void dl_records_count(const dl_record *records, size_t count, enum dl_key key, uint32_t shift, uint64_t *counts) {
     for (size_t i = 0; i < count; i++)
-        counts[digit(&records[i], by_offset, shift)]++;
+        counts[digit(&records[i], key, shift)]++;
 }
 
 /* Puts each record where "heads" says for its digit, and moves that head on. */
-dl_cv dl_records_scatter(const dl_record *records, size_t count, int by_offset, uint32_t shift, uint64_t *heads,
+dl_cv dl_records_scatter(const dl_record *records, size_t count, enum dl_key key, uint32_t shift, uint64_t *heads,
                          dl_record *out, size_t out_count) {
     for (size_t i = 0; i < count; i++) {
-        uint64_t *head = &heads[digit(&records[i], by_offset, shift)];
+        uint64_t *head = &heads[digit(&records[i], key, shift)];
         if (*head >= out_count) return DL_CLUSTER_ROOM;
         out[(*head)++] = records[i];
     }
     return DL_CLUSTER_OK;
 }
 
-/* The greatest stream number and the greatest offset, going on from what they are. */
-void dl_records_greatest(const dl_record *records, size_t count, uint64_t *stream, uint64_t *offset) {
+/* The greatest of each key, going on from what they are. */
+void dl_records_greatest(const dl_record *records, size_t count, uint64_t *keys) {
     for (size_t i = 0; i < count; i++) {
-        if (records[i].stream > *stream) *stream = records[i].stream;
-        if (records[i].offset > *offset) *offset = records[i].offset;
+        if (records[i].stream > keys[DL_BY_STREAM]) keys[DL_BY_STREAM] = records[i].stream;
+        if (records[i].offset > keys[DL_BY_OFFSET]) keys[DL_BY_OFFSET] = records[i].offset;
+        if (records[i].place > keys[DL_BY_PLACE]) keys[DL_BY_PLACE] = records[i].place;
     }
 }
 

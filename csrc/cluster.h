@@ -24,6 +24,8 @@
 
 #include "durable_log.h"
 
+#include <sys/types.h>
+
 #include "bytes.h"
 
 #define DL_CHUNK_SUMS (4 * DL_CHUNK / DL_PAGE)
@@ -71,6 +73,10 @@ static inline uint64_t dl_index_length(const dl_row *row) { return (dl_chunks_of
 
 static inline uint64_t dl_least(uint64_t one, uint64_t other) { return one < other ? one : other; }
 
+static inline uint32_t dl_source_of(const dl_record *record) { return (uint32_t)(record->place >> 32); }
+
+static inline uint64_t dl_place_in(const dl_record *record) { return record->place & UINT32_MAX; }
+
 /* Whether a piece goes on with the row that is being built. */
 static inline int dl_plan_joins(const dl_plan *plan, const dl_record *piece) {
     return plan->row_length > 0 && piece->stream == plan->stream && piece->offset == plan->end &&
@@ -94,6 +100,8 @@ int dl_entry_load(const uint8_t *bytes, size_t available, uint32_t nonce, uint64
 uint64_t dl_pages_hold(const uint8_t *bytes, uint64_t length, const uint8_t *sums, uint32_t nonce);
 dl_records dl_records_in(const dl_entry *entry);
 int dl_records_next(dl_records *records);
+ssize_t dl_source_read(const dl_source *source, uint64_t position, uint8_t *to, size_t length);
+int dl_window_holds(const dl_window *window, const dl_source *source, uint64_t position, uint64_t length);
 dl_cv dl_window_get(dl_window *window, const dl_source *source, uint64_t position, uint64_t needed, uint64_t wanted,
                     const uint8_t **at, int32_t *error);
 

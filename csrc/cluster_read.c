@@ -13,7 +13,9 @@
 
 /* ---- windows: pieces of a file in the caller's memory ---- */
 
-static ssize_t read_source(const dl_source *source, uint64_t position, uint8_t *to, size_t length) {
+/* "length" bytes, which lie within the file as its length is known; fewer if it has become shorter, -1 and errno if
+ * they can't be read. */
+ssize_t dl_source_read(const dl_source *source, uint64_t position, uint8_t *to, size_t length) {
     size_t done = 0;
     if (source->fd < 0 && source->bytes == NULL) {
         errno = EBADF;
@@ -33,17 +35,21 @@ static ssize_t read_source(const dl_source *source, uint64_t position, uint8_t *
     return (ssize_t)done;
 }
 
+int dl_window_holds(const dl_window *window, const dl_source *source, uint64_t position, uint64_t length) {
+    if (window->source != source || position < window->position) return 0;
+    const uint64_t skipped = position - window->position;
+    return skipped <= window->length && length <= window->length - skipped;
+}
+
 /* "at" is where the "needed" bytes from "position" on are now; if they have to be read, up to "wanted" are. */
 dl_cv dl_window_get(dl_window *window, const dl_source *source, uint64_t position, uint64_t needed, uint64_t wanted,
                     const uint8_t **at, int32_t *error) {
     if (position > source->length || needed > source->length - position) return DL_CLUSTER_SHORT;
     if (needed > window->size) return DL_CLUSTER_ROOM;
-    const int here = window->source == source && position >= window->position;
-    if (!here || position - window->position > window->length ||
-        needed > window->length - (size_t)(position - window->position)) {
+    if (!dl_window_holds(window, source, position, needed)) {
         uint64_t length = dl_least(dl_least(wanted, window->size), source->length - position);
         if (length < needed) length = needed;
-        const ssize_t got = read_source(source, position, window->bytes, (size_t)length);
+        const ssize_t got = dl_source_read(source, position, window->bytes, (size_t)length);
         window->source = source;
         window->position = position;
         window->length = got < 0 ? 0 : (size_t)got;

@@ -6,7 +6,6 @@
  */
 #include "cluster.h"
 
-#define GAP_MAX DL_PAGE /* frames that lie closer together are read together */
 #define READ_AHEAD DL_CHUNK
 #define ENTRIES_ROOM (3 * (size_t)DL_ENTRY_MAX + 4 * (size_t)DL_ROW_CHUNKS)
 
@@ -120,32 +119,10 @@ static void take_bytes(dl_cluster *job, const uint8_t *bytes, size_t length) {
 
 /* ---- from a log segment: a piece is a record ---- */
 
-static uint32_t source_of(const dl_record *record) { return (uint32_t)(record->place >> 32); }
-
-static uint64_t place_in(const dl_record *record) { return record->place & UINT32_MAX; }
-
-/* How much to read from the record's frame on, so that it covers those that follow it closely. */
-static uint64_t read_together(const dl_cluster *job, const dl_record *record) {
-    const dl_record *stop = job->records + job->records_count;
-    const uint64_t start = place_in(record);
-    uint64_t end = start + record->skip + record->length;
-    for (const dl_record *next = record + 1; next < stop && source_of(next) == source_of(record); next++) {
-        const uint64_t place = place_in(next), next_end = place + next->skip + next->length;
-        if (place < end || place - end > GAP_MAX || next_end - start > job->reader.pieces.size) break;
-        end = next_end;
-    }
-    return end - start;
-}
-
 static dl_cv begin_frame(dl_cluster *job, const dl_source *source, const dl_record *record) {
-    const uint64_t position = place_in(record), size = (uint64_t)record->skip + record->length;
-    const dl_window *window = &job->reader.pieces;
-    const uint8_t *frame = NULL;
-    uint64_t wanted = size;
-    if (window->source != source || position < window->position || position + size > window->position + window->length)
-        wanted = read_together(job, record);
-    const dl_cv verdict = dl_window_get(&job->reader.pieces, source, position, size, wanted, &frame, &job->fault.error);
-    if (verdict != DL_CLUSTER_OK) return verdict;
+    const uint64_t position = dl_place_in(record), size = (uint64_t)record->skip + record->length;
+    if (size > job->stage_size - job->stage_at) return DL_CLUSTER_ROOM;
+    const uint8_t *frame = job->stage + job->stage_at;
     dl_frame row;
     size_t count = 0, taken = 0;
     if (dl_frames_scan(frame, (size_t)size, position, source->nonce, &row, 1, &count, &taken) != DL_OK || count != 1)
@@ -156,6 +133,7 @@ static dl_cv begin_frame(dl_cluster *job, const dl_source *source, const dl_reco
     take_piece(job, record);
     take_record(job, record->offset, record->offset + record->length);
     job->piece = frame + record->skip;
+    job->stage_at += size;
     return DL_CLUSTER_OK;
 }
 
@@ -169,7 +147,7 @@ static dl_cv copy_frame(dl_cluster *job) {
 /* ---- from a clustered segment: a piece is a row, or its end ---- */
 
 static dl_cv begin_row(dl_cluster *job, const dl_source *source, const dl_record *record) {
-    const uint64_t index = place_in(record), position = source->rows_position + index * DL_ROW;
+    const uint64_t index = dl_place_in(record), position = source->rows_position + index * DL_ROW;
     const uint8_t *bytes = NULL;
     dl_row row;
     job->fault.position = position;
@@ -257,34 +235,36 @@ static void resume(dl_cluster *job) {
 
 static dl_cv begin_piece(dl_cluster *job) {
     const dl_record *record = &job->records[job->records_done];
-    if (source_of(record) >= job->sources_count || record->length == 0) return DL_CLUSTER_ORDER;
-    const dl_source *source = &job->sources[source_of(record)];
+    if (dl_source_of(record) >= job->sources_count || record->length == 0) return DL_CLUSTER_ORDER;
+    const dl_source *source = &job->sources[dl_source_of(record)];
     job->fault.stream = record->stream;
     job->fault.start = record->offset;
     job->fault.end = record->offset + record->length;
-    job->fault.source = source_of(record);
-    job->fault.position = place_in(record);
+    job->fault.source = dl_source_of(record);
+    job->fault.position = dl_place_in(record);
     const dl_cv verdict = source->clustered ? begin_row(job, source, record) : begin_frame(job, source, record);
     job->records_done++;
     return verdict;
 }
 
-/* The next slice of a build: until a buffer is nearly full (DL_CLUSTER_MORE: write all three, call again), until all
+/* The next slice of a build: until a buffer is nearly full or what was staged is done (DL_CLUSTER_MORE: write all three,
+ * stage more if "records_done" is "records_staged", call again), until all
  * is done (DL_CLUSTER_OK: write what is left), or until something does not verify, which "fault" then tells. */
 dl_cv dl_cluster_copy(dl_cluster *job) {
     dl_cv verdict = DL_CLUSTER_OK;
     resume(job);
-    if (!has_room(job) || job->plan.row_max > UINT32_MAX) return DL_CLUSTER_ROOM;
+    if (!has_room(job) || job->plan.row_max > UINT32_MAX || job->stage_at > job->stage_size) return DL_CLUSTER_ROOM;
     while (verdict == DL_CLUSTER_OK) {
-        if (!has_room(job)) {
-            if (job->chunk_open) sum_up(job);
-            return DL_CLUSTER_MORE;
-        }
-        if (job->piece_left == 0 && job->records_done == job->records_count) {
+        const int between = job->piece_left == 0;
+        if (between && job->records_done == job->records_count) {
             close_row(job);
             return DL_CLUSTER_OK;
         }
-        if (job->piece_left == 0)
+        if (!has_room(job) || (between && job->records_done == job->records_staged)) {
+            if (job->chunk_open) sum_up(job);
+            return DL_CLUSTER_MORE;
+        }
+        if (between)
             verdict = begin_piece(job);
         else if (job->sources[job->fault.source].clustered)
             verdict = copy_chunk(job, &job->sources[job->fault.source]);

@@ -120,6 +120,8 @@ enum dl_cluster_verdict {
     DL_CLUSTER_ROOM = 10  /* the caller's array is too small */
 };
 
+enum dl_key { DL_BY_STREAM = 0, DL_BY_OFFSET = 1, DL_BY_PLACE = 2, DL_KEYS = 3 };
+
 typedef struct {
     uint64_t stream;
     uint64_t offset;
@@ -176,7 +178,7 @@ typedef struct {
 } dl_selection;
 
 typedef struct {
-    dl_window pieces;  /* frames or payload: at least the largest frame, and a chunk */
+    dl_window pieces;  /* at least DL_CHUNK */
     dl_window entries; /* at least DL_ENTRY_MAX */
     dl_window rows;    /* at least DL_ROW */
 } dl_reader;
@@ -194,6 +196,10 @@ typedef struct {
     const dl_record *records;
     size_t records_count;
     size_t records_done;
+    size_t records_staged; /* the frames of records up to here stand on the stage, */
+    const uint8_t *stage;
+    uint64_t stage_size;
+    uint64_t stage_at; /* the next of them here */
     dl_reader reader;
     dl_output payload; /* at least DL_CHUNK */
     dl_output entries; /* at least 3 * DL_ENTRY_MAX + 4 * DL_ROW_CHUNKS */
@@ -265,12 +271,20 @@ enum dl_cluster_verdict dl_records_scan(const uint8_t *bytes, size_t length, uin
 enum dl_cluster_verdict dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first, uint32_t nonce,
                                            uint32_t source, const uint64_t *indexes, size_t indexes_count,
                                            dl_record *records, uint64_t *bad_row);
-void dl_records_count(const dl_record *records, size_t count, int by_offset, uint32_t shift, uint64_t *counts);
-enum dl_cluster_verdict dl_records_scatter(const dl_record *records, size_t count, int by_offset, uint32_t shift,
+void dl_records_count(const dl_record *records, size_t count, enum dl_key key, uint32_t shift, uint64_t *counts);
+enum dl_cluster_verdict dl_records_scatter(const dl_record *records, size_t count, enum dl_key key, uint32_t shift,
                                            uint64_t *heads, dl_record *out, size_t out_count);
-void dl_records_greatest(const dl_record *records, size_t count, uint64_t *stream, uint64_t *offset);
+void dl_records_greatest(const dl_record *records, size_t count, uint64_t *keys);
 size_t dl_records_select(dl_selection *selection, dl_record *records, size_t first, size_t count, uint64_t *cuts);
 enum dl_cluster_verdict dl_records_plan(dl_plan *plan, const dl_record *records, size_t count, size_t *bad);
+
+/* cluster_stage.c */
+size_t dl_stage_plan(const dl_source *sources, size_t sources_count, const dl_record *records, size_t count,
+                     uint64_t stage_size, dl_record *out, size_t out_max, size_t *out_count);
+enum dl_cluster_verdict dl_stage_fill(const dl_source *sources, size_t sources_count, const dl_record *records,
+                                      size_t count, size_t *done, dl_window *window, uint8_t *stage,
+                                      uint64_t stage_size, dl_fault *fault);
+void dl_forget(uint8_t *memory, size_t length);
 
 /* cluster_write.c */
 enum dl_cluster_verdict dl_cluster_copy(dl_cluster *job);

@@ -86,6 +86,10 @@ class _Lib:
     DL_ENTRY_MAX: Final[int]
     DL_ROW_CHUNKS: Final[int]
     DL_RADIX: Final[int]
+    DL_BY_STREAM: Final[int]
+    DL_BY_OFFSET: Final[int]
+    DL_BY_PLACE: Final[int]
+    DL_KEYS: Final[int]
     DL_CLUSTER_OK: Final[int]
     DL_CLUSTER_MORE: Final[int]
     DL_CLUSTER_READ: Final[int]
@@ -166,13 +170,39 @@ class _Lib:
         bad_row: CData,
         /,
     ) -> int: ...
-    def dl_records_count(self, records: CData, count: int, by_offset: int, shift: int, counts: CData, /) -> None: ...
+    def dl_records_count(self, records: CData, count: int, key: int, shift: int, counts: CData, /) -> None: ...
     def dl_records_scatter(
-        self, records: CData, count: int, by_offset: int, shift: int, heads: CData, out: CData, out_count: int, /
+        self, records: CData, count: int, key: int, shift: int, heads: CData, out: CData, out_count: int, /
     ) -> int: ...
-    def dl_records_greatest(self, records: CData, count: int, stream: CData, offset: CData, /) -> None: ...
+    def dl_records_greatest(self, records: CData, count: int, keys: CData, /) -> None: ...
     def dl_records_select(self, selection: CData, records: CData, first: int, count: int, cuts: CData, /) -> int: ...
     def dl_records_plan(self, plan: CData, records: CData, count: int, bad: CData, /) -> int: ...
+    def dl_stage_plan(
+        self,
+        sources: CData,
+        sources_count: int,
+        records: CData,
+        count: int,
+        stage_size: int,
+        out: CData,
+        out_max: int,
+        out_count: CData,
+        /,
+    ) -> int: ...
+    def dl_stage_fill(
+        self,
+        sources: CData,
+        sources_count: int,
+        records: CData,
+        count: int,
+        done: CData,
+        window: CData,
+        stage: CData,
+        stage_size: int,
+        fault: CData,
+        /,
+    ) -> int: ...
+    def dl_forget(self, memory: CData, length: int, /) -> None: ...
     def dl_cluster_copy(self, job: CData, /) -> int: ...
     def dl_rows_unpack(
         self, table: CData | bytes, count: int, nonce: int, streams: CData, starts: CData, ends: CData, /

@@ -197,7 +197,7 @@ class ClusteredSegment:
 
     def streams(self) -> tuple[array[int], array[int], array[int]]:
         """Stream number, start and end of every row. One that does not verify is stream 0, from 0 to 0."""
-        columns = tuple(array("Q", bytes(8 * self.rows_count)) for _ in range(3))
+        columns = tuple(array("Q", (0,)) * self.rows_count for _ in range(3))
         views = [ffi.from_buffer("uint64_t[]", column) for column in columns]
         for first in range(0, self.rows_count, _ROWS_AT_ONCE):
             table = self.rows_bytes(first, min(_ROWS_AT_ONCE, self.rows_count - first))
@@ -369,10 +369,10 @@ def source_of(segment: Any, keep: list[Any]) -> tuple[Any, ...]:
     return fd, segment.nonce, clustered, view, segment.file.size(), *rows
 
 
-def new_reader(keep: list[Any], largest: int) -> tuple[Any, ...]:
-    """The fields of a ``dl_reader`` that can hold ``largest`` bytes of one frame. ``keep`` holds its memory."""
+def new_reader(keep: list[Any]) -> tuple[Any, ...]:
+    """The fields of a ``dl_reader``. ``keep`` holds its memory."""
     windows = []
-    for size in (max(_WINDOW, largest), _WINDOW, _WINDOW // 4):
+    for size in (_WINDOW, _WINDOW, _WINDOW // 4):
         memory = ffi.from_buffer("uint8_t[]", bytearray(size))
         keep.append(memory)
         windows.append((memory, size))
@@ -386,7 +386,7 @@ class _Walk:
         self._keep: list[Any] = []
         self.state = ffi.new("dl_walk *")
         self.state.source = source_of(segment, self._keep)
-        self.state.reader = new_reader(self._keep, 0)
+        self.state.reader = new_reader(self._keep)
         self.state.entries_end = segment.trailer.size - TRAILER_SIZE
         self.state.payload_position = PAGE
         self.state.entries_position = segment.trailer.entries_position

@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -26,6 +26,7 @@ from durable_log.engine.cluster import (
     new_reader,
     source_of,
 )
+from durable_log.engine.cluster_records import RECORDS_AT_ONCE, SLICE, Records, Stage, new_uncleared
 from durable_log.engine.files import Directory, File
 from durable_log.engine.format import (
     KIND_CLUSTERED,
@@ -40,18 +41,13 @@ from durable_log.errors import Corruption
 ROW_MAX: Final = 2**31
 """A row ends before it grows longer than this, in bytes; its entries and index are then below 4 GiB, too."""
 
-_SLICE: Final = 2**20
-_RECORDS: Final = _SLICE // 32
-_PART: Final = 4 * _RECORDS
 _ROWS_AT_ONCE: Final = 16384
-_SYNC_EVERY: Final = 16 * _SLICE
-_DIGIT: Final = 11
+_SYNC_EVERY: Final = 16 * SLICE
 _OUTPUTS: Final = {
-    "payload": _SLICE + CHUNK,
-    "entries": _SLICE,
-    "rows": _SLICE // 4,
+    "payload": SLICE + CHUNK,
+    "entries": SLICE,
+    "rows": SLICE // 4,
 }
-_new = ffi.new_allocator(should_clear_after_alloc=False)
 
 NOTHING: Final[array[int]] = array("Q")
 
@@ -93,7 +89,9 @@ def write_clustered(
     LSNs. Raises :class:`Corruption` at the first thing that does not verify, and ``OSError``.
     """
     records, largest = _collect(sources, pause)
-    memory, count = records.sort(pause, by_offset=any(isinstance(source, RowSource) for source in sources))
+    in_order = all(isinstance(source, LogSource) for source in sources)
+    keys = (lib.DL_BY_STREAM,) if in_order else (lib.DL_BY_STREAM, lib.DL_BY_OFFSET)
+    memory, count = records.sort(keys, pause)
     count = _select(memory, count, sources, dead, trims, pause)
     if count == 0:
         return None
@@ -103,6 +101,7 @@ def write_clustered(
     file = directory.create(name + TEMPORARY)
     try:
         trailer = build.write(file, pause)
+        build.close()
         header = FileHeader(KIND_CLUSTERED, number, uuid, nonce_of(uuid, number), trailer.size, now_ms)
         file.write(trailer.size - len(trailer.encode(header.nonce)), trailer.encode(header.nonce))
         file.write(0, encode_file_header(header))
@@ -140,60 +139,9 @@ def _corruption(source: Source, position: int, verdict: int) -> Corruption:
 # ---- records: what there is
 
 
-class _Records:
-    """Records in parts, so that memory grows without being copied, and no part is touched before it is needed."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Any, int]] = []
-        self._size = 0
-
-    def room(self, needed: int) -> tuple[Any, int, int]:
-        """The last part, how many records it has, and how many it can have: ``needed`` more at least."""
-        if not self.parts or self._size - self.parts[-1][1] < needed:
-            self._size = max(needed, _PART)
-            self.parts.append((_new("dl_record[]", self._size), 0))
-        part, used = self.parts[-1]
-        return part, used, self._size
-
-    def use(self, count: int) -> None:
-        """The last part now has so many."""
-        self.parts[-1] = self.parts[-1][0], count
-
-    def sort(self, pause: Callable[[], None], *, by_offset: bool) -> tuple[Any, int]:
-        """All of them in one array by stream, and in the order they came, or by offset. The parts are given up."""
-        total = sum(count for _, count in self.parts)
-        memory: Any = ffi.NULL
-        for field, shift in self._digits(by_offset):
-            memory = self._sort_by(field, shift, total, pause)
-            self.parts = [(memory + first, min(_RECORDS, total - first)) for first in range(0, total, _RECORDS)]
-        return memory, total
-
-    def _digits(self, by_offset: bool) -> list[tuple[bool, int]]:
-        stream, offset = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        for part, count in self.parts:
-            lib.dl_records_greatest(part, count, stream, offset)
-        offsets = range(0, int(offset[0]).bit_length() if by_offset else 0, _DIGIT)
-        streams = range(0, max(1, int(stream[0]).bit_length()), _DIGIT)
-        return [*((True, shift) for shift in offsets), *((False, shift) for shift in streams)]
-
-    def _sort_by(self, by_offset: bool, shift: int, total: int, pause: Callable[[], None]) -> Any:
-        counts = array("Q", bytes(8 * lib.DL_RADIX))
-        view = ffi.from_buffer("uint64_t[]", counts)
-        for part, count in self.parts:
-            lib.dl_records_count(part, count, by_offset, shift, view)
-            pause()
-        out = _new("dl_record[]", total)
-        heads = ffi.from_buffer("uint64_t[]", array("Q", accumulate(counts, initial=0)))
-        for part, count in self.parts:
-            verdict = lib.dl_records_scatter(part, count, by_offset, shift, heads, out, total)
-            assert verdict == lib.DL_CLUSTER_OK
-            pause()
-        return out
-
-
-def _collect(sources: Sequence[Source], pause: Callable[[], None]) -> tuple[_Records, int]:
+def _collect(sources: Sequence[Source], pause: Callable[[], None]) -> tuple[Records, int]:
     """A record for each frame with payload and for each row, and the size of the largest frame."""
-    records, largest = _Records(), ffi.new("uint64_t *")
+    records, largest = Records(), ffi.new("uint64_t *")
     for number, source in enumerate(sources):
         if isinstance(source, LogSource):
             _collect_frames(number, source, records, largest, pause)
@@ -202,14 +150,14 @@ def _collect(sources: Sequence[Source], pause: Callable[[], None]) -> tuple[_Rec
     return records, int(largest[0])
 
 
-def _collect_frames(number: int, source: LogSource, records: _Records, largest: Any, pause: Callable[[], None]) -> None:
+def _collect_frames(number: int, source: LogSource, records: Records, largest: Any, pause: Callable[[], None]) -> None:
     segment, blocks = source
     pairs = ffi.from_buffer("uint64_t[]", array("Q", chain.from_iterable(blocks)))
     count, bad = ffi.new("size_t *"), ffi.new("uint64_t *")
     first = 0
     while first < len(blocks):
         last, start = first + 1, blocks[first][0]
-        while last < len(blocks) and sum(blocks[last]) - start <= _SLICE:
+        while last < len(blocks) and sum(blocks[last]) - start <= SLICE:
             last += 1
         content = segment.file.read(start, sum(blocks[last - 1]) - start)
         part, count[0], room = records.room(len(content) // lib.DL_FRAME_HEADER + 1)
@@ -224,7 +172,7 @@ def _collect_frames(number: int, source: LogSource, records: _Records, largest: 
         pause()
 
 
-def _collect_rows(number: int, source: RowSource, records: _Records, pause: Callable[[], None]) -> None:
+def _collect_rows(number: int, source: RowSource, records: Records, pause: Callable[[], None]) -> None:
     segment, rows = source
     if rows and rows[-1] >= segment.rows_count:
         raise IndexError(f"row {rows[-1]} of {segment.rows_count}")
@@ -258,10 +206,10 @@ def _select(
     """Moves what stays to the front, cuts rows that begin below a trim, and says how many stay."""
     numbers = ffi.from_buffer("uint64_t[]", dead)
     pairs = ffi.from_buffer("uint64_t[]", array("Q", chain.from_iterable(trims)))
-    cuts = _new("uint64_t[]", _RECORDS)
+    cuts = new_uncleared("uint64_t[]", RECORDS_AT_ONCE)
     selection = ffi.new("dl_selection *", (numbers, len(dead), 0, pairs, len(trims), 0, 0))
-    for first in range(0, count, _RECORDS):
-        found = lib.dl_records_select(selection, memory, first, min(_RECORDS, count - first), cuts)
+    for first in range(0, count, RECORDS_AT_ONCE):
+        found = lib.dl_records_select(selection, memory, first, min(RECORDS_AT_ONCE, count - first), cuts)
         for index in ffi.unpack(cuts, found):
             _cut(memory[index], sources, trims)
         pause()
@@ -282,8 +230,8 @@ def _cut(record: Any, sources: Sequence[Source], trims: Trims) -> None:
 def _plan(memory: Any, count: int, sources: Sequence[Source], row_max: int, pause: Callable[[], None]) -> Any:
     plan, bad = ffi.new("dl_plan *"), ffi.new("size_t *")
     plan.row_max = row_max
-    for first in range(0, count, _RECORDS):
-        if lib.dl_records_plan(plan, memory + first, min(_RECORDS, count - first), bad) != lib.DL_CLUSTER_OK:
+    for first in range(0, count, RECORDS_AT_ONCE):
+        if lib.dl_records_plan(plan, memory + first, min(RECORDS_AT_ONCE, count - first), bad) != lib.DL_CLUSTER_OK:
             record = memory[first + bad[0]]
             source, position = sources[record.place >> 32], record.place & 0xFFFFFFFF
             if isinstance(source, RowSource):
@@ -306,12 +254,13 @@ class _Build:
         job = self._job = ffi.new("dl_cluster *")
         fields = [source_of(source.segment, self._keep) for source in sources]
         job.sources = table = ffi.new("dl_source[]", fields)
-        job.index = index = _new("uint32_t[]", lib.DL_ROW_CHUNKS)
+        job.index = index = new_uncleared("uint32_t[]", lib.DL_ROW_CHUNKS)
         self._keep += [table, index]
         job.sources_count = len(sources)
         job.records, job.records_count = memory, count
-        job.reader = new_reader(self._keep, largest)
+        job.reader = new_reader(self._keep)
         job.nonce, job.plan.row_max = nonce, plan.row_max
+        self._stage = Stage(job, largest)
         self._outputs = [self._output(name, size) for name, size in _OUTPUTS.items()]
         job.payload.position = PAGE
         job.rows.position = PAGE + plan.payload_bytes
@@ -330,7 +279,10 @@ class _Build:
         job, plan = self._job, self._plan
         verdict, unsynced = lib.DL_CLUSTER_MORE, 0
         while verdict == lib.DL_CLUSTER_MORE:
-            verdict = lib.dl_cluster_copy(job)
+            if self._stage.is_empty:
+                verdict = self._stage.fill(pause)
+            if verdict in (lib.DL_CLUSTER_OK, lib.DL_CLUSTER_MORE):
+                verdict = lib.dl_cluster_copy(job)
             if verdict not in (lib.DL_CLUSTER_OK, lib.DL_CLUSTER_MORE):
                 raise self._error(verdict)
             for output, memory in self._outputs:
@@ -344,6 +296,10 @@ class _Build:
         assert (job.plan.rows, job.plan.payload_bytes) == (plan.rows, plan.payload_bytes)
         entries_length = job.entries.position + job.entries.used - (PAGE + plan.payload_bytes + ROW_SIZE * plan.rows)
         return Trailer.of(plan.rows, job.records_taken, plan.payload_bytes, entries_length)
+
+    def close(self) -> None:
+        """Give back its memory."""
+        self._stage.close()
 
     def _error(self, verdict: int) -> Exception:
         fault = self._job.fault

@@ -47,13 +47,13 @@ def guarded(data: bytes):
 # ---- sorting
 
 
-def sort_by(memory, count: int, by_offset: bool, bits: int):
+def sort_by(memory, count: int, key: int, bits: int):
     for shift in range(0, bits, 11):
         counts = array("Q", bytes(8 * lib.DL_RADIX))
-        lib.dl_records_count(memory, count, by_offset, shift, ffi.from_buffer("uint64_t[]", counts))
+        lib.dl_records_count(memory, count, key, shift, ffi.from_buffer("uint64_t[]", counts))
         heads = ffi.from_buffer("uint64_t[]", array("Q", accumulate(counts, initial=0)))
         out = ffi.new("dl_record[]", max(1, count))
-        assert lib.dl_records_scatter(memory, count, by_offset, shift, heads, out, count) == lib.DL_CLUSTER_OK
+        assert lib.dl_records_scatter(memory, count, key, shift, heads, out, count) == lib.DL_CLUSTER_OK
         memory = out
     return memory
 
@@ -62,24 +62,25 @@ def sort_by(memory, count: int, by_offset: bool, bits: int):
 def test_records_are_sorted_by_stream_and_keep_their_order(drawn):
     rows = [(*row, index, 1) for index, row in enumerate(drawn)]
     memory, count = records_of(rows)
-    assert rows_of(sort_by(memory, count, False, 48), count) == sorted(rows, key=lambda row: row[0])
+    assert rows_of(sort_by(memory, count, lib.DL_BY_STREAM, 48), count) == sorted(rows, key=lambda row: row[0])
 
 
 @given(RECORDS)
 def test_records_are_sorted_by_stream_and_offset(drawn):
     rows = [(*row, index, 1) for index, row in enumerate(drawn)]
     memory, count = records_of(rows)
-    memory = sort_by(sort_by(memory, count, True, 41), count, False, 48)
+    memory = sort_by(sort_by(memory, count, lib.DL_BY_OFFSET, 41), count, lib.DL_BY_STREAM, 48)
     assert rows_of(memory, count) == sorted(rows, key=lambda row: row[:2])
 
 
 @given(RECORDS)
 def test_the_greatest_numbers_are_found(drawn):
     memory, count = records_of([(*row, 0, 1) for row in drawn])
-    stream, offset = ffi.new("uint64_t *", 3), ffi.new("uint64_t *", 4)
-    lib.dl_records_greatest(memory, count, stream, offset)
-    assert stream[0] == max([3, *(row[0] for row in drawn)])
-    assert offset[0] == max([4, *(row[1] for row in drawn)])
+    keys = ffi.new("uint64_t[]", [3, 4, 0])
+    lib.dl_records_greatest(memory, count, keys)
+    assert keys[lib.DL_BY_STREAM] == max([3, *(row[0] for row in drawn)])
+    assert keys[lib.DL_BY_OFFSET] == max([4, *(row[1] for row in drawn)])
+    assert keys[lib.DL_BY_PLACE] == max([0, *(row[2] for row in drawn)])
 
 
 def test_nothing_is_put_behind_the_end():
@@ -201,6 +202,85 @@ def test_a_full_array_is_told():
 @given(st.binary(max_size=200))
 def test_any_bytes_may_be_scanned(content):
     assert scan(content, 0, [0, len(content)])[0] in (lib.DL_CLUSTER_OK, lib.DL_CLUSTER_FRAME)
+
+
+# ---- staging
+
+
+class Log:
+    """Frames in memory, wanted in another order than the one they lie in."""
+
+    def __init__(self, sizes: list[int], order: list[int]) -> None:
+        bodies = [body_of([(stream, 0, bytes([stream]) * size)]) for stream, size in enumerate(sizes)]
+        starts = list(accumulate(map(len, bodies), initial=0))
+        self.content = b"".join(bodies)
+        self.frames = [bodies[index] for index in order]
+        self.wanted = [(index, 0, starts[index], 24, sizes[index]) for index in order]
+        self.memory = guarded(self.content)
+        self.sources = ffi.new("dl_source[]", [(-1, NONCE, 0, self.memory, len(self.content), 0, 0)])
+
+    def plan(self, size: int, most: int = 100) -> tuple[int, list[tuple[int, ...]]]:
+        records, count = records_of(self.wanted)
+        out, found = ffi.new("dl_record[]", most), ffi.new("size_t *")
+        done = lib.dl_stage_plan(self.sources, 1, records, count, size, out, most, found)
+        return done, rows_of(out, found[0])
+
+    def fill(self, planned: list[tuple[int, ...]], size: int, window: int = 64) -> tuple[int, bytes]:
+        records, count = records_of(planned)
+        memory, stage = ffi.new("uint8_t[]", window), ffi.new("uint8_t[]", size)
+        done, fault, state = ffi.new("size_t *"), ffi.new("dl_fault *"), ffi.new("dl_window *", (memory, window))
+        verdict = lib.DL_CLUSTER_MORE
+        while verdict == lib.DL_CLUSTER_MORE:
+            verdict = lib.dl_stage_fill(self.sources, 1, records, count, done, state, stage, size, fault)
+        return verdict, bytes(ffi.buffer(stage, size))
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.data(), st.integers(1, 300))
+def test_frames_stand_on_the_stage_in_the_order_they_are_wanted_in(sizes, data, window):
+    log = Log(sizes, data.draw(st.permutations(range(len(sizes)))))
+    size = data.draw(st.integers(200, len(log.content) + 200))
+    done, planned = log.plan(size)
+    frames = b"".join(log.frames[:done])
+    assert len(frames) <= size
+    assert done == len(sizes) or len(frames) + len(log.frames[done]) > size
+    verdict, stage = log.fill(sorted(planned, key=lambda row: row[2]), len(frames), window)
+    assert (verdict, stage) == (lib.DL_CLUSTER_OK, frames)
+
+
+def test_a_stage_takes_as_many_records_as_there_is_memory_for():
+    log = Log([5, 6, 7], [2, 0, 1])
+    assert log.plan(1000, most=2) == (2, [(2, 0, 59, 24, 7), (0, 31, 0, 24, 5)])
+    assert log.plan(59) == (1, [(2, 0, 59, 24, 7)])
+    assert log.plan(30) == (0, [])
+
+
+def test_much_is_staged_in_slices():
+    log = Log([600_000, 600_000, 600_000], [1, 2, 0])
+    done, planned = log.plan(2_000_000)
+    assert log.fill(planned, 1_800_072) == (lib.DL_CLUSTER_OK, b"".join(log.frames))
+    assert done == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ((0, 0, 1 << 32, 24, 5), lib.DL_CLUSTER_ORDER),
+        ((0, 0, 90, 24, 5), lib.DL_CLUSTER_SHORT),
+        ((0, 0, 2**32 - 1, 24, 100), lib.DL_CLUSTER_SHORT),
+        ((0, 0, 0, 24, 2**32 - 1), lib.DL_CLUSTER_ROOM),
+        ((0, 2**64 - 1, 0, 24, 5), lib.DL_CLUSTER_ROOM),
+        ((0, 172, 0, 24, 5), lib.DL_CLUSTER_ROOM),
+    ],
+)
+def test_what_cannot_be_staged_is_told(row, verdict):
+    assert Log([5, 6, 7], [0]).fill([row], 200)[0] == verdict
+
+
+def test_forgotten_memory_is_still_there():
+    memory = ffi.new("uint8_t[]", b"x" * 100_000)
+    lib.dl_forget(memory + 1, 99_998)
+    assert memory[0] == memory[99_999] == ord("x")
+    lib.dl_forget(memory, 0)
 
 
 # ---- entries
@@ -398,6 +478,7 @@ class Place:
         records, _ = records_of([record])
         index = ffi.new("uint32_t[]", lib.DL_ROW_CHUNKS)
         job.sources, job.sources_count, job.records, job.records_count, job.index = sources, 1, records, 1, index
+        job.records_staged = 1
         job.reader, job.nonce, job.plan.row_max = self.reader(changes.get("windows", (65536, 65637, 48))), NONCE, 2**31
         out = b""
         for name, size in (("payload", 65536), ("entries", 3 * lib.DL_ENTRY_MAX + 4 * lib.DL_ROW_CHUNKS), ("rows", 48)):
@@ -501,6 +582,12 @@ def test_memory_that_is_too_small_is_told():
     assert place.copy(payload=65535)[0] == lib.DL_CLUSTER_ROOM
     assert place.copy(entries=3 * lib.DL_ENTRY_MAX)[0] == lib.DL_CLUSTER_ROOM
     assert place.copy(rows=47)[0] == lib.DL_CLUSTER_ROOM
+
+
+def test_a_frame_that_was_not_staged_is_told():
+    place = Place(LONG, long_entries(), bytes(4))
+    place.source = (*place.source[:2], 0, *place.source[3:])
+    assert place.copy()[0] == lib.DL_CLUSTER_ROOM
 
 
 def test_a_descriptor_that_ends_too_early_is_told(tmp_path):

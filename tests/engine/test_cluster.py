@@ -201,6 +201,21 @@ def test_a_record_may_be_larger_than_all_buffers(directory):
     segment.close()
 
 
+def test_more_records_than_are_staged_at_once():
+    records = appended([(stream % 3, b"%d" % (stream % 7)) for stream in range(270_000)])
+    directory = MemoryDirectory()
+    log = write_log(directory, 1, records, per_block=10_000)
+    write_clustered(directory, 9, UUID, [log], pause=nothing)
+    assert bytes_of(directory, NAME) == encode_cluster(9, records)
+
+
+def test_more_bytes_than_are_staged_at_once(directory):
+    records = appended(filled([(stream % 3, 700_000) for stream in range(60)]))
+    segment = build(directory, records)
+    assert bytes_of(directory, NAME) == encode_cluster(9, records)
+    segment.close()
+
+
 def test_the_builder_may_pause_between_slices_of_a_mebibyte():
     directory = MemoryDirectory()
     log = write_log(directory, 1, appended(filled([(stream % 40, 4000) for stream in range(2000)])))
