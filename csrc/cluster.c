@@ -133,8 +133,8 @@ static uint64_t first_kept(dl_selection *s, uint64_t stream) {
     return s->trims_at < s->trims_count && s->trims[2 * s->trims_at] == stream ? s->trims[2 * s->trims_at + 1] : 0;
 }
 
-/* Moves those of the records "first" to "first + count" that stay to "kept", in place. "cuts" has room for "count":
- * pairs would be too much, so it gets the new places of records that begin below what is kept and end above it. */
+/* Moves those of the records "first" to "first + count" that stay to the front, behind those kept before. "cuts", with
+ * room for "count", gets the new places of those that begin below what has to stay and end above it. */
 size_t dl_records_select(dl_selection *selection, dl_record *records, size_t first, size_t count, uint64_t *cuts) {
     size_t cut = 0;
     for (size_t i = first; i < first + count; i++) {

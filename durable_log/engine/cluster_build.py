@@ -86,8 +86,11 @@ def write_clustered(
 
     ``dead``: numbers of streams to leave out, ascending. ``trims``: pairs of a stream's number and the first offset
     of it that has to stay, ascending; whole records below it are left out. Log segments come in the order of their
-    LSNs. Raises :class:`Corruption` at the first thing that does not verify, and ``OSError``.
+    LSNs. ``number`` is new. Raises :class:`Corruption` at the first thing that does not verify, and ``OSError``.
     """
+    name = cluster_name(number)
+    if name in directory.names():
+        raise ValueError(f"{name} exists; the number of a new segment was never used before")
     records, largest = _collect(sources, pause)
     in_order = all(isinstance(source, LogSource) for source in sources)
     keys = (lib.DL_BY_STREAM,) if in_order else (lib.DL_BY_STREAM, lib.DL_BY_OFFSET)
@@ -97,7 +100,6 @@ def write_clustered(
         return None
     plan = _plan(memory, count, sources, row_max, pause)
     build = _Build(sources, memory, count, plan, nonce_of(uuid, number), largest)
-    name = cluster_name(number)
     file = directory.create(name + TEMPORARY)
     try:
         trailer = build.write(file, pause)

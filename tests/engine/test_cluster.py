@@ -153,6 +153,8 @@ def test_nothing_makes_no_file(directory):
     records = appended(filled([(1, 10), (2, 10)]))
     assert build(directory, records, dead=array("Q", [1, 2])) is None
     assert write_clustered(directory, 9, UUID, [], pause=nothing) is None
+    log = write_log(directory, 1, [])
+    assert write_clustered(directory, 9, UUID, [log], pause=nothing) is None
     assert directory.names() == ["00000001.log"]
 
 
@@ -441,6 +443,15 @@ def test_eight_operations_make_a_small_file(tmp_path):
     write_clustered(directory, 9, UUID, [log], pause=nothing).close()
     assert directory.left == 1
     assert directory.names() == [NAME]
+
+
+def test_a_number_is_never_used_twice(directory):
+    records = appended(filled([(1, 100)]))
+    build(directory, records).close()
+    before = bytes_of(directory, NAME)
+    with pytest.raises(ValueError, match="never used before"):
+        build(directory, records)
+    assert bytes_of(directory, NAME) == before
 
 
 def test_a_pause_that_raises_stops_the_build():
