@@ -100,6 +100,212 @@ enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t p
                                  uint64_t stream, const uint64_t *positions, const uint64_t *offsets, size_t count,
                                  uint64_t from, uint64_t to, uint8_t *out, size_t *done);
 
+/* cluster.c: the picture of the file is in cluster.h */
+#define DL_TYPE_DATA 1
+#define DL_CHUNK 65536
+#define DL_ROW 48
+#define DL_ENTRY_HEADER 32
+#define DL_ENTRY_MAX 65637 /* header, 16 sums, an end for each byte of a chunk, the last of them of 5 bytes more */
+#define DL_ROW_CHUNKS 65536
+#define DL_RADIX 2048
+
+enum dl_cluster_verdict {
+    DL_CLUSTER_OK = 0,
+    DL_CLUSTER_MORE = 1,  /* empty the buffers and call again */
+    DL_CLUSTER_READ = 2,  /* the operating system failed a read */
+    DL_CLUSTER_SHORT = 3, /* the file ends before the bytes do */
+    DL_CLUSTER_FRAME = 4, /* what does not verify: a frame of a log segment, */
+    DL_CLUSTER_ROW = 5,   /* a row, */
+    DL_CLUSTER_ENTRY = 6, /* a chunk's entry, */
+    DL_CLUSTER_PAGE = 7,  /* a page of stream bytes, */
+    DL_CLUSTER_INDEX = 8, /* a position in the sparse index */
+    DL_CLUSTER_ORDER = 9, /* the same stream bytes twice, or rows out of order or out of place */
+    DL_CLUSTER_ROOM = 10  /* the caller's array is too small */
+};
+
+enum dl_key { DL_BY_STREAM = 0, DL_BY_OFFSET = 1, DL_BY_PLACE = 2, DL_KEYS = 3 };
+
+typedef struct {
+    uint64_t stream;
+    uint64_t offset;
+    uint64_t place;  /* source << 32 | position of the frame, or | number of the row */
+    uint32_t skip;   /* bytes from the frame's header to the payload, or from the row's start to "offset" */
+    uint32_t length; /* of the stream bytes */
+} dl_record;
+
+typedef struct {
+    int32_t fd; /* or -1: the file's bytes are in memory */
+    uint32_t nonce;
+    uint32_t clustered; /* or a log segment */
+    const uint8_t *bytes;
+    uint64_t length; /* of the file */
+    uint64_t rows_position;
+    uint64_t rows_count;
+} dl_source;
+
+typedef struct {
+    uint8_t *bytes; /* the caller's */
+    size_t size;
+    const dl_source *source; /* whose bytes it holds */
+    uint64_t position;
+    size_t length;
+} dl_window;
+
+typedef struct {
+    uint64_t stream;
+    uint64_t start;
+    uint64_t end;
+    uint64_t position; /* in the file of "source" */
+    uint32_t source;
+    uint32_t verdict; /* dl_cluster_verdict */
+    int32_t error;    /* errno, with DL_CLUSTER_READ */
+} dl_fault;
+
+typedef struct {
+    uint64_t row_max; /* a row that would grow longer than this is continued in another, in bytes */
+    uint64_t stream;  /* the row that is being built: all zero at first */
+    uint64_t end;
+    uint64_t row_length;
+    uint64_t rows; /* out */
+    uint64_t payload_bytes;
+} dl_plan;
+
+typedef struct {
+    const uint64_t *dead; /* stream numbers, ascending */
+    size_t dead_count;
+    size_t dead_at;
+    const uint64_t *trims; /* pairs of stream number and first offset kept, ascending */
+    size_t trims_count;
+    size_t trims_at;
+    size_t kept;
+} dl_selection;
+
+typedef struct {
+    dl_window pieces;  /* at least DL_CHUNK */
+    dl_window entries; /* at least DL_ENTRY_MAX */
+    dl_window rows;    /* at least DL_ROW */
+} dl_reader;
+
+typedef struct {
+    uint8_t *bytes; /* the caller's, emptied before each call */
+    size_t size;
+    size_t used;
+    uint64_t position; /* in the file, of bytes[0] */
+} dl_output;
+
+typedef struct {
+    const dl_source *sources;
+    size_t sources_count;
+    const dl_record *records;
+    size_t records_count;
+    size_t records_done;
+    size_t records_staged; /* the frames of records up to here stand on the stage, */
+    const uint8_t *stage;
+    uint64_t stage_size;
+    uint64_t stage_at; /* the next of them here */
+    dl_reader reader;
+    dl_output payload; /* at least DL_CHUNK */
+    dl_output entries; /* at least 3 * DL_ENTRY_MAX + 4 * DL_ROW_CHUNKS */
+    dl_output rows;    /* at least DL_ROW */
+    uint32_t *index;   /* DL_ROW_CHUNKS of them */
+    uint32_t nonce;
+    dl_plan plan; /* the row that is being built is in it */
+    uint64_t records_taken; /* out */
+    dl_fault fault;
+    const uint8_t *piece; /* what is being copied */
+    uint64_t piece_left;
+    uint64_t piece_row_start;
+    uint64_t piece_row_end;
+    uint64_t piece_payload;
+    uint64_t piece_entry;
+    uint64_t piece_entries_end;
+    uint64_t piece_chunk;
+    uint64_t row_start; /* what is being built */
+    uint64_t row_payload;
+    uint64_t row_entries;
+    uint32_t row_records;
+    uint32_t row_chunks;
+    uint64_t chunk_start;
+    uint32_t chunk_length;
+    uint32_t chunk_before;
+    uint32_t chunk_open;
+    uint32_t ends_length;
+    uint64_t ends_last;
+    size_t summed;
+    uint32_t sum;
+    uint64_t record_start;
+    uint64_t record_end;
+} dl_cluster;
+
+typedef struct {
+    uint32_t nonce;
+    uint64_t stream;
+    uint64_t chunk; /* offset at which the first entry's chunk starts */
+    uint64_t end;   /* of the row */
+    uint64_t from;  /* of the bytes: the start of a page of a chunk; */
+    uint64_t to;    /* the end of one */
+    const uint8_t *parts[3];
+    size_t lengths[3];
+} dl_span;
+
+typedef struct {
+    dl_source source;
+    dl_reader reader;
+    uint64_t entries_end;
+    uint64_t row; /* the next one, unless this one goes on: */
+    uint32_t in_row;
+    uint64_t chunk; /* the offset at which it does */
+    uint64_t entry;
+    uint64_t row_start;
+    uint64_t row_end;
+    uint64_t row_payload;
+    uint64_t row_entries;
+    uint64_t row_index;
+    uint64_t stream;           /* of the last row that holds */
+    uint64_t end;
+    uint64_t payload_position; /* where the next row has to begin, or 0 if the last one did not hold */
+    uint64_t entries_position;
+} dl_walk;
+
+enum dl_cluster_verdict dl_records_scan(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
+                                        uint32_t source, const uint64_t *blocks, size_t blocks_count,
+                                        dl_record *records, size_t records_max, size_t *count, uint64_t *largest,
+                                        uint64_t *bad_position);
+enum dl_cluster_verdict dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first, uint32_t nonce,
+                                           uint32_t source, const uint64_t *indexes, size_t indexes_count,
+                                           dl_record *records, uint64_t *bad_row);
+void dl_records_count(const dl_record *records, size_t count, enum dl_key key, uint32_t shift, uint64_t *counts);
+enum dl_cluster_verdict dl_records_scatter(const dl_record *records, size_t count, enum dl_key key, uint32_t shift,
+                                           uint64_t *heads, dl_record *out, size_t out_count);
+void dl_records_greatest(const dl_record *records, size_t count, uint64_t *keys);
+size_t dl_records_select(dl_selection *selection, dl_record *records, size_t first, size_t count, uint64_t *cuts);
+enum dl_cluster_verdict dl_records_plan(dl_plan *plan, const dl_record *records, size_t count, size_t *bad);
+
+/* cluster_stage.c */
+size_t dl_stage_plan(const dl_source *sources, size_t sources_count, const dl_record *records, size_t count,
+                     uint64_t stage_size, dl_record *out, size_t out_max, size_t *out_count);
+enum dl_cluster_verdict dl_stage_fill(const dl_source *sources, size_t sources_count, const dl_record *records,
+                                      size_t count, size_t *done, dl_window *window, uint8_t *stage,
+                                      uint64_t stage_size, dl_fault *fault);
+void dl_forget(uint8_t *memory, size_t length);
+
+/* cluster_write.c */
+enum dl_cluster_verdict dl_cluster_copy(dl_cluster *job);
+
+/* cluster_read.c */
+size_t dl_rows_unpack(const uint8_t *table, size_t count, uint32_t nonce, uint64_t *streams, uint64_t *starts,
+                      uint64_t *ends);
+enum dl_cluster_verdict dl_span_check(const dl_span *span, const uint8_t *entries, size_t length, uint64_t *good,
+                                      size_t *entry);
+size_t dl_entry_find(const uint8_t *entries, size_t length, uint32_t nonce, uint64_t stream, uint64_t start,
+                     uint64_t end, uint64_t chunk);
+enum dl_cluster_verdict dl_entry_bounds(const uint8_t *entry, size_t length, uint32_t nonce, uint64_t stream,
+                                        uint64_t chunk, uint64_t row_end, uint64_t offset, uint64_t *start,
+                                        uint64_t *end);
+
+/* cluster_verify.c */
+enum dl_cluster_verdict dl_cluster_verify(dl_walk *walk, dl_fault *faults, size_t faults_max, size_t *count);
+
 /* commit.c */
 enum dl_stage { DL_STAGE_SEAL = 0, DL_STAGE_WRITE = 1, DL_STAGE_SYNC = 2, DL_STAGE_DONE = 3 };
 int dl_commit(int fd, uint8_t *block, size_t size, int sync, dl_block *info, int *stage, uint64_t *sync_ns);

@@ -4,6 +4,7 @@ Law of this room: the names and the parameters of the compiled module, no more; 
 ``CData`` and ``Buffer`` are names for annotations only: the module has no such attributes.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, overload
 
 from typing_extensions import Buffer as _Readable
@@ -36,6 +37,9 @@ class _FFI:
     NULL: Final[CData]
     error: type[Exception]
     def new(self, cdecl: str, init: Any = None) -> CData: ...
+    def new_allocator(
+        self, alloc: Any = None, free: Any = None, should_clear_after_alloc: bool = True
+    ) -> Callable[..., CData]: ...
     @overload
     def from_buffer(self, python_buffer: _Readable) -> CData: ...
     @overload
@@ -98,6 +102,29 @@ class _Lib:
     DL_JSON_DEPTH: Final[int]
     DL_JSON_TRAILING: Final[int]
     DL_JSON_NO_ROOM: Final[int]
+
+    DL_TYPE_DATA: Final[int]
+    DL_CHUNK: Final[int]
+    DL_ROW: Final[int]
+    DL_ENTRY_HEADER: Final[int]
+    DL_ENTRY_MAX: Final[int]
+    DL_ROW_CHUNKS: Final[int]
+    DL_RADIX: Final[int]
+    DL_BY_STREAM: Final[int]
+    DL_BY_OFFSET: Final[int]
+    DL_BY_PLACE: Final[int]
+    DL_KEYS: Final[int]
+    DL_CLUSTER_OK: Final[int]
+    DL_CLUSTER_MORE: Final[int]
+    DL_CLUSTER_READ: Final[int]
+    DL_CLUSTER_SHORT: Final[int]
+    DL_CLUSTER_FRAME: Final[int]
+    DL_CLUSTER_ROW: Final[int]
+    DL_CLUSTER_ENTRY: Final[int]
+    DL_CLUSTER_PAGE: Final[int]
+    DL_CLUSTER_INDEX: Final[int]
+    DL_CLUSTER_ORDER: Final[int]
+    DL_CLUSTER_ROOM: Final[int]
 
     DL_STAGE_SEAL: Final[int]
     DL_STAGE_WRITE: Final[int]
@@ -195,6 +222,90 @@ class _Lib:
         /,
     ) -> int: ...
     def dl_run_names_sort(self, names: CData, /) -> None: ...
+    def dl_records_scan(
+        self,
+        bytes_: CData | bytes,
+        length: int,
+        position: int,
+        nonce: int,
+        source: int,
+        blocks: CData,
+        blocks_count: int,
+        records: CData,
+        records_max: int,
+        count: CData,
+        largest: CData,
+        bad_position: CData,
+        /,
+    ) -> int: ...
+    def dl_records_of_rows(
+        self,
+        table: CData | bytes,
+        rows_count: int,
+        first: int,
+        nonce: int,
+        source: int,
+        indexes: CData,
+        indexes_count: int,
+        records: CData,
+        bad_row: CData,
+        /,
+    ) -> int: ...
+    def dl_records_count(self, records: CData, count: int, key: int, shift: int, counts: CData, /) -> None: ...
+    def dl_records_scatter(
+        self, records: CData, count: int, key: int, shift: int, heads: CData, out: CData, out_count: int, /
+    ) -> int: ...
+    def dl_records_greatest(self, records: CData, count: int, keys: CData, /) -> None: ...
+    def dl_records_select(self, selection: CData, records: CData, first: int, count: int, cuts: CData, /) -> int: ...
+    def dl_records_plan(self, plan: CData, records: CData, count: int, bad: CData, /) -> int: ...
+    def dl_stage_plan(
+        self,
+        sources: CData,
+        sources_count: int,
+        records: CData,
+        count: int,
+        stage_size: int,
+        out: CData,
+        out_max: int,
+        out_count: CData,
+        /,
+    ) -> int: ...
+    def dl_stage_fill(
+        self,
+        sources: CData,
+        sources_count: int,
+        records: CData,
+        count: int,
+        done: CData,
+        window: CData,
+        stage: CData,
+        stage_size: int,
+        fault: CData,
+        /,
+    ) -> int: ...
+    def dl_forget(self, memory: CData, length: int, /) -> None: ...
+    def dl_cluster_copy(self, job: CData, /) -> int: ...
+    def dl_rows_unpack(
+        self, table: CData | bytes, count: int, nonce: int, streams: CData, starts: CData, ends: CData, /
+    ) -> int: ...
+    def dl_span_check(self, span: CData, entries: CData | bytes, length: int, good: CData, entry: CData, /) -> int: ...
+    def dl_entry_find(
+        self, entries: CData | bytes, length: int, nonce: int, stream: int, start: int, end: int, chunk: int, /
+    ) -> int: ...
+    def dl_entry_bounds(
+        self,
+        entry: CData | bytes,
+        length: int,
+        nonce: int,
+        stream: int,
+        chunk: int,
+        row_end: int,
+        offset: int,
+        start: CData,
+        end: CData,
+        /,
+    ) -> int: ...
+    def dl_cluster_verify(self, walk: CData, faults: CData, faults_max: int, count: CData, /) -> int: ...
     def dl_commit(
         self, fd: int, block: CData, size: int, sync: int, info: CData, stage: CData, sync_ns: CData, /
     ) -> int: ...

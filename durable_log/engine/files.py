@@ -2,8 +2,9 @@
 
 Law of this room: the only module of the engine that touches the operating system. It knows names, positions and
 bytes, nothing of what they mean, except that the commit and the gathering of frames are single calls into C, with the
-interpreter's lock released. Errors leave as ``OSError``; :class:`WriteFailed` and :class:`SyncFailed` tell which step
-of a commit failed. Any thread; nobody may write the same bytes from two threads.
+interpreter's lock released; for other loops in C a file says by what C can read it. Errors leave as ``OSError``;
+:class:`WriteFailed` and :class:`SyncFailed` tell which step of a commit failed. Any thread; nobody may write the same
+bytes from two threads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from durable_log._core import ffi, lib
@@ -43,11 +43,12 @@ class File(Protocol):
 
     def size(self) -> int: ...
     def read(self, position: int, length: int) -> bytes: ...
-    def write(self, position: int, data: bytes | bytearray) -> None: ...
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None: ...
     def sync(self) -> None: ...
     def fill_with_zeroes(self, size: int) -> None: ...
     def commit(self, block: bytearray, info: Any, sync: bool) -> int: ...
     def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int: ...
+    def source(self) -> tuple[int, Any]: ...
     def close(self) -> None: ...
 
 
@@ -122,7 +123,7 @@ class DiskFile:
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def write(self, position: int, data: bytes | bytearray) -> None:
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         """All of ``data``."""
         view = memoryview(data)
         while view:
@@ -168,6 +169,10 @@ class DiskFile:
             if not gather.feed(piece, start, last - first):
                 return gather.done
         return bytes(gather.out)
+
+    def source(self) -> tuple[int, Any]:
+        """What C reads the file by, as long as it is open: its descriptor."""
+        return self._fd, None
 
     def close(self) -> None:
         """Close the descriptor. Closing twice is harmless."""
@@ -254,7 +259,7 @@ class MemoryFile:
         with self._mutex:
             return bytes(self._bytes[position : position + length])
 
-    def write(self, position: int, data: bytes | bytearray) -> None:
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         """All of ``data``; a hole before it reads as zeroes."""
         with self._mutex:
             if position > len(self._bytes):
@@ -280,6 +285,10 @@ class MemoryFile:
         start = positions[0]
         piece = self.read(start, gather.end_of(gather.count - 1) - start)
         return bytes(gather.out) if gather.feed(piece, start, gather.count) else gather.done
+
+    def source(self) -> tuple[int, Any]:
+        """What C reads the file by: its memory, which can't grow as long as somebody holds it."""
+        return -1, self._bytes
 
     def close(self) -> None:
         """Nothing to do."""
@@ -331,7 +340,7 @@ class MemoryDirectory:
 
 def directory_at(path: StorePath) -> Directory:
     """The directory that ``path`` names; ``":memory:"`` names a new one in memory."""
-    return MemoryDirectory() if path == ":memory:" else DiskDirectory(Path(path).expanduser())
+    return MemoryDirectory() if path == ":memory:" else DiskDirectory(os.path.expanduser(path))
 
 
 def is_out_of_space(error: OSError) -> bool:

@@ -36,6 +36,7 @@ FILE_MAGIC: Final = b"DURALOG\n"
 FORMAT_VERSION: Final = 1
 KIND_MANIFEST: Final = 1
 KIND_LOG: Final = 2
+KIND_CLUSTERED: Final = 3
 KIND_RUN: Final = 4
 
 _FILE_HEADER: Final = struct.Struct("<8sIIIIII16sIIQQQ")
