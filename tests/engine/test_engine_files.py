@@ -159,7 +159,7 @@ class TestBothDirectories:
         open_manifest(directory, 5)
         file = directory.open("MANIFEST")
         good = file.read(0, PAGE)
-        for bad in (bytes(PAGE), good[:40] + b"?" + good[41:], good[:20]):
+        for bad in (bytes(PAGE), good[:40] + bytes([good[40] ^ 1]) + good[41:], good[:20]):
             directory.create("MANIFEST").write(0, bad)
             with pytest.raises(Corruption):
                 open_manifest(directory, 6)
