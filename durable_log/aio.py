@@ -96,7 +96,7 @@ class AsyncStream:
         durability: Durability | None = None,
     ) -> Appended:
         """Append ``data`` as one record; see :meth:`durable_log.Stream.append`."""
-        content_type = self._engine.content_type(self.name)
+        content_type = await self._content_type()
         return await self._append(_face.stored(data, content_type), content_type, producer, seq, close, durability)
 
     async def append_many(
@@ -109,7 +109,7 @@ class AsyncStream:
         durability: Durability | None = None,
     ) -> Appended:
         """Append all ``items`` as one record; see :meth:`durable_log.Stream.append_many`."""
-        content_type = self._engine.content_type(self.name)
+        content_type = await self._content_type()
         raw = b"".join([_face.stored(item, content_type) for item in items])
         return await self._append(raw, content_type, producer, seq, close, durability)
 
@@ -122,7 +122,7 @@ class AsyncStream:
         durability: Durability | None = None,
     ) -> Appended:
         """Append Python values to a JSON stream; see :meth:`durable_log.Stream.append_json`."""
-        content_type = self._engine.content_type(self.name)
+        content_type = await self._content_type()
         raw = _face.stored_values(values, content_type)
         return await self._append(raw, content_type, producer, seq, close, durability)
 
@@ -148,7 +148,7 @@ class AsyncStream:
 
     async def follow(self, offset: int = START, *, limit: int | None = None) -> AsyncIterator[Chunk]:
         """Chunks from ``offset`` on as they become durable; see :meth:`durable_log.Stream.follow`."""
-        number = self._engine.info(self.name).number
+        number = (await self.info()).number
         while True:
             chunk = await self.read(offset, limit=limit, number=number)
             if chunk.data:
@@ -166,7 +166,7 @@ class AsyncStream:
         """
         engine, port = self._engine, self._store.port()
         if number is None:
-            number = engine.info(self.name).number
+            number = (await self.info()).number
         future: asyncio.Future[None] = port.loop.create_future()
         handle = engine.watch(self.name, offset, port, future, number)
         if handle is None:
@@ -188,7 +188,10 @@ class AsyncStream:
 
     async def info(self) -> StreamInfo:
         """What is known of the stream. Does not count as a use of it."""
-        return self._engine.info(self.name)
+        try:
+            return self._engine.info(self.name, wait=False)
+        except BlockingIOError:
+            return await asyncio.get_running_loop().run_in_executor(None, self._engine.info, self.name)
 
     async def touch(self) -> None:
         """Count as a use of the stream, which renews a sliding TTL."""
@@ -205,6 +208,12 @@ class AsyncStream:
             await self._store.fork_point(self.name, before, 0)
         first: int = await self._store.submit(Trim(self.name, before))
         return first
+
+    async def _content_type(self) -> str:
+        try:
+            return self._engine.content_type(self.name, wait=False)
+        except BlockingIOError:
+            return await asyncio.get_running_loop().run_in_executor(None, self._engine.content_type, self.name)
 
     async def _append(
         self,

@@ -224,7 +224,8 @@ class Options:
     that one read returns. ``staged_bytes_max``: appends wait beyond this much unwritten data. ``recent_bytes_max``:
     the last bytes of active streams that stay in memory, ``stream_recent_bytes_max`` of any one.
     ``durability``: what appends get that do not say. ``preallocate``: keep zero-written spare segments.
-    ``sweep_seconds``: how often expired streams are looked for.
+    ``sweep_seconds``: how often expired streams are looked for. ``cluster_segments``: how many log segments are
+    clustered in one pass, or fewer after ``cluster_seconds``.
     """
 
     segment_bytes: int = 64 * 2**20
@@ -236,6 +237,8 @@ class Options:
     durability: Durability = "sync"
     preallocate: bool = True
     sweep_seconds: float = 1.0
+    cluster_segments: int = 8
+    cluster_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:

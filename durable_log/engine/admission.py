@@ -24,7 +24,7 @@ from durable_log.errors import (
 from durable_log.model import Append, Appended, Create, Created, Producer, media_type
 
 if TYPE_CHECKING:
-    from durable_log.engine.catalog import ProducerState, StreamState
+    from durable_log.engine.state import ProducerState, StreamState
 
 
 def admit_append(state: StreamState, request: Append) -> Appended | None:

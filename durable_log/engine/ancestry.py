@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from durable_log.engine.catalog import StreamState
+    from durable_log.engine.state import StreamState
 
 
 class Fork(NamedTuple):
@@ -47,14 +47,14 @@ def pieces(state: StreamState, start: int, end: int) -> Iterator[Piece]:
         yield Piece(state, start, end)
 
 
-def record_bounds(state: StreamState, offset: int) -> tuple[int, int]:
-    """Where the record that holds the byte at ``offset`` starts and ends, as far as ``state`` inherits it."""
+def owner_at(state: StreamState, offset: int) -> Piece:
+    """Whose byte the one at ``offset`` is, and what ``state`` has of that stream."""
     base = 0
     for owner, limit in () if state.fork is None else state.fork.ancestors:
         if offset < limit:
-            return max(base, owner.index.record_start(offset)), min(limit, owner.index.record_end(offset))
+            return Piece(owner, base, limit)
         base = limit
-    return max(base, state.index.record_start(offset)), state.index.record_end(offset)
+    return Piece(state, base, state.tail)
 
 
 def leave(state: StreamState, set_forks: Callable[[StreamState, int], None]) -> list[StreamState]:

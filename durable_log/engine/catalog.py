@@ -1,198 +1,309 @@
-"""The directory of streams: names and numbers → state.
+"""The directory of streams: names → states, in memory for the active ones, in sorted runs on disk for all others.
 
 Law of this room: the catalog holds what is durable; a stream enters it when its CREATE is, and leaves it when its
-DELETE is. Only the holder of the commit lock changes anything here, except that readers move ``touched`` forwards.
-Readers on any thread may look names up and read the fields under "what readers see". No I/O.
+DELETE is. The holder of the commit lock adds, removes and changes; anyone may look up. A state that changed since its
+row was written stays resident; one that did not is ``idle``, a bounded cache, and only ``evict`` lets it go, called
+with the commit lock held, so that whoever changes a state changes the one that everybody sees. One small lock guards
+the tables; runs are replaced as a whole tuple under it.
 """
 
 from __future__ import annotations
 
-import math
 import threading
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from sortedcontainers import SortedDict
 
-from durable_log.engine.ancestry import Fork
-from durable_log.engine.index import StreamIndex
-from durable_log.model import StreamConfig, StreamInfo
+from durable_log.engine.rows import decode_state, is_readable, lsn_of_row
+from durable_log.engine.run import Run
+from durable_log.engine.run_format import Row, hash_of
+from durable_log.engine.state import StreamState, touch_interval
+from durable_log.errors import Corruption
 
-TOUCH_SECONDS_MIN: Final = 60.0
-
-
-class ProducerState:
-    """The last accepted claim of one producer on one stream. ``number`` stands for its id in frames.
-
-    A stream's producers are keyed by id, in the order of their numbers; one whose id was lost, by its number.
-    """
-
-    __slots__ = ("epoch", "number", "seq")
-
-    def __init__(self, number: int, epoch: int, seq: int) -> None:
-        self.number, self.epoch, self.seq = number, epoch, seq
-
-
-class StreamState:
-    """One life of one name.
-
-    ``tail`` and ``closed`` run ahead of the disk during a commit; ``durable`` and ``durable_closed`` follow once the
-    sync has returned, and are all that readers see. So with ``deleted`` and ``gone``; a stream that is both and still
-    in the catalog is kept for its ``forks``.
-    """
-
-    __slots__ = (
-        "closed",
-        "config",
-        "created_ms",
-        "deadline",
-        "deleted",
-        "durable",
-        "durable_closed",
-        "first",
-        "fork",
-        "forks",
-        "gone",
-        "index",
-        "last_seq",
-        "name",
-        "number",
-        "producers",
-        "recent",
-        "tail",
-        "touch_saved",
-        "touched",
-        "trimmed",
-        "watchers",
-    )
-
-    def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None) -> None:
-        self.number, self.name, self.config, self.created_ms, self.fork = number, name, config, created_ms, fork
-        base = 0 if fork is None else fork.base
-        # what admission sees
-        self.tail = base
-        self.trimmed: int = 0 if fork is None else fork.source.trimmed
-        self.closed = self.deleted = False
-        self.forks = 0
-        self.last_seq: str | None = None
-        self.producers: dict[str | int, ProducerState] | None = None
-        # what readers see
-        self.durable = base
-        self.first = self.trimmed
-        self.durable_closed = self.gone = False
-        self.index = StreamIndex(base)
-        self.recent: tuple[int, bytearray] | None = None
-        self.watchers: list[Watcher] | None = None
-        self.touched = self.touch_saved = created_ms / 1000
-        self.deadline = math.inf if config.expires_at is None else config.expires_at
-        """When the stream expires, in seconds since the epoch; infinity if never."""
-        if config.ttl is not None:
-            self.renew(self.touched)
-
-    def renew(self, now: float) -> None:
-        """Have a sliding TTL begin anew at ``now``; never earlier than it does already."""
-        if self.config.ttl is not None and now >= self.touched:
-            self.touched = now
-            self.deadline = now + self.config.ttl
-
-    def touch(self, now: float) -> bool:
-        """Note a use. True if it should be persisted: at most every eighth of the TTL or minute, the longer of them."""
-        if self.config.ttl is None:
-            return False
-        self.renew(now)
-        return now - self.touch_saved >= touch_interval(self.config.ttl)
-
-    def info(self) -> StreamInfo:
-        """What readers may know of it."""
-        config = self.config
-        return StreamInfo(
-            self.name, self.number, config.content_type, self.durable, self.durable_closed,
-            config.ttl, config.expires_at, self.created_ms / 1000, self.first,
-            None if self.fork is None else self.fork.source.name, None if self.fork is None else self.fork.base,
-        )  # fmt: skip
-
-
-Watcher = tuple[object, object]
-
-
-def touch_interval(ttl: float) -> float:
-    """How much of a sliding TTL's renewal may be lost in a crash, in seconds."""
-    return max(ttl / 8, TOUCH_SECONDS_MIN)
+IDLE_MAX: Final = 16_384
+NAMES_PAGE: Final = 1000
 
 
 class Catalog:
-    """All streams of a store, in memory."""
+    """All streams of a store. ``epoch`` grows with each checkpoint; ``count`` is the number of streams."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], runs: tuple[Run, ...] = ()) -> None:
         self._clock = clock
-        self._names: SortedDict[str, StreamState] = SortedDict()
-        self._numbers: dict[int, StreamState] = {}
-        self._listing = threading.Lock()
-        """The names keep their order while somebody walks them."""
+        self.lock = threading.RLock()
+        self.runs = runs
+        """Newest first."""
+        self._resident: SortedDict[str, StreamState] = SortedDict()
+        self._removed: dict[str, StreamState] = {}
+        self._idle: OrderedDict[StreamState, None] = OrderedDict()
+        self.crashed_at: float | None = None
+        """When the store was opened after a crash, in seconds since the epoch."""
+        self.epoch = 1
+        self.count = 0
         self.next_number = 1
 
     def __len__(self) -> int:
-        return len(self._names)
+        return self.count
 
-    def add(self, state: StreamState) -> None:
-        """A stream whose CREATE is durable. O(log n)."""
-        with self._listing:
-            self._names[state.name] = state
-        self._numbers[state.number] = state
-        self.next_number = max(self.next_number, state.number + 1)
+    # --- lookups: any thread --------------------------------------------------------------------------------------
 
-    def remove(self, state: StreamState) -> None:
-        """A stream whose DELETE is durable. O(log n)."""
-        state.gone = True
-        self._numbers.pop(state.number, None)
-        with self._listing:
-            if self._names.get(state.name) is state:
-                del self._names[state.name]
+    def get(self, name: str, *, wait: bool = True) -> StreamState | None:
+        """The stream of that name, expired or not. O(1) if it is resident, else O(runs) reads.
 
-    def get(self, name: str) -> StreamState | None:
-        """The stream of that name, expired or not. O(1)."""
-        state: StreamState | None = self._names.get(name)
+        Without ``wait``, raises ``BlockingIOError`` where it would have to wait for the disk.
+        """
+        state: StreamState | None = self._resident.get(name)
+        if state is None and self.runs and name not in self._removed:
+            return self._load(name, wait=wait)
         return state
 
-    def live(self, name: str) -> StreamState | None:
-        """The stream of that name, unless it has expired; one that is kept for its forks stays what it is. O(1)."""
-        state: StreamState | None = self._names.get(name)
-        if state is None or (state.deadline != math.inf and not state.gone and state.deadline <= self._clock()):
+    def live(self, name: str, *, wait: bool = True) -> StreamState | None:
+        """The stream of that name, unless it has expired."""
+        state: StreamState | None = self._resident.get(name)
+        if state is None:
+            state = self.get(name, wait=wait)
+            if state is None:
+                return None
+        if state.expiry is not None and not state.gone and state.expiry.deadline <= self._clock():
             return None
         return state
 
-    def by_number(self, number: int) -> StreamState | None:
-        """The stream of that number. O(1)."""
-        return self._numbers.get(number)
+    def load_number(self, number: int) -> tuple[StreamState | None, int]:
+        """The stream of that number and the LSN of its row; None if it was removed, 0 if there is no row."""
+        for run in self.runs:
+            row = run.find_numbers(array("Q", (number,))).get(number)
+            if row is not None:
+                lsn = lsn_of_row(row.payload)
+                newest = self._row(row.name)
+                if row.tombstone or newest is None or newest.number != number:
+                    return None, lsn
+                state = self.get(row.name)
+                # The name may live again already, without a row yet.
+                return state if state is not None and state.number == number else None, lsn
+        return None, 0
+
+    def find_number(self, number: int) -> StreamState | None:
+        """The stream of that number, if it has been in a run. O(runs) reads."""
+        return self.load_number(number)[0]
+
+    def row_lsn(self, name: str) -> int:
+        """The LSN of the newest row of that name; 0 if there is none."""
+        row = self._row(name)
+        return 0 if row is None else lsn_of_row(row.payload)
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The names of readable streams that start with ``prefix``, in order, as they were at the call."""
-        now = self._clock()
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix and prefix[-1] != chr(0x10FFFF) else None
-        with self._listing:
-            found = list(self._names.irange(prefix, end, inclusive=(True, False)))
-        return (name for name in found if name.startswith(prefix) and self._alive(name, now))
+        """The names of readable streams that start with ``prefix``, in order, a page at a time."""
+        after = ""
+        while True:
+            page, more = self._page(prefix, after)
+            yield from page
+            if not more:
+                return
+            after = more
 
-    def _alive(self, name: str, now: float) -> bool:
-        state = self._names.get(name)
-        return state is not None and not state.gone and state.deadline > now
+    # --- changes: the holder of the commit lock -------------------------------------------------------------------
 
-    def states(self) -> Iterator[StreamState]:
-        """All streams as they were at the call, expired ones included."""
-        return iter(list(self._numbers.values()))
+    def add(self, state: StreamState, *, counted: bool = False) -> None:
+        """A stream whose CREATE is durable; ``counted`` if the count knows of it. O(log n)."""
+        with self.lock:
+            self._resident[state.name] = state
+            self._removed.pop(state.name, None)
+        state.epoch = self.epoch
+        self.count += not counted
+        self.next_number = max(self.next_number, state.number + 1)
+        self._pin(state, 1)
+
+    def remove(self, state: StreamState, *, counted: bool = False) -> None:
+        """A stream whose DELETE is durable; ``counted`` if the count knows of it. O(log n)."""
+        state.gone = True
+        with self.lock:
+            if self._resident.get(state.name) is state:
+                del self._resident[state.name]
+                self._removed[state.name] = state
+            self._idle.pop(state, None)
+        self.count -= not counted
+        self._pin(state, -1)
+
+    def change(self, state: StreamState) -> None:
+        """This stream differs from its row from now on."""
+        if state.epoch != self.epoch:
+            state.epoch = self.epoch
+            if state in self._idle:
+                with self.lock:
+                    del self._idle[state]
+
+    def hold(self, state: StreamState) -> None:
+        """Keep a stream resident until it is settled, though it has not changed."""
+        with self.lock:
+            self._idle.pop(state, None)
+
+    def forgive(self, state: StreamState) -> None:
+        """Give a sliding TTL back what a crash may have taken: uses that no record or row tells of."""
+        expiry = state.expiry
+        if expiry is not None and expiry.ttl is not None:
+            expiry.saved = expiry.touched
+            if self.crashed_at is not None:
+                expiry.renew(min(self.crashed_at, expiry.touched + touch_interval(expiry.ttl)))
+
+    def evict(self) -> list[StreamState]:
+        """Let go of idle streams beyond the bound, least recently loaded first."""
+        gone: list[StreamState] = []
+        with self.lock:
+            surplus = len(self._idle) - IDLE_MAX
+            for state in list(islice(self._idle, max(0, surplus))):
+                del self._idle[state]
+                if state.pins or state.watchers is not None:
+                    self._idle[state] = None
+                else:
+                    self._drop(state)
+                    gone.append(state)
+        return gone
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> int:
+        """From here on, changes belong to the next checkpoint. Returns the epoch that ends."""
+        self.epoch += 1
+        return self.epoch - 1
+
+    def changed(self) -> list[StreamState]:
+        """The resident streams that are not idle."""
+        with self.lock:
+            return [state for state in self._resident.values() if state not in self._idle]
+
+    def expiring(self) -> list[StreamState]:
+        """The resident streams that can expire."""
+        with self.lock:
+            return [state for state in self._resident.values() if state.expiry is not None and not state.deleted]
+
+    @property
+    def resident(self) -> int:
+        """How many streams are in memory."""
+        return len(self._resident)
+
+    def removed(self) -> list[StreamState]:
+        """The streams that were removed since the last checkpoint and have not come back."""
+        with self.lock:
+            return list(self._removed.values())
+
+    def settle(self, written: list[StreamState], tombstones: list[StreamState], epoch: int) -> None:
+        """Their rows are in the runs now. What has not changed since ``epoch`` ended and has no records in the log is
+        idle; what was removed is forgotten.
+        """
+        with self.lock:
+            for state in tombstones:
+                if self._removed.get(state.name) is state:
+                    del self._removed[state.name]
+            for state in written:
+                if state.epoch <= epoch and not state.index.in_log() and self._resident.get(state.name) is state:
+                    state.epoch = 0
+                    self._idle[state] = None
+
+    def replace_runs(self, old: tuple[Run, ...], new: Run | None) -> None:
+        """``new`` stands for the ``old`` runs from now on; without old ones it is the newest."""
+        with self.lock:
+            runs = list(self.runs)
+            at = runs.index(old[0]) if old else 0
+            runs[at : at + len(old)] = [] if new is None else [new]
+            self.runs = tuple(runs)
 
     def check(self) -> None:
         """Walk the invariants. Raises ``AssertionError``. For tests."""
-        assert len(self._names) == len(self._numbers)
-        for number, state in self._numbers.items():
-            assert state.number == number < self.next_number
-            assert self._names[state.name] is state
-            assert 0 <= state.durable <= state.tail
-            assert state.forks == sum(
-                1 for other in self._numbers.values() if other.fork and other.fork.source is state
-            )
-            assert state.deleted == state.gone == (state.deleted and state.forks > 0), state.name
-            assert not (state.durable_closed and not state.closed)
-            if state.recent is not None:
-                start, recent = state.recent
-                assert start + len(recent) == state.tail
+        with self.lock:
+            for name, state in self._resident.items():
+                assert state.name == name, (state.name, name)
+                assert state.number < self.next_number
+                assert 0 <= state.first <= state.durable <= state.tail
+                assert state.index.end == state.tail, (name, state.index.end, state.tail)
+                assert not (state.durable_closed and not state.closed)
+                assert state.deleted == state.gone == (state.deleted and state.forks > 0), name
+                if state.recent is not None:
+                    start, recent = state.recent
+                    assert start + len(recent) == state.tail
+            for name in self._removed:
+                assert name not in self._resident
+
+    def _row(self, name: str) -> Row | None:
+        digest = hash_of(name)
+        for run in self.runs:
+            row = run.find(digest, name)
+            if row is not None:
+                return row
+        return None
+
+    def _load(self, name: str, *, wait: bool) -> StreamState | None:
+        digest = hash_of(name)
+        with self.lock:
+            state: StreamState | None = self._resident.get(name)
+            if state is not None or name in self._removed:
+                return state
+            for run in self.runs:
+                row = run.find(digest, name) if wait else _find_cached(run, digest, name)
+                if row is not None:
+                    return None if row.tombstone else self._admit(name, row.number, row.payload)
+        return None
+
+    def _admit(self, name: str, number: int, payload: bytes) -> StreamState:
+        state = decode_state(name, number, payload, self._ancestor).state
+        self.forgive(state)
+        self._resident[name] = state
+        if state.index.in_log():
+            # Its row is younger than the newest clustered segment: the next checkpoint has to see it.
+            state.epoch = self.epoch
+        else:
+            self._idle[state] = None
+        self._pin(state, 1)
+        return state
+
+    def _ancestor(self, number: int) -> StreamState:
+        state = self.find_number(number)
+        if state is None:
+            raise Corruption("the catalog", 0, f"stream number {number}, which a fork descends from, has no row")
+        return state
+
+    def _drop(self, state: StreamState) -> None:
+        del self._resident[state.name]
+        self._pin(state, -1)
+
+    def _pin(self, state: StreamState, step: int) -> None:
+        if state.fork is not None:
+            state.fork.source.pins += step
+            for owner, _ in state.fork.ancestors:
+                owner.pins += step
+
+    def _page(self, prefix: str, after: str) -> tuple[list[str], str]:
+        """Some names beyond ``after``, and where the next page begins; empty if there is none."""
+        now = self._clock()
+        with self.lock:
+            found: dict[str, bool] = {}
+            horizons = []
+            for run in self.runs:
+                rows, truncated = run.names_after(prefix.encode(), after.encode(), NAMES_PAGE)
+                for raw, tombstone, _, payload in rows:
+                    name = raw.decode()
+                    there = not tombstone and name not in self._removed and is_readable(payload, now)
+                    found.setdefault(name, there)
+                if truncated:
+                    horizons.append(rows[-1][0].decode())
+            start = self._resident.irange(max(prefix, after), inclusive=(not after, False))
+            resident = list(islice(start, NAMES_PAGE))
+            if len(resident) == NAMES_PAGE:
+                horizons.append(resident[-1])
+            for name in resident:
+                state = self._resident[name]
+                found[name] = not state.gone and state.deadline > now
+        horizon = min(horizons, default="")
+        return sorted(
+            name
+            for name, there in found.items()
+            if there and name.startswith(prefix) and (name <= horizon or not horizon)
+        ), horizon
+
+
+def _find_cached(run: Run, digest: int, name: str) -> Row | None:
+    """``run.find`` without waiting for the disk. Raises ``BlockingIOError``."""
+    place = run.locate(digest)
+    return None if place is None else run.find_in(run.file.read_cached(*place), digest, name)

@@ -12,7 +12,7 @@ proves that something is missing. When the log enters a segment, all before it i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from durable_log.engine.segment import Block
 
@@ -24,6 +24,18 @@ class Damage(NamedTuple):
     end: int
     partial: bool
     reason: str
+
+
+class Base(NamedTuple):
+    """Where the log begins, as the manifest says: after which block, and which LSN it knows to be durable."""
+
+    previous_lsn: int = 0
+    previous_crc: int = 0
+    lsn: int = 0
+
+
+LOG_START: Final = Base()
+"""The log has never been clustered."""
 
 
 class Chain(NamedTuple):
@@ -42,28 +54,29 @@ class Found(NamedTuple):
     blocks: list[Block]
 
 
-def follow(segments: Iterable[Found], first_lsn: int) -> Chain:
+def follow(segments: Iterable[Found], first_lsn: int, base: Base = LOG_START) -> Chain:
     """Apply the recovery rule to all blocks that were found, segment by segment in the order of their numbers.
 
-    ``first_lsn`` is where the log begins.
+    ``first_lsn`` is where the log begins, after the block that ``base`` names.
     """
     found = list(segments)
     durable = max((block.durable_lsn for segment in found for block in segment.blocks), default=0)
+    durable = max(durable, base.lsn)
     chain = Chain([], [], durable, False)
     for segment in found:
         if segment.after_lsn:
             _void(chain.blocks, chain.damage, segment.after_lsn)
         for block in segment.blocks:
-            if not _accept(chain, block, first_lsn):
+            if not _accept(chain, block, first_lsn, base):
                 return chain._replace(cut=True)
     return chain
 
 
-def _accept(chain: Chain, block: Block, first_lsn: int) -> bool:
+def _accept(chain: Chain, block: Block, first_lsn: int, base: Base) -> bool:
     """Take the next block up. False if the log is to be cut before it."""
     blocks, damage, durable, _ = chain
     _void(blocks, damage, block.previous_lsn)
-    if not _continues(blocks, block):
+    if not _continues(blocks, block, base):
         start = blocks[-1].end if blocks else first_lsn
         if block.previous_lsn >= durable or start >= durable:
             return False
@@ -83,8 +96,8 @@ def _void(blocks: list[Block], damage: list[Damage], previous_lsn: int) -> None:
         damage.pop()
 
 
-def _continues(blocks: list[Block], block: Block) -> bool:
+def _continues(blocks: list[Block], block: Block, base: Base) -> bool:
     if not blocks:
-        return block.previous_lsn == 0
+        return (block.previous_lsn, block.previous_crc) == (base.previous_lsn, base.previous_crc)
     last = blocks[-1]
     return block.previous_lsn == last.lsn and block.previous_crc == last.header_crc

@@ -14,18 +14,21 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.catalog import Catalog
 from durable_log.engine.counters import Counters
 from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
 from durable_log.engine.keeper import ExpiryQueue
+from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
+from durable_log.engine.state import StreamState
 from durable_log.engine.watermark import Deliveries, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreClosed, StoreFull
@@ -53,13 +56,13 @@ class Committer:
 
     def __init__(
         self, writer: LogWriter, catalog: Catalog, options: Options, clock: Callable[[], float],
-        used: Callable[[LogWriter], None],
+        used: Callable[[LogWriter], None], live: LiveBytes,
     ) -> None:  # fmt: skip
         self.recent = RecentBytes(options.recent_bytes_max, options.stream_recent_bytes_max)
         self.watermarks = Watermarks()
         self.expiries = ExpiryQueue()
         self.counters = Counters()
-        self._writer, self._catalog, self._clock, self._used = writer, catalog, clock, used
+        self._writer, self._catalog, self._clock, self._used, self._live = writer, catalog, clock, used, live
         self._staging = Staging(options.staged_bytes_max)
         self._touches: deque[StreamState] = deque()
         self._unpublished: set[StreamState] = set()
@@ -114,6 +117,29 @@ class Committer:
         """See to it that noted uses are persisted though nobody commits anything else."""
         if self._touches:
             self._ring()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the commit lock for a moment in which all that was written is durable and visible.
+
+        Raises what :meth:`submit` raises if the store takes no changes any more.
+        """
+        with self._lock:
+            if isinstance(self.failure, CommitFailed):
+                raise self.failure.again()
+            if self._writer.unsynced:
+                self._guard(self._sync_written)
+            try:
+                yield
+            finally:
+                due = self._next_due()
+        if self._staging or due is not None:
+            self._ring()
+
+    def roll(self) -> None:
+        """Go on in a new log segment, if this one holds anything, so that it can be clustered. Raises ``OSError``."""
+        with self.exclusive():
+            self._guard(self._writer.roll)
 
     def stop(self, touched: Callable[[], Iterable[StreamState]]) -> None:
         """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""
@@ -295,6 +321,9 @@ class Committer:
         for state in group.removed:
             self.recent.drop(state)
             self.expiries.removed(state)
+        self._live.removed(group.removed)
+        for state, before in group.trims:
+            self._live.trimmed(state, before)
         self.watermarks.tell(moved, deliveries)
         self.watermarks.tell(group.hidden, deliveries)
 

@@ -19,13 +19,15 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from durable_log._core import ffi, lib
-from durable_log.engine.format import FRAME_EXTENSIONS_MAX, FRAME_HEADER, PAGE, position_of
+from durable_log.engine.format import PAGE, position_of
+from durable_log.engine.gather import Gather
 from durable_log.errors import NotAStore, StoreLocked
 
 LOCK_NAME: Final = "LOCK"
 StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(2**20)
 _GATHER_SPAN: Final = 256 * 2**10
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
 
 
 class WriteFailed(OSError):
@@ -43,6 +45,7 @@ class File(Protocol):
 
     def size(self) -> int: ...
     def read(self, position: int, length: int) -> bytes: ...
+    def read_cached(self, position: int, length: int) -> bytes: ...
     def write(self, position: int, data: bytes | bytearray | memoryview) -> None: ...
     def sync(self) -> None: ...
     def fill_with_zeroes(self, size: int) -> None: ...
@@ -66,35 +69,6 @@ class Directory(Protocol):
     def remove(self, name: str) -> None: ...
     def sync(self) -> None: ...
     def close(self) -> None: ...
-
-
-class _Gather:
-    """Arguments of one ``dl_frames_gather`` over consecutive records, which the caller feeds piece by piece."""
-
-    def __init__(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> None:
-        self.nonce, self.stream, self.span = nonce, stream, span
-        self.positions, self.offsets = positions, offsets
-        self.count = len(positions)
-        self.out = bytearray(span[1] - span[0])
-        self.done = 0
-        self._positions = ffi.from_buffer("uint64_t[]", positions)
-        self._offsets = ffi.from_buffer("uint64_t[]", offsets)
-        self._out = ffi.from_buffer("uint8_t[]", self.out)
-        self._done = ffi.new("size_t *")
-
-    def end_of(self, record: int) -> int:
-        """An upper bound of where the frame of a record ends in the file."""
-        length: int = self.offsets[record + 1] - self.offsets[record]
-        return int(self.positions[record]) + FRAME_HEADER + FRAME_EXTENSIONS_MAX + length
-
-    def feed(self, piece: Any, position: int, count: int) -> bool:
-        """Take ``count`` further records out of ``piece``. False at the first that does not hold."""
-        verdict = lib.dl_frames_gather(
-            ffi.from_buffer(piece), len(piece), position, self.nonce, self.stream,
-            self._positions + self.done, self._offsets + self.done, count, *self.span, self._out, self._done,
-        )  # fmt: skip
-        self.done += self._done[0]
-        return bool(verdict == lib.DL_OK)
 
 
 class DiskFile:
@@ -122,6 +96,17 @@ class DiskFile:
             position += len(piece)
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_cached(self, position: int, length: int) -> bytes:
+        """Like ``read``, but raises ``BlockingIOError`` where it would have to wait for the disk."""
+        data = bytearray(length)
+        try:
+            found = os.preadv(self._fd, [data], position, _NOWAIT)
+        except OSError as error:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), self._path) from error
+        if found < length:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), self._path)
+        return bytes(data)
 
     def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         """All of ``data``."""
@@ -159,7 +144,7 @@ class DiskFile:
 
     def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
         """The stream bytes ``span`` out of consecutive records, verified; or the index of the first bad record."""
-        gather = _Gather(nonce, stream, positions, offsets, span)
+        gather = Gather(nonce, stream, positions, offsets, span)
         while gather.done < gather.count:
             first, last = gather.done, gather.done + 1
             start = positions[first]
@@ -259,6 +244,10 @@ class MemoryFile:
         with self._mutex:
             return bytes(self._bytes[position : position + length])
 
+    def read_cached(self, position: int, length: int) -> bytes:
+        """As ``read``."""
+        return self.read(position, length)
+
     def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         """All of ``data``; a hole before it reads as zeroes."""
         with self._mutex:
@@ -281,7 +270,7 @@ class MemoryFile:
 
     def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
         """As on disk."""
-        gather = _Gather(nonce, stream, positions, offsets, span)
+        gather = Gather(nonce, stream, positions, offsets, span)
         start = positions[0]
         piece = self.read(start, gather.end_of(gather.count - 1) - start)
         return bytes(gather.out) if gather.feed(piece, start, gather.count) else gather.done

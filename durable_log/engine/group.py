@@ -11,7 +11,7 @@ from typing import Final
 
 from durable_log.engine.admission import admit_append, admit_create, admit_fork
 from durable_log.engine.ancestry import fork_from, leave
-from durable_log.engine.catalog import Catalog, ProducerState, StreamState
+from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import (
     BLOCK_HEADER,
     CREATE,
@@ -35,12 +35,13 @@ from durable_log.engine.format import (
     stored_time,
 )
 from durable_log.engine.staging import Submission
+from durable_log.engine.state import ProducerState, StreamState
 from durable_log.errors import DurableLogError, OffsetOutOfRange, StreamExists, StreamGone, StreamNotFound
 from durable_log.model import Append, Appended, Create, Created, Delete, Producer, Trim
 
 _HEADER_ROOM: Final = bytes(BLOCK_HEADER)
 
-Saved = tuple[int, bool, str | None, float, float, float]
+Saved = tuple[int, bool, str | None, tuple[float, float, float] | None]
 
 
 class Group:
@@ -53,7 +54,7 @@ class Group:
         self._overlay: dict[str, StreamState | None] = {}
         self._claims: list[tuple[StreamState, str, ProducerState, int, int]] = []
         self._saved: dict[StreamState, Saved] = {}
-        self._trims: list[tuple[StreamState, int]] = []
+        self.trims: list[tuple[StreamState, int]] = []
         self._kept: list[tuple[StreamState, bool, int]] = []
         self.parts: list[bytes] = [_HEADER_ROOM]
         self.length = 0
@@ -63,7 +64,6 @@ class Group:
         self.hidden: list[StreamState] = []
         """Deleted for whoever asks; those of them that no fork needs, and what was kept for them, are ``removed``."""
         self.removed: list[StreamState] = []
-        self.touched: list[StreamState] = []
 
     @property
     def changed(self) -> dict[StreamState, Saved]:
@@ -114,7 +114,8 @@ class Group:
         if request.before > state.tail:
             raise OffsetOutOfRange(state.name, request.before, state.trimmed, state.tail)
         if request.before > state.trimmed:
-            self._trims.append((state, state.trimmed))
+            self._catalog.change(state)
+            self.trims.append((state, state.trimmed))
             state.trimmed = request.before
             self.parts += (frame_head(TRIM, 0, state.number, request.before, 0),)
             self.length += FRAME_HEADER
@@ -122,19 +123,22 @@ class Group:
 
     def touch(self, state: StreamState) -> None:
         """Persist when a stream was last used."""
-        if not state.gone and self._find(state.name) is state:
-            self.touched.append(state)
-            self._frame(TOUCH, 0, state, encode_touch(int(state.touched * 1000)))
+        if state.expiry is not None and not state.deleted and self._find(state.name) is state:
+            self._catalog.change(state)
+            state.expiry.saved = state.expiry.touched
+            self._frame(TOUCH, 0, state, encode_touch(int(state.expiry.touched * 1000)))
 
     def undo(self) -> None:
         """Nothing of this was written: put back what admission sees."""
-        for state, saved in self._saved.items():
-            state.tail, state.closed, state.last_seq, state.touched, state.touch_saved, state.deadline = saved
+        for state, (tail, closed, last_seq, uses) in self._saved.items():
+            state.tail, state.closed, state.last_seq = tail, closed, last_seq
+            if state.expiry is not None and uses is not None:
+                state.expiry.touched, state.expiry.saved, state.expiry.deadline = uses
         for state, producer_id, producer, epoch, seq in reversed(self._claims):
             producer.epoch, producer.seq = epoch, seq
             if epoch < 0 and state.producers is not None:
                 del state.producers[producer_id]
-        for state, trimmed in reversed(self._trims):
+        for state, trimmed in reversed(self.trims):
             state.trimmed = trimmed
         for state, deleted, forks in reversed(self._kept):
             state.deleted, state.forks = deleted, forks
@@ -143,14 +147,12 @@ class Group:
         """The block is durable: creations and deletions come into force."""
         for state in self.created:
             self._catalog.add(state)
-        for state, _ in self._trims:
+        for state, _ in self.trims:
             state.first = state.trimmed
         for state in self.hidden:
             state.gone = True
         for state in self.removed:
             self._catalog.remove(state)
-        for state in self.touched:
-            state.touch_saved = state.touched
 
     def _find(self, name: str) -> StreamState | None:
         if name in self._overlay:
@@ -186,10 +188,12 @@ class Group:
 
     def _append(self, state: StreamState, request: Append) -> Appended:
         data, offset = request.data, state.tail
+        if state.epoch != self._catalog.epoch:
+            self._catalog.change(state)
         if state not in self._saved:
-            self._saved[state] = (
-                offset, state.closed, state.last_seq, state.touched, state.touch_saved, state.deadline,
-            )  # fmt: skip
+            expiry = state.expiry
+            uses = None if expiry is None else (expiry.touched, expiry.saved, expiry.deadline)
+            self._saved[state] = (offset, state.closed, state.last_seq, uses)
         flags, extension = 0, b""
         if request.producer is not None:
             flags, extension = FLAG_PRODUCER, self._claim(state, request.producer)
@@ -206,9 +210,9 @@ class Group:
             self.entries.append((state, offset, self.length, data))
             state.tail = offset + len(data)
         self.length += FRAME_HEADER + length
-        if state.config.ttl is not None:
-            state.renew(self._now)
-            state.touch_saved = state.touched
+        if state.expiry is not None:
+            state.expiry.renew(self._now)
+            state.expiry.saved = state.expiry.touched
         producer_seq = None if request.producer is None else request.producer.seq
         return Appended(offset, state.tail, False, state.closed, producer_seq)
 
@@ -236,6 +240,7 @@ class Group:
             self.removed.append(leaving)
 
     def _keep(self, state: StreamState, deleted: bool, forks: int) -> None:
+        self._catalog.change(state)
         self._kept.append((state, state.deleted, state.forks))
         state.deleted, state.forks = deleted, forks
 

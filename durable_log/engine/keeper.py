@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from durable_log.engine.catalog import StreamState
 from durable_log.engine.files import Directory
 from durable_log.engine.segment import LogSegment, size_of_segment
+from durable_log.engine.state import StreamState
 from durable_log.model import Options
 
 SPARES: Final = 2
@@ -65,6 +65,18 @@ class Spares:
                 # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
                 self._wanted.clear()
                 raise
+
+    def give_back(self, segment: LogSegment) -> None:
+        """A segment that nobody needs any more: another spare, or room on the disk. Raises ``OSError``."""
+        with self._making:
+            reusable = segment.size == self._options.segment_bytes and self._directory.grows_in_place
+            if reusable and len(self._ready) < SPARES and self._options.preallocate:
+                number = self._last_number + 1
+                now_ms = int(time.time() * 1000)
+                self._ready.append(segment.recycle(self._directory, number, now_ms))
+                self._last_number = number
+            else:
+                self._discard(segment)
 
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""
@@ -127,21 +139,22 @@ class ExpiryQueue:
         return found
 
 
-class Keeper:
-    """The background thread. ``sweep`` is called every ``seconds``, ``refill`` whenever it may be needed."""
+class Background:
+    """A thread that takes its steps in turn, every ``seconds`` and whenever it is woken."""
 
-    def __init__(self, seconds: float, refill: Callable[[], None], sweep: Callable[[], None]) -> None:
-        self._seconds, self._refill, self._sweep = seconds, refill, sweep
+    def __init__(self, name: str, seconds: float, *steps: Callable[[], object]) -> None:
+        self._seconds, self._steps = seconds, steps
         self._bell = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="durable_log keeper", daemon=True)
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name=f"durable_log {name}", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to refill."""
+        """There is something to do."""
         self._bell.set()
 
     def stop(self) -> None:
@@ -152,17 +165,18 @@ class Keeper:
             self._thread.join()
 
     def _run(self) -> None:
-        swept = time.monotonic()
         while not self._stopping:
             self._bell.wait(self._seconds)
             self._bell.clear()
-            self._attempt(self._refill)
-            if time.monotonic() - swept >= self._seconds and not self._stopping:
-                swept = time.monotonic()
-                self._attempt(self._sweep)
+            for step in self._steps:
+                if not self._stopping:
+                    self._attempt(step)
 
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _attempt(self, step: Callable[[], object]) -> None:
         try:
             step()
-        except Exception as error:  # noqa: BLE001 - a thread that ends takes sweeping and spares with it
-            _log.warning("background work failed and will be tried again: %s", error)
+            self._failed = False
+        except Exception as error:  # noqa: BLE001 - a thread that ends takes the store's housekeeping with it
+            if not self._failed:
+                _log.warning("background work failed and will be tried again: %s", error)
+            self._failed = True

@@ -7,21 +7,25 @@ these methods can stand in its place. Any thread may call anything here.
 from __future__ import annotations
 
 import atexit
+import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
-from durable_log.engine import reader
-from durable_log.engine.ancestry import record_bounds
-from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.catalog import Catalog
+from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
+from durable_log.engine.compaction import Compactor
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
 from durable_log.engine.format import PAGE
-from durable_log.engine.keeper import Keeper, Spares
-from durable_log.engine.manifest import check_directory, open_manifest
+from durable_log.engine.keeper import Background, Spares
+from durable_log.engine.live import LiveBytes
+from durable_log.engine.manifest import Manifest, check_directory, load_manifest
+from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.recovery import Recovered, Report, recover
 from durable_log.engine.segment import LogSegment
+from durable_log.engine.state import StreamState
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import Corruption, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
@@ -33,38 +37,42 @@ Clock = Callable[[], float]
 class LogEngine:
     """A store's log, catalog and threads. Made by :func:`open_engine`."""
 
-    def __init__(self, directory: Directory, uuid: bytes, catalog: Catalog, options: Options, clock: Clock) -> None:
+    def __init__(self, directory: Directory, options: Options, clock: Clock) -> None:
         self.options, self.clock = options, clock
         self.path = directory.path
-        # In every ETag; of a hash, as CRCs are linear and would tell the seed of the log's checksums.
-        self.store_id = sha256(b"durable_log store" + uuid).hexdigest()[:16]
-        self._directory, self._uuid, self._catalog = directory, uuid, catalog
+        self._directory = directory
         self._pid = process_id()
         self._closed = False
         self._asked_in = 0
 
-    def start(self, recovered: Recovered) -> None:
-        """Find the end of the log and begin. Raises ``OSError``."""
+    def start(self) -> None:
+        """Recover, find the end of the log and begin. Raises ``OSError``, :class:`Corruption`."""
+        manifest = load_manifest(self._directory, int(self.clock() * 1000))
+        # In every ETag; of a hash, as CRCs are linear and would tell the seed of the log's checksums.
+        self.store_id = sha256(b"durable_log store" + manifest.uuid).hexdigest()[:16]
+        self._catalog = Catalog(self.clock)
+        recovered = recover(self._directory, manifest, self._catalog, self.clock)
         self.report: Report = recovered.report
-        self._segments = recovered.segments
-        self._spares = Spares(self._directory, self._uuid, self.options, recovered.spares, recovered.last_number)
+        self._reader = Reader(recovered.segments, recovered.clustered)
+        self._live = LiveBytes(manifest.clustered)
+        self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
-            self._writer = LogWriter(self._tail(recovered), self._next_segment)
-            sliding = any(state.config.ttl is not None for state in self._catalog.states())
-            if recovered.report.cut or (self._writer.clean and sliding):
-                # From here on, uses may be noted that no record tells of: a kill must not look like a good end.
-                self._writer.mark(self.clock())
+            self._begin_log(recovered)
         except BaseException:
             self._close_files()
             raise
-        self._committer = Committer(self._writer, self._catalog, self.options, self.clock, self._look_ahead)
-        for state in self._catalog.states():
-            self._committer.expiries.add(state)
-        self._keeper = Keeper(self.options.sweep_seconds, self._spares.refill, self.sweep)
-        self._committer.start()
-        self._keeper.start()
+        self._begin_work(manifest)
         call_after_fork(self)
         atexit.register(self.close)
+
+    def _begin_log(self, recovered: Recovered) -> None:
+        for name in recovered.surplus:
+            self._directory.remove(name)
+        self._writer = LogWriter(self._tail(recovered), self._next_segment)
+        sliding = any(state.config.ttl is not None for state in self._catalog.expiring())
+        if recovered.report.cut or (self._writer.clean and (sliding or self._catalog.runs)):
+            # From here on, uses may be noted that no record tells of: a kill must not look like a good end.
+            self._writer.mark(self.clock())
 
     def _tail(self, recovered: Recovered) -> Tail:
         if recovered.tail is not None:
@@ -73,6 +81,26 @@ class LogEngine:
         if recovered.report.cut:
             segment.begin_after(recovered.previous_lsn or 1)
         return Tail(segment, PAGE, recovered.previous_lsn, recovered.previous_crc)
+
+    def _begin_work(self, manifest: Manifest) -> None:
+        catalog, writer, reader = self._catalog, self._writer, self._reader
+        self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, self._live)
+        for state in catalog.expiring():
+            self._committer.expiries.add(state)
+        self._checkpointer = Checkpointer(
+            self._directory, manifest, catalog, self._committer, writer, reader, self._live, self._spares, self.options,
+            self.clock,
+        )  # fmt: skip
+        self._compactor = Compactor(
+            self._directory, catalog, self._committer, writer, reader, self._checkpointer, self._live
+        )
+        seconds = self.options.sweep_seconds
+        self._clustering = threading.Lock()
+        self._keeper = Background("keeper", seconds, self._spares.refill, self.sweep)
+        self._clusterer = Background("clusterer", seconds, self.cluster_if_due)
+        self._committer.start()
+        self._keeper.start()
+        self._clusterer.start()
 
     # --- changes --------------------------------------------------------------------------------------------------
 
@@ -86,13 +114,16 @@ class LogEngine:
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
-    def content_type(self, name: str) -> str:
-        """The content type of a stream. Raises :class:`StreamNotFound`."""
-        return self._state(name).config.content_type
+    def content_type(self, name: str, *, wait: bool = True) -> str:
+        """The content type of a stream. Raises :class:`StreamNotFound`.
 
-    def info(self, name: str) -> StreamInfo:
+        Without ``wait``, this and others raise ``BlockingIOError`` where they would have to wait for the disk.
+        """
+        return self._state(name, wait=wait).config.content_type
+
+    def info(self, name: str, *, wait: bool = True) -> StreamInfo:
         """What is known of a stream. Raises :class:`StreamNotFound`."""
-        return self._state(name).info()
+        return self._state(name, wait=wait).info()
 
     def touch(self, name: str) -> None:
         """Count a use, which renews a sliding TTL. Raises :class:`StreamNotFound`."""
@@ -106,7 +137,7 @@ class LogEngine:
         state = self._state(name, number)
         self._touch(state)
         try:
-            return reader.read(state, self._segments, offset, limit)
+            return self._reader.read(state, offset, limit)
         except (OSError, Corruption) as error:
             self._check_open()  # the files may have been closed under it
             if isinstance(error, Corruption):
@@ -115,9 +146,12 @@ class LogEngine:
 
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
         """Like :meth:`read`, but None where it would have to read a file."""
-        state = self._state(name, number)
+        try:
+            state = self._state(name, number, wait=False)
+        except BlockingIOError:
+            return None
         self._touch(state)
-        return reader.read_from_memory(state, offset, limit)
+        return read_from_memory(state, offset, limit)
 
     def record_bounds(self, name: str, offset: int, number: int | None = None) -> tuple[int, int]:
         """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
@@ -126,7 +160,7 @@ class LogEngine:
         state = self._state(name, number)
         if offset >= state.durable:
             return offset, offset
-        start, end = record_bounds(state, offset)
+        start, end = self._reader.record_bounds(state, offset)
         return max(state.first, start), end
 
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
@@ -134,11 +168,12 @@ class LogEngine:
 
         Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
         """
-        state = self._state(name, number)
-        if offset < 0:
-            offset = state.durable if offset == NOW else state.first
-        if not self._committer.watermarks.watch(state, offset, port, token):
-            return None
+        with self._catalog.lock:  # what is watched is not let go
+            state = self._state(name, number)
+            if offset < 0:
+                offset = state.durable if offset == NOW else state.first
+            if not self._committer.watermarks.watch(state, offset, port, token):
+                return None
         return (state, port, token)
 
     def unwatch(self, handle: Any) -> None:
@@ -160,10 +195,19 @@ class LogEngine:
         """Figures of this moment; bytes and counts since the store was opened."""
         counters = self._committer.counters
         failure = self._committer.failure
+        clustered = list(self._reader.clustered.values())
+        payload = sum(segment.payload_bytes for segment in clustered)
+        live = sum(max(0, self._live[segment.number]) for segment in clustered)
         return {
             "streams": len(self._catalog),
-            "segments": len(self._segments),
-            "log_bytes": sum(segment.size for segment in list(self._segments.values())),
+            "resident_streams": self._catalog.resident,
+            "log_segments": len(self._reader.segments),
+            "log_bytes": sum(segment.size for segment in list(self._reader.segments.values())),
+            "clustered_segments": len(clustered),
+            "clustered_live_bytes": live,
+            "clustered_dead_bytes": payload - live,
+            "clustering_debt_bytes": self._checkpointer.debt(),
+            "catalog_runs": len(self._catalog.runs),
             "commits": counters.commits,
             "records": counters.records,
             "bytes_appended": counters.bytes_appended,
@@ -176,10 +220,35 @@ class LogEngine:
         }
 
     def sweep(self) -> None:
-        """Delete what has expired, and persist noted uses."""
+        """Delete what has expired, persist noted uses, let go of idle streams."""
         for state in self._committer.expiries.due(self.clock()):
             self.execute(Delete(state.name, state.number, expired=True))
         self._committer.flush_touches()
+        with self._committer.exclusive():
+            self._catalog.evict()
+
+    def cluster_if_due(self) -> None:
+        """Do what clustering and compaction have to do by now."""
+        with self._clustering:
+            if self._checkpointer.due():
+                self._checkpointer.run()
+            while not self._closed and self._compactor.step():
+                pass
+
+    def cluster(self) -> None:
+        """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
+        with self._clustering:
+            self._committer.roll()
+            self._checkpointer.run()
+
+    def compact(self) -> None:
+        """Give back all the space that can be given back, now. Blocks."""
+        with self._clustering:
+            self._committer.roll()
+            self._checkpointer.run()
+            while self._compactor.step(0.0):
+                pass
+            self._compactor.merge_all()
 
     def close(self) -> None:
         """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
@@ -187,6 +256,7 @@ class LogEngine:
             return
         self._closed = True
         atexit.unregister(self.close)
+        self._clusterer.stop()
         self._keeper.stop()
         try:
             self._committer.stop(self._used_since_saved)
@@ -195,12 +265,15 @@ class LogEngine:
             self._directory.close()
 
     def _used_since_saved(self) -> list[StreamState]:
-        return [state for state in self._catalog.states() if state.touched > state.touch_saved]
+        return [
+            state for state in self._catalog.expiring() if state.expiry and state.expiry.touched > state.expiry.saved
+        ]
 
     def _close_files(self) -> None:
         self._spares.close()
-        for segment in self._segments.values():
-            segment.close()
+        self._reader.close()
+        for run in self._catalog.runs:
+            run.close()
 
     def forked(self) -> None:
         """This process is a child of the one that opened the store: refuse to work here.
@@ -216,7 +289,7 @@ class LogEngine:
     def check(self) -> None:
         """Walk the invariants of an idle engine. Raises ``AssertionError``. For tests."""
         self._catalog.check()
-        for state in self._catalog.states():
+        for state in self._catalog.changed():
             assert state.durable == state.tail, (state.name, state.durable, state.tail)
             assert state.durable_closed == state.closed, state.name
 
@@ -226,10 +299,10 @@ class LogEngine:
         if isinstance(self._committer.failure, StoreClosed):
             raise self._committer.failure.again()
 
-    def _state(self, name: str, number: int | None = None) -> StreamState:
+    def _state(self, name: str, number: int | None = None, *, wait: bool = True) -> StreamState:
         if self._committer.failure is not None:
             self._check_open()
-        state = self._catalog.live(name)
+        state = self._catalog.live(name, wait=wait)
         if state is not None and (state.gone or number not in (None, state.number)):
             raise StreamGone(name)
         if number is not None and state is None:
@@ -239,13 +312,14 @@ class LogEngine:
         return state
 
     def _touch(self, state: StreamState) -> None:
-        if state.config.ttl is not None and state.touch(self.clock()) and self._committer.failure is None:
-            state.touch_saved = state.touched
+        expiry = state.expiry
+        if expiry is not None and expiry.touch(self.clock()) and self._committer.failure is None:
+            expiry.saved = expiry.touched
             self._committer.touch(state)
 
     def _next_segment(self, number: int, size: int) -> LogSegment:
         segment = self._spares.take(number, size)
-        self._segments[segment.number] = segment
+        self._reader.segments[segment.number] = segment
         return segment
 
     def _look_ahead(self, writer: LogWriter) -> None:
@@ -253,6 +327,7 @@ class LogEngine:
             self._asked_in = writer.segment.number
             self._spares.want()
             self._keeper.wake()
+            self._clusterer.wake()
 
 
 def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
@@ -273,10 +348,8 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
     try:
         check_directory(directory)
         directory.lock()
-        uuid = open_manifest(directory, int(clock() * 1000))
-        catalog = Catalog(clock)
-        engine = LogEngine(directory, uuid, catalog, options, clock)
-        engine.start(recover(directory, uuid, catalog, clock))
+        engine = LogEngine(directory, options, clock)
+        engine.start()
     except OSError as error:
         directory.close()
         if is_out_of_space(error):

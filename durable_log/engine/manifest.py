@@ -1,20 +1,59 @@
-"""The store's identity: the file that makes a directory a store.
+"""The store's identity, and which of its files count.
 
-Law of this room: it decides whether a directory is a store, a new one, or something else, and creates the manifest
-of a new one. So far the manifest is its header; the edits that name clustered segments will follow it. Called at open
-only, by the thread that opens.
+Law of this room: the manifest is small and is replaced as a whole: written under another name, synced, renamed, the
+directory synced. A file that it does not name does not exist, whatever the directory says; a file that it names is
+complete and synced. Only the thread that opens and the background thread that clusters come here, never both.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import struct
+from typing import Final, NamedTuple
 
+from durable_log._core import ffi, lib
 from durable_log.engine.files import LOCK_NAME, Directory, random_bytes
-from durable_log.engine.format import KIND_MANIFEST, PAGE, FileHeader, decode_file_header, encode_file_header
+from durable_log.engine.format import (
+    BLOCK_HEADER,
+    FRAME_ROW,
+    KIND_MANIFEST,
+    PAGE,
+    FileHeader,
+    decode_file_header,
+    encode_file_header,
+    frame_head,
+    nonce_of,
+    pages,
+)
 from durable_log.errors import Corruption, NotAStore
 
 MANIFEST_NAME: Final = "MANIFEST"
 _TEMPORARY: Final = "MANIFEST.tmp"
+_STATE, _CLUSTERED, _RUN = 16, 17, 18
+_NUMBERS: Final = struct.Struct("<QQQQQQ")
+
+
+class ClusteredFile(NamedTuple):
+    """A clustered segment and how many bytes of its payload were live when the manifest was written."""
+
+    number: int
+    live_bytes: int
+
+
+class Manifest(NamedTuple):
+    """What counts. ``log_first`` is the oldest log segment, whose first block follows ``previous_lsn``; ``lsn`` was
+    durable when the manifest was written, and ``streams`` how many there were then. ``runs`` are newest first.
+    """
+
+    uuid: bytes
+    log_first: int = 1
+    previous_lsn: int = 0
+    previous_crc: int = 0
+    lsn: int = 0
+    streams: int = 0
+    next_stream: int = 1
+    next_file: int = 1
+    clustered: tuple[ClusteredFile, ...] = ()
+    runs: tuple[int, ...] = ()
 
 
 def check_directory(directory: Directory) -> None:
@@ -25,29 +64,65 @@ def check_directory(directory: Directory) -> None:
         raise NotAStore(directory.path, f"it has no {MANIFEST_NAME} but {min(strange)!r}")
 
 
-def open_manifest(directory: Directory, now_ms: int) -> bytes:
-    """The UUID of the store; a new one if the directory is empty. Needs the lock."""
+def load_manifest(directory: Directory, now_ms: int) -> Manifest:
+    """The manifest of the store; a new one if the directory is empty. Needs the lock."""
     if MANIFEST_NAME not in directory.names():
-        return _create(directory, now_ms)
+        manifest = Manifest(random_bytes(16))
+        save_manifest(directory, manifest, now_ms)
+        return manifest
     file = directory.open(MANIFEST_NAME)
     try:
-        page = file.read(0, PAGE)
+        content = file.read(0, file.size())
     finally:
         file.close()
-    header = decode_file_header(MANIFEST_NAME, page)
+    header = decode_file_header(MANIFEST_NAME, content[:PAGE])
     if header is None or header.kind != KIND_MANIFEST:
         raise Corruption(MANIFEST_NAME, 0, "the file header fails its checksum")
-    return header.uuid
+    return _decode(header, content[PAGE:])
 
 
-def _create(directory: Directory, now_ms: int) -> bytes:
-    uuid = random_bytes(16)
+def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
+    """Replace the manifest, durably. Raises ``OSError``; the old one counts then."""
+    header = FileHeader(KIND_MANIFEST, 0, manifest.uuid, nonce_of(manifest.uuid, 0), 0, now_ms)
     file = directory.create(_TEMPORARY)
     try:
-        file.write(0, encode_file_header(FileHeader(KIND_MANIFEST, 0, uuid, 0, 0, now_ms)))
+        file.write(0, encode_file_header(header) + _encode(manifest, header.nonce))
         file.sync()
     finally:
         file.close()
     directory.rename(_TEMPORARY, MANIFEST_NAME)
     directory.sync()
-    return uuid
+
+
+def _encode(manifest: Manifest, nonce: int) -> bytearray:
+    numbers = _NUMBERS.pack(
+        manifest.previous_lsn, manifest.previous_crc, manifest.lsn, manifest.streams, manifest.next_stream,
+        manifest.next_file,
+    )  # fmt: skip
+    parts = [bytes(BLOCK_HEADER), frame_head(_STATE, 0, manifest.log_first, 0, len(numbers)), numbers]
+    parts += [frame_head(_CLUSTERED, 0, file.number, file.live_bytes, 0) for file in manifest.clustered]
+    parts += [frame_head(_RUN, 0, number, 0, 0) for number in manifest.runs]
+    length = sum(map(len, parts)) - BLOCK_HEADER
+    parts.append(bytes(pages(BLOCK_HEADER + length) - BLOCK_HEADER - length))
+    block = bytearray().join(parts)
+    info = ffi.new("dl_block *", {"lsn": PAGE, "body_length": length, "nonce": nonce})
+    if lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), len(block), info) != lib.DL_OK:
+        raise AssertionError("the manifest's frames do not fit their block")
+    return block
+
+
+def _decode(header: FileHeader, block: bytes) -> Manifest:
+    info = ffi.new("dl_block *")
+    view = ffi.from_buffer("uint8_t[]", block)
+    if lib.dl_block_check(view, len(block), PAGE, header.nonce, info) != lib.DL_OK:
+        raise Corruption(MANIFEST_NAME, PAGE, "the block of the manifest fails its checksum")
+    rows, count, done = ffi.new("dl_frame[]", info.records), ffi.new("size_t *"), ffi.new("size_t *")
+    lib.dl_frames_scan(
+        view + BLOCK_HEADER, info.body_length, PAGE + BLOCK_HEADER, header.nonce, rows, info.records, count, done
+    )
+    found = list(FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size)))
+    clustered = tuple(ClusteredFile(row[0], row[1]) for row in found if row[9] == _CLUSTERED)
+    runs = tuple(row[0] for row in found if row[9] == _RUN)
+    state = next(row for row in found if row[9] == _STATE)
+    fields = (header.uuid, state[0], *_NUMBERS.unpack_from(block, state[2] - PAGE + state[6]), clustered, runs)
+    return Manifest._make(fields)

@@ -1,38 +1,114 @@
 """Reading durable bytes.
 
 Law of this room: any thread, no lock. A read takes the watermark first and never looks beyond it; what is still in
-memory comes from there, the rest from the segments by the index, verified. Bytes that do not verify are never
-returned: a read ends before them, and one that starts at them raises :class:`Corruption`.
+memory comes from there, the rest from the files by the index, verified. Bytes that do not verify are never returned: a
+read ends before them, and one that starts at them raises :class:`Corruption`. Clustering may move bytes while they are
+read; then the index is another object afterwards, and the read begins anew.
 """
 
 from __future__ import annotations
 
-from durable_log.engine.ancestry import Piece, pieces
-from durable_log.engine.catalog import StreamState
+from durable_log.engine.ancestry import Piece, owner_at, pieces
+from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.format import position_of
-from durable_log.engine.index import Run
+from durable_log.engine.index import ClusteredRun, Run, clustered_row, clustered_segment, is_clustered
 from durable_log.engine.recent import read_recent
 from durable_log.engine.segment import LogSegment, segment_name
+from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, OffsetOutOfRange
 from durable_log.model import NOW, Chunk
 
 
-def read(state: StreamState, segments: dict[int, LogSegment], offset: int, limit: int) -> Chunk:
-    """At most ``limit`` bytes from ``offset``. Raises :class:`OffsetOutOfRange`, :class:`Corruption`, ``OSError``."""
-    closed, offset, end = _bounds(state, offset, limit)
-    found: list[bytes] = []
-    for piece in pieces(state, offset, end):
-        data = read_recent(*piece)
-        if data is None:
-            data = _read_segments(piece, segments, first=not found)
-        found.append(data)
-        if len(data) < piece.end - piece.start:
-            break
-    return _chunk(state, found[0] if len(found) == 1 else b"".join(found), offset, closed)
+class Reader:
+    """Reads from the open files of a store. The tables are the engine's own; entries come and go."""
+
+    def __init__(self, segments: dict[int, LogSegment], clustered: dict[int, ClusteredSegment]) -> None:
+        self.segments, self.clustered = segments, clustered
+
+    def close(self) -> None:
+        """Close all files."""
+        for segment in self.segments.values():
+            segment.close()
+        for clustered in self.clustered.values():
+            clustered.close()
+
+    def read(self, state: StreamState, offset: int, limit: int) -> Chunk:
+        """At most ``limit`` bytes. Raises :class:`OffsetOutOfRange`, :class:`Corruption`, ``OSError``."""
+        closed, offset, end = _bounds(state, offset, limit)
+        found: list[bytes] = []
+        for piece in pieces(state, offset, end):
+            data = read_recent(*piece)
+            if data is None:
+                data = self._read_piece(piece, first=not found)
+            found.append(data)
+            if len(data) < piece.end - piece.start:
+                break
+        return _chunk(state, found[0] if len(found) == 1 else b"".join(found), offset, closed)
+
+    def record_bounds(self, state: StreamState, offset: int) -> tuple[int, int]:
+        """Where the record that holds the byte at ``offset`` starts and ends, as far as the stream has it."""
+        owner, base, limit = owner_at(state, offset)
+        start, end, place = owner.index.place_at(offset)
+        if is_clustered(place):
+            segment = self.clustered[clustered_segment(place)]
+            start, end = segment.record_bounds(segment.row(clustered_row(place)), offset)
+        return max(base, start), min(limit, end)
+
+    def _read_piece(self, piece: Piece, *, first: bool) -> bytes:
+        """As much of ``piece`` as verifies; raises what is wrong with it if that is nothing and it comes ``first``."""
+        while True:
+            index = piece.owner.index
+            found: list[bytes] = []
+            wrong = self._collect(piece, index.runs(piece.start, piece.end), found)
+            if wrong is not None and piece.owner.index is not index:
+                continue
+            if wrong is not None and first and not found:
+                raise wrong
+            return found[0] if len(found) == 1 else b"".join(found)
+
+    def _collect(self, piece: Piece, runs: list[Run | ClusteredRun], found: list[bytes]) -> Corruption | None:
+        for run in runs:
+            if isinstance(run, ClusteredRun):
+                start, end = run.start, run.end
+                data = self._read_clustered(piece.owner, run)
+            else:
+                start, end = max(piece.start, run.offsets[0]), min(piece.end, run.offsets[-1])
+                data = self._read_log(piece.owner, run, start, end)
+            if isinstance(data, Corruption):
+                return data
+            found.append(data)
+            if len(data) < end - start:
+                return Corruption(
+                    "the log", 0, f"bytes {start + len(data)} to {end} do not verify", name=piece.owner.name
+                )
+        return None
+
+    def _read_clustered(self, state: StreamState, run: ClusteredRun) -> bytes | Corruption:
+        segment = self.clustered.get(run.segment)
+        if segment is None:
+            return Corruption(f"{run.segment:08x}.seg", 0, "the file is not open any more", name=state.name)
+        try:
+            return segment.read(segment.row(run.row), run.start, run.end)
+        except Corruption as error:
+            return Corruption(error.file, error.position, error.reason, name=state.name)
+
+    def _read_log(self, state: StreamState, run: Run, first: int, last: int) -> bytes | Corruption:
+        segment = self.segments.get(run.segment)
+        if segment is None:
+            reason = f"stream bytes {first} to {last} were acknowledged and are lost"
+            return Corruption("the log", position_of(run.positions[0]), reason, name=state.name)
+        found = segment.file.gather(segment.nonce, state.number, run.positions, run.offsets, (first, last))
+        if isinstance(found, bytes):
+            return found
+        if run.offsets[found] > first:
+            whole = Run(run.segment, run.positions[:found], run.offsets[: found + 1])
+            return self._read_log(state, whole, first, run.offsets[found])
+        reason = f"the record at offset {run.offsets[found]} fails its checksum"
+        return Corruption(segment_name(run.segment), run.positions[found], reason, name=state.name)
 
 
 def read_from_memory(state: StreamState, offset: int, limit: int) -> Chunk | None:
-    """Like :func:`read`, but None where it would have to read a file."""
+    """Like ``Reader.read``, but None where it would have to read a file. Any thread."""
     closed, offset, end = _bounds(state, offset, limit)
     found = []
     for piece in pieces(state, offset, end):
@@ -58,36 +134,3 @@ def _chunk(state: StreamState, data: bytes, offset: int, closed: bool) -> Chunk:
     end = offset + len(data)
     up_to_date = end >= state.durable
     return Chunk(data, offset, end, up_to_date, closed and up_to_date, state.config.content_type)
-
-
-def _read_segments(piece: Piece, segments: dict[int, LogSegment], *, first: bool) -> bytes:
-    """As much of ``piece`` as verifies; raises what is wrong with it if that is nothing and it comes ``first``."""
-    found: list[bytes] = []
-    for run in piece.owner.index.runs(piece.start, piece.end):
-        start, end = max(piece.start, run.offsets[0]), min(piece.end, run.offsets[-1])
-        data = _read_run(piece.owner, segments, run, start, end)
-        if isinstance(data, Corruption):
-            if first and not found:
-                raise data
-            break
-        found.append(data)
-        if len(data) < end - start:
-            break
-    return b"".join(found)
-
-
-def _read_run(
-    state: StreamState, segments: dict[int, LogSegment], run: Run, first: int, last: int
-) -> bytes | Corruption:
-    segment = segments.get(run.segment)
-    if segment is None:
-        reason = f"stream bytes {first} to {last} were acknowledged and are lost"
-        return Corruption("the log", position_of(run.positions[0]), reason, name=state.name)
-    found = segment.file.gather(segment.nonce, state.number, run.positions, run.offsets, (first, last))
-    if isinstance(found, bytes):
-        return found
-    if run.offsets[found] > first:
-        whole = Run(run.segment, run.positions[:found], run.offsets[: found + 1])
-        return _read_run(state, segments, whole, first, run.offsets[found])
-    reason = f"the record at offset {run.offsets[found]} fails its checksum"
-    return Corruption(segment_name(run.segment), run.positions[found], reason, name=state.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from durable_log.engine.catalog import StreamState
+from durable_log.engine.state import StreamState
 
 
 class RecentBytes:

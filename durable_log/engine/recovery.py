@@ -1,8 +1,9 @@
 """Everything that happens at open, in order.
 
-Law of this room: it reads the log, decides by ``chain`` what counts, has ``replay`` rebuild the states, makes durable
-what it is going to show, and finds the place where writing goes on. It never truncates, and never removes a file but
-unfinished ones under temporary names. The thread that opens, with the store's lock held.
+Law of this room: it opens what the manifest names, reads the log, decides by ``chain`` what counts, has ``replay``
+bring the catalog up to date, makes durable what it is going to show, and finds the place where writing goes on. It
+never truncates; the only files that it removes are unfinished ones and those that the manifest has replaced. The thread
+that opens, with the store's lock held.
 """
 
 from __future__ import annotations
@@ -12,22 +13,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.chain import Chain, Damage, Found, follow
+from durable_log.engine.chain import Base, Chain, Damage, Found, follow
+from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.files import Directory
 from durable_log.engine.format import PAGE, lsn_of, position_of, segment_of
+from durable_log.engine.manifest import Manifest
 from durable_log.engine.replay import Lost, Replay
-from durable_log.engine.segment import (
-    TEMPORARY,
-    Block,
-    LogSegment,
-    read_rows,
-    segment_name,
-    segment_number,
-    survey,
-)
+from durable_log.engine.run import Run
+from durable_log.engine.run_format import run_name
+from durable_log.engine.segment import TEMPORARY, Block, LogSegment, read_rows, segment_name, segment_number, survey
 from durable_log.engine.writer import Tail
+from durable_log.errors import Corruption
 
 _log = logging.getLogger("durable_log")
+_TABLES = (".seg", ".run")
 
 
 class Report(NamedTuple):
@@ -43,12 +42,15 @@ class Report(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """An opened log. ``tail`` is None if writing has to go on in a new segment, after the block that is named.
-    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all.
+    """An opened store. ``tail`` is None if writing has to go on in a new segment, after the block that is named.
+    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all. ``surplus``: log segments that
+    the manifest no longer needs.
     """
 
     segments: dict[int, LogSegment]
+    clustered: dict[int, ClusteredSegment]
     spares: list[LogSegment]
+    surplus: list[str]
     tail: Tail | None
     last_used: int
     last_number: int
@@ -57,61 +59,103 @@ class Recovered(NamedTuple):
     report: Report
 
 
-def recover(directory: Directory, uuid: bytes, catalog: Catalog, clock: Callable[[], float]) -> Recovered:
-    """Open all log segments of a locked store and bring ``catalog`` up to date. Raises ``OSError``."""
-    _remove_unfinished(directory)
-    segments: dict[int, LogSegment] = {}
+class _Opened(NamedTuple):
+    segments: dict[int, LogSegment]
+    clustered: dict[int, ClusteredSegment]
+    runs: list[Run]
+
+    def close(self) -> None:
+        opened: list[LogSegment | ClusteredSegment | Run] = [
+            *self.segments.values(),
+            *self.clustered.values(),
+            *self.runs,
+        ]
+        for file in opened:
+            file.close()
+
+
+def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: Callable[[], float]) -> Recovered:
+    """Open the files of a locked store and bring ``catalog`` up to date.
+
+    Raises ``OSError``, :class:`Corruption` if a file that the manifest names is missing or has no valid header.
+    """
+    _remove_leftovers(directory, manifest)
+    opened = _Opened({}, {}, [])
     try:
-        return _recover(directory, uuid, segments, catalog, clock)
+        _open_tables(directory, manifest, opened)
+        catalog.runs = tuple(opened.runs)
+        catalog.count, catalog.next_number = manifest.streams, manifest.next_stream
+        return _replay_log(directory, manifest, opened, catalog, clock)
     except BaseException:
-        for segment in segments.values():
-            segment.close()
+        opened.close()
         raise
 
 
-def _recover(
-    directory: Directory, uuid: bytes, segments: dict[int, LogSegment], catalog: Catalog, clock: Callable[[], float]
+def _remove_leftovers(directory: Directory, manifest: Manifest) -> None:
+    named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
+    for name in directory.names():
+        if name.endswith(TEMPORARY) or (name.endswith(_TABLES) and name not in named):
+            directory.remove(name)
+
+
+def _open_tables(directory: Directory, manifest: Manifest, opened: _Opened) -> None:
+    for file in manifest.clustered:
+        segment = ClusteredSegment.open(directory, cluster_name(file.number))
+        if segment is None:
+            raise Corruption(cluster_name(file.number), 0, "the file header or the trailer fails its checksum")
+        opened.clustered[file.number] = segment
+    for number in manifest.runs:
+        run = Run.open(directory, run_name(number))
+        if run is None:
+            raise Corruption(run_name(number), 0, "the file header or the trailer fails its checksum")
+        opened.runs.append(run)
+
+
+def _replay_log(
+    directory: Directory, manifest: Manifest, opened: _Opened, catalog: Catalog, clock: Callable[[], float]
 ) -> Recovered:
+    segments = opened.segments
+    surplus, unreadable = _open_segments(directory, manifest, segments)
+    found = {number: survey(segments[number]) for number in sorted(segments)}
+    listed = (Found(segments[number].after_lsn, blocks) for number, blocks in found.items())
+    base = Base(manifest.previous_lsn, manifest.previous_crc, manifest.lsn)
+    chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
+    _harden(segments, chain)
+    replay = Replay(catalog, manifest.lsn)
+    for block in chain.blocks:
+        segment = segments[segment_of(block.lsn)]
+        segment.end = position_of(block.end)
+        replay.apply(segment.number, block.time_ms, read_rows(segment, block))
+    replay.finish(clock(), clean=not chain.blocks or chain.blocks[-1].clean)
+    for damage in chain.damage:
+        if segment_of(damage.start) in segments:
+            segments[segment_of(damage.start)].damaged = True
+    report = Report(
+        replay.records, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
+        unreadable,
+    )  # fmt: skip
+    _tell(directory.path, report)
+    return _arrange(directory, manifest, opened, found, chain, surplus, report)
+
+
+def _open_segments(
+    directory: Directory, manifest: Manifest, segments: dict[int, LogSegment]
+) -> tuple[list[str], list[str]]:
     # A kill may have come between the rename of a new segment and the sync of its name.
     directory.sync()
-    unreadable = _open_segments(directory, uuid, segments)
-    found = {number: survey(segments[number]) for number in sorted(segments)}
-    chain = follow((Found(segments[number].after_lsn, blocks) for number, blocks in found.items()), lsn_of(1, PAGE))
-    _harden(segments, chain)
-    replay = Replay(catalog)
-    for block in chain.blocks:
-        replay.apply(segment_of(block.lsn), block.time_ms, read_rows(segments[segment_of(block.lsn)], block))
-    replay.finish(clock(), clean=bool(chain.blocks) and chain.blocks[-1].clean)
-    report = Report(
-        replay.records,
-        len(chain.blocks),
-        chain.cut,
-        chain.damage,
-        replay.lost,
-        replay.records_of_unknown_streams,
-        unreadable,
-    )
-    _tell(directory.path, report)
-    return _arrange(directory, segments, found, chain, report)
-
-
-def _remove_unfinished(directory: Directory) -> None:
-    unfinished = [name for name in directory.names() if name.endswith(TEMPORARY)]
-    for name in unfinished:
-        directory.remove(name)
-
-
-def _open_segments(directory: Directory, uuid: bytes, segments: dict[int, LogSegment]) -> list[str]:
-    unreadable = []
+    surplus, unreadable = [], []
     for name in directory.names():
-        if segment_number(name) is None:
+        number = segment_number(name)
+        if number is None:
             continue
-        segment = LogSegment.open(directory, name, uuid)
-        if segment is None:
-            unreadable.append(name)
-        else:
+        segment = None if number < manifest.log_first else LogSegment.open(directory, name, manifest.uuid)
+        if segment is not None:
             segments[segment.number] = segment
-    return unreadable
+        elif number < manifest.log_first:
+            surplus.append(name)
+        else:
+            unreadable.append(name)
+    return surplus, unreadable
 
 
 def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:
@@ -141,17 +185,24 @@ def _tell(path: str, report: Report) -> None:
 
 
 def _arrange(
-    directory: Directory, segments: dict[int, LogSegment], found: dict[int, list[Block]], chain: Chain, report: Report
-) -> Recovered:
+    directory: Directory, manifest: Manifest, opened: _Opened, found: dict[int, list[Block]], chain: Chain,
+    surplus: list[str], report: Report,
+) -> Recovered:  # fmt: skip
+    segments = opened.segments
     last = chain.blocks[-1] if chain.blocks else None
-    previous = (last.lsn, last.header_crc) if last else (0, 0)
-    used = max((number for number, blocks in found.items() if blocks), default=0)
+    previous = (last.lsn, last.header_crc) if last else (manifest.previous_lsn, manifest.previous_crc)
+    used = max((number for number, blocks in found.items() if blocks), default=manifest.log_first - 1)
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
-    unreadable = max((number for number in numbers if number not in segments), default=0)
+    unreadable = max(
+        (number for number in numbers if number >= manifest.log_first and number not in segments), default=0
+    )
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
     if last is not None and not chain.cut and segment_of(last.lsn) == used > unreadable:
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
-    return Recovered(segments, spares, tail, max(used, unreadable), max(numbers, default=0), *previous, report)
+    last_number = max(numbers, default=0)
+    return Recovered(
+        segments, opened.clustered, spares, surplus, tail, max(used, unreadable), last_number, *previous, report
+    )

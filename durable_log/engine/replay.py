@@ -1,14 +1,17 @@
 """From records back to states.
 
-Law of this room: applies the records of the log to a catalog, in order, at open. What it makes of them must equal what
-the commit made of the same requests. No I/O of its own, and no guesses: bytes that are missing become lost bytes of
-their stream. The thread that opens, before anybody else sees the store.
+Law of this room: applies the records of the log to the catalog, in order, at open. What it makes of them must equal
+what the commit made of the same requests. A row of the catalog knows the log up to its LSN: records below that are in
+it already and are passed over. No guesses: bytes that are missing become lost bytes of their stream. The thread that
+opens, before anybody else sees the store.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from durable_log.engine.ancestry import Fork, leave
-from durable_log.engine.catalog import Catalog, ProducerState, StreamState, touch_interval
+from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import (
     CREATE,
     DATA,
@@ -27,25 +30,28 @@ from durable_log.engine.format import (
 )
 from durable_log.engine.index import LOST
 from durable_log.engine.segment import Rows
+from durable_log.engine.state import ProducerState, StreamState
 
 Row = tuple[int, ...]
 
 
-class Lost:
+class Lost(NamedTuple):
     """Bytes of a stream that were acknowledged and are gone: ``start`` to ``end``."""
 
-    __slots__ = ("end", "name", "start")
-
-    def __init__(self, name: str, start: int, end: int) -> None:
-        self.name, self.start, self.end = name, start, end
+    name: str
+    start: int
+    end: int
 
 
 class Replay:
-    """Feeds records to a catalog."""
+    """Feeds records to a catalog. ``counted_lsn`` is where the catalog's count of streams was taken."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, counted_lsn: int = 0) -> None:
+        self._catalog, self._counted_lsn = catalog, counted_lsn
+        self._known_below = catalog.next_number
+        self._states: dict[int, StreamState | None] = {}
         self._producers: dict[tuple[int, int], ProducerState] = {}
+        self._row_lsns: dict[int, int] = {}
         self.lost: list[Lost] = []
         self.records_of_unknown_streams = 0
         self.records = 0
@@ -54,15 +60,21 @@ class Replay:
         """The records of one block."""
         for row in rows.rows:
             self.records += 1
-            kind = row[9]
-            if kind == DATA:
-                self._data(lsn_of(segment, row[2]), time_ms, rows, row)
-            elif kind == CREATE:
-                self._create(row[0], decode_create(rows.payload(row)))
-            else:
-                self._other(kind, rows, row)
+            kind, lsn = row[9], lsn_of(segment, row[2])
+            if kind == CREATE:
+                self._create(lsn, row[0], decode_create(rows.payload(row)))
+                continue
+            state = self._find(row[0])
             # Its CREATE may be damaged; the number must not be given to another stream all the same.
             self._catalog.next_number = max(self._catalog.next_number, row[0] + 1)
+            if state is None:
+                self.records_of_unknown_streams += row[0] >= self._known_below
+            elif lsn >= self._row_lsns.get(row[0], 0):
+                self._catalog.change(state)
+                if kind == DATA:
+                    self._data(state, lsn, time_ms, rows, row)
+                else:
+                    self._other(state, lsn, rows, row)
 
     def finish(self, now: float, *, clean: bool) -> None:
         """All records were applied: what was read is durable.
@@ -70,51 +82,86 @@ class Replay:
         Unless the store was closed in good order, a sliding TTL gets back what a crash may have taken: uses that were
         noted but not persisted yet. A stream that a client saw expire may then be there again for a while.
         """
-        for state in self._catalog.states():
+        self._catalog.crashed_at = None if clean else now
+        for state in self._catalog.changed():
             state.durable = state.tail
             state.durable_closed = state.closed
-            state.touch_saved = state.touched
-            if state.config.ttl is not None and not clean:
-                state.renew(min(now, state.touched + touch_interval(state.config.ttl)))
+            state.first = state.trimmed
+            self._catalog.forgive(state)
 
-    def _create(self, number: int, creation: Creation) -> None:
+    def _find(self, number: int) -> StreamState | None:
+        if number not in self._states:
+            self._states[number], lsn = self._catalog.load_number(number)
+            if lsn:
+                self._row_lsns[number] = lsn
+                self._know_producers(number)
+        return self._states[number]
+
+    def _know_producers(self, number: int) -> None:
+        state = self._states[number]
+        for producer in ((state and state.producers) or {}).values():
+            self._producers[number, producer.number] = producer
+
+    def _create(self, lsn: int, number: int, creation: Creation) -> None:
+        self._catalog.next_number = max(self._catalog.next_number, number + 1)
+        row_lsn = self._catalog.row_lsn(creation.name)
+        if row_lsn > lsn:
+            # The row is of this life, and knows more, or of a later one, and this one is over.
+            state, _ = self._catalog.load_number(number)
+            self._states[number] = state
+            self._row_lsns[number] = row_lsn
+            self._know_producers(number)
+            return
         before = self._catalog.get(creation.name)
         if before is not None:
-            self._remove(before)  # its DELETE is damaged
-        fork, by_number = None, self._catalog.by_number
+            self._remove(before, lsn)  # its DELETE is damaged
+        fork = None
         if creation.source:
-            owners = [(by_number(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
+            owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
             known = tuple((owner, end) for owner, end in owners if owner is not None)
-            source = by_number(creation.source)
+            source = self._find(creation.source)
             if source is None or len(known) < len(owners):
-                self._orphan(number, creation)
+                self._add(lsn, self._orphan(number, creation))
                 return
-            source.forks += 1
+            if lsn >= self._row_lsns.get(creation.source, 0):
+                self._catalog.change(source)
+                source.forks += 1
             fork = Fork(source, creation.base, known)
-        self._catalog.add(StreamState(number, creation.name, creation.config, creation.created_ms, fork))
+        self._add(lsn, StreamState(number, creation.name, creation.config, creation.created_ms, fork))
 
-    def _orphan(self, number: int, creation: Creation) -> None:
+    def _add(self, lsn: int, state: StreamState) -> None:
+        self._states[state.number] = state
+        self._catalog.add(state, counted=lsn < self._counted_lsn)
+
+    def _orphan(self, number: int, creation: Creation) -> StreamState:
         """A fork whose source was lost: its own bytes are all that is left."""
         state = StreamState(number, creation.name, creation.config, creation.created_ms)
         if creation.base:
             state.index.add(creation.base, LOST)
             state.tail = creation.base
             self.lost.append(Lost(state.name, 0, creation.base))
-        self._catalog.add(state)
+        return state
 
-    def _delete(self, state: StreamState) -> None:
+    def _delete(self, state: StreamState, lsn: int) -> None:
         state.deleted = state.gone = True
         if not state.forks:
-            self._remove(state)
+            self._remove(state, lsn)
 
-    def _remove(self, state: StreamState) -> None:
-        for leaving in leave(state, _set_forks):
-            self._catalog.remove(leaving)
+    def _remove(self, state: StreamState, lsn: int) -> None:
+        for leaving in leave(state, lambda source, forks: self._set_forks(source, forks, lsn)):
+            self._states[leaving.number] = None
+            self._row_lsns.setdefault(leaving.number, lsn)
+            self._catalog.remove(leaving, counted=lsn < self._counted_lsn)
 
-    def _data(self, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
-        stream, offset, _, epoch, seq, producer, _, length, _, _, flags = row
-        state = self._catalog.by_number(stream)
-        if state is None or offset < state.tail:
+    def _set_forks(self, source: StreamState, forks: int, lsn: int) -> None:
+        self._find(source.number)
+        if lsn >= self._row_lsns.get(source.number, 0):
+            self._catalog.change(source)
+            source.forks = forks
+
+    def _data(self, state: StreamState, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
+        _, offset, _, epoch, seq, producer, _, length, _, _, flags = row
+        if offset < state.tail:
             self.records_of_unknown_streams += 1
             return
         if offset > state.tail:
@@ -130,7 +177,8 @@ class Replay:
                 state.last_seq = rows.seq(row).decode("utf-8", "surrogatepass")
             if flags & FLAG_CLOSE:
                 state.closed = True
-        state.renew(time_ms / 1000)
+        if state.expiry is not None:
+            state.expiry.renew(time_ms / 1000)
 
     def _claim(self, state: StreamState, number: int, epoch: int, seq: int) -> None:
         known = self._producers.get((state.number, number))
@@ -149,19 +197,13 @@ class Replay:
             state.producers = dict(ordered)
         return known
 
-    def _other(self, kind: int, rows: Rows, row: Row) -> None:
-        state = self._catalog.by_number(row[0])
-        if state is None:
-            self.records_of_unknown_streams += 1
-        elif kind == DELETE:
-            self._delete(state)
-        elif kind == TOUCH:
-            state.renew(decode_touch(rows.payload(row)) / 1000)
+    def _other(self, state: StreamState, lsn: int, rows: Rows, row: Row) -> None:
+        kind = row[9]
+        if kind == DELETE:
+            self._delete(state, lsn)
+        elif kind == TOUCH and state.expiry is not None:
+            state.expiry.renew(decode_touch(rows.payload(row)) / 1000)
         elif kind == TRIM:
-            state.first = state.trimmed = row[1]
+            state.trimmed = row[1]
         elif kind == PRODUCER:
             self._introduce(state, *decode_producer(rows.payload(row)))
-
-
-def _set_forks(source: StreamState, forks: int) -> None:
-    source.forks = forks

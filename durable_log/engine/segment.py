@@ -58,6 +58,9 @@ class LogSegment:
         self.size = header.size
         self.after_lsn = header.after_lsn
         self._header = header
+        self.end = PAGE
+        """Where the last block that counts ends. Blocks behind it, if there are any, are void."""
+        self.damaged = False
 
     @classmethod
     def create(cls, directory: Directory, number: int, size: int, uuid: bytes, now_ms: int) -> LogSegment:
@@ -94,6 +97,23 @@ class LogSegment:
         self.after_lsn = lsn
         self.file.write(0, encode_file_header(self._header))
         self.file.sync()
+
+    def recycle(self, directory: Directory, number: int, now_ms: int) -> LogSegment:
+        """Make this file, which nobody needs any more, the empty segment ``number``. Raises ``OSError``.
+
+        Its old blocks stay where they are and never verify again: their checksums were seeded otherwise.
+        """
+        uuid = self._header.uuid
+        header = FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), self.size, now_ms)
+        name = segment_name(number)
+        directory.rename(self.file.name, name + TEMPORARY)
+        self.file.name = name + TEMPORARY
+        self.file.write(0, encode_file_header(header))
+        self.file.sync()
+        directory.rename(name + TEMPORARY, name)
+        directory.sync()
+        self.file.name = name
+        return LogSegment(self.file, header)
 
     @classmethod
     def open(cls, directory: Directory, name: str, uuid: bytes) -> LogSegment | None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from durable_log.engine.catalog import StreamState
+from durable_log.engine.state import StreamState
 
 
 class Port(Protocol):

@@ -74,6 +74,14 @@ class LogWriter:
             if reserved and self.position + needed <= self.segment.size:
                 return
             raise StoreFull(error.filename or self.segment.file.name, needed) from error
+        self._enter(segment)
+
+    def roll(self) -> None:
+        """Go on in a new segment unless this one is empty. Raises ``OSError``."""
+        if self.position > PAGE:
+            self._enter(self._next_segment(self.segment.number + 1, 2 * PAGE))
+
+    def _enter(self, segment: LogSegment) -> None:
         if self.unsynced:
             self.segment.file.sync()
         self.segment, self.position = segment, PAGE
@@ -101,6 +109,7 @@ class LogWriter:
         self.unmarked = length > 0
         self.clean = bool(flags & BLOCK_CLEAN)
         self.position += size
+        self.segment.end = self.position
         if sync:
             self.durable_lsn = self.end_lsn
         return lsn + BLOCK_HEADER, sync_ns

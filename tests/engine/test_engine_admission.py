@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable_log.engine.admission import admit_append, admit_create
-from durable_log.engine.catalog import ProducerState, StreamState
+from durable_log.engine.state import ProducerState, StreamState
 from durable_log.errors import StreamExists
 from durable_log.model import Append, Appended, Create, Created, Producer, StreamConfig
 

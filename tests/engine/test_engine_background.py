@@ -12,14 +12,15 @@ import oracle
 import pytest
 from twins import SMALL, Clock, TwinDirectory, no_space, open_store, until
 
-from durable_log.engine import reader
-from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import Creation, encode_create, encode_producer, encode_touch, lsn_of
 from durable_log.engine.index import LOST
-from durable_log.engine.keeper import SPARES, ExpiryQueue, Keeper, Spares
+from durable_log.engine.keeper import SPARES, Background, ExpiryQueue, Spares
+from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.replay import Replay
 from durable_log.engine.segment import LogSegment, read_rows, survey
+from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, OffsetOutOfRange
 from durable_log.model import NOW, StreamConfig
 
@@ -115,7 +116,7 @@ def test_streams_are_due_at_their_deadline_in_its_order():
 def test_a_deadline_that_moved_is_noticed_when_it_comes_up():
     queue, sliding = ExpiryQueue(), stream(1, ttl=10)
     queue.add(sliding)
-    sliding.touch(9.0)
+    sliding.expiry.touch(9.0)
     assert queue.due(10.0) == []
     assert queue.due(18.9) == []
     assert queue.due(19.0) == [sliding]
@@ -143,7 +144,7 @@ def test_the_keeper_goes_on_after_an_error_and_ends_when_it_is_told(caplog):
         sweeps.append(1)
         raise RuntimeError("trouble")
 
-    keeper = Keeper(0.005, refills.set, sweep)
+    keeper = Background("keeper", 0.005, refills.set, sweep)
     keeper.start()
     until(lambda: len(sweeps) >= 3, "sweeping after an error")
     refills.clear()
@@ -158,7 +159,7 @@ def test_the_keeper_goes_on_after_an_error_and_ends_when_it_is_told(caplog):
 
 
 def test_a_keeper_that_was_never_started_can_be_stopped():
-    Keeper(1.0, lambda: None, lambda: None).stop()
+    Background("keeper", 1.0, lambda: None, lambda: None).stop()
 
 
 # --- reader
@@ -189,47 +190,47 @@ def test_a_read_goes_over_records_and_segments():
     content = b"".join(payloads)
     for offset in range(len(content) + 1):
         for limit in (1, 4, 100):
-            chunk = reader.read(state, segments, offset, limit)
+            chunk = Reader(segments, {}).read(state, offset, limit)
             assert chunk.data == content[offset : offset + limit]
             assert chunk.up_to_date == (offset + limit >= len(content))
-    assert reader.read(state, segments, NOW, 10).offset == len(content)
+    assert Reader(segments, {}).read(state, NOW, 10).offset == len(content)
 
 
 def test_a_read_ends_before_lost_bytes_and_one_that_starts_in_them_says_so():
     state, segments = written(b"one", None, b"three")
-    assert reader.read(state, segments, 0, 100)[:4] == (b"one", 0, 3, False)
+    assert Reader(segments, {}).read(state, 0, 100)[:4] == (b"one", 0, 3, False)
     for offset in (3, 12):
         with pytest.raises(Corruption) as caught:
-            reader.read(state, segments, offset, 100)
+            Reader(segments, {}).read(state, offset, 100)
         assert caught.value.name == "s1"
-    assert reader.read(state, segments, 13, 100).data == b"three"
+    assert Reader(segments, {}).read(state, 13, 100).data == b"three"
 
 
 def test_a_read_ends_before_a_record_that_does_not_verify():
     state, segments = written(b"one", b"two", b"three")
     segments[1].file.write(4096 * 2 + 64 + 24, b"?")
-    assert reader.read(state, segments, 1, 100).data == b"ne"
+    assert Reader(segments, {}).read(state, 1, 100).data == b"ne"
     with pytest.raises(Corruption) as caught:
-        reader.read(state, segments, 4, 1)
+        Reader(segments, {}).read(state, 4, 1)
     assert (caught.value.file, caught.value.position) == ("00000001.log", 4096 * 2 + 64)
-    assert reader.read(state, segments, 6, 100).data == b"three"
+    assert Reader(segments, {}).read(state, 6, 100).data == b"three"
 
 
 def test_a_read_from_memory_reads_no_file():
     state, _segments = written(b"one", b"two")
-    assert reader.read_from_memory(state, 0, 10) is None
-    assert reader.read_from_memory(state, 6, 10) is not None
+    assert read_from_memory(state, 0, 10) is None
+    assert read_from_memory(state, 6, 10) is not None
     state.recent = (3, bytearray(b"two and more that is not durable"))
-    assert reader.read_from_memory(state, 4, 100).data == b"wo"
-    assert reader.read_from_memory(state, 2, 100) is None
+    assert read_from_memory(state, 4, 100).data == b"wo"
+    assert read_from_memory(state, 2, 100) is None
 
 
 def test_nobody_reads_beyond_the_watermark():
     state, segments = written(b"one", b"two")
     state.durable = 3
-    assert reader.read(state, segments, 0, 100)[:4] == (b"one", 0, 3, True)
+    assert Reader(segments, {}).read(state, 0, 100)[:4] == (b"one", 0, 3, True)
     with pytest.raises(OffsetOutOfRange):
-        reader.read(state, segments, 4, 1)
+        Reader(segments, {}).read(state, 4, 1)
 
 
 # --- replay
@@ -294,18 +295,18 @@ def test_a_claim_of_a_producer_that_was_never_introduced_harms_nothing():
 
 def test_the_last_use_of_a_stream_is_that_of_its_records_and_touches():
     catalog, _replay = replayed([create(1, "a", ttl=10_000), data(1, 0, b"x")], now=5.0)
-    assert catalog.get("a").touched == 5.0
+    assert catalog.get("a").expiry.touched == 5.0
     catalog, _replay = replayed(
         [create(1, "a", ttl=480), oracle.Frame(oracle.TOUCH, 1, 0, encode_touch(900_000))], now=905.0
     )
-    assert (catalog.get("a").touch_saved, catalog.get("a").touched) == (900.0, 905.0)
+    assert (catalog.get("a").expiry.saved, catalog.get("a").expiry.touched) == (900.0, 905.0)
 
 
 def test_uses_are_given_back_after_a_crash_only_and_only_so_much_as_it_may_have_taken():
     frames = [create(1, "a", ttl=480)]
     for clean, now, touched in ((True, 500.0, 1.0), (False, 30.0, 30.0), (False, 500.0, 61.0)):
         catalog, _replay = replayed(frames, now=now, clean=clean)
-        assert catalog.get("a").touched == touched
+        assert catalog.get("a").expiry.touched == touched
 
 
 def test_a_name_that_lives_again_is_the_new_stream():

@@ -12,12 +12,13 @@ import oracle
 import pytest
 from twins import TwinDirectory, no_space, sync_error
 
-from durable_log.engine.catalog import Catalog, StreamState
+from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import MemoryDirectory, SyncFailed, WriteFailed
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
 from durable_log.engine.group import Group
 from durable_log.engine.segment import LogSegment, read_rows, size_of_segment, survey
 from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Staging, Submission
+from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import DurableLogError, StoreClosed, StoreFull, StreamNotFound
 from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig
@@ -199,7 +200,9 @@ def test_a_group_that_is_published_is_in_force():
 
 def image(state: StreamState) -> Any:
     producers = {name: (known.number, known.epoch, known.seq) for name, known in (state.producers or {}).items()}
-    return (state.tail, state.closed, state.last_seq, producers, state.touched, state.touch_saved, state.deadline)
+    expiry = state.expiry
+    uses = expiry and (expiry.touched, expiry.saved, expiry.deadline)
+    return (state.tail, state.closed, state.last_seq, producers, uses)
 
 
 @pytest.mark.parametrize(

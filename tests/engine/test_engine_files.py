@@ -23,7 +23,7 @@ from durable_log.engine.files import (
     is_out_of_space,
 )
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
-from durable_log.engine.manifest import check_directory, open_manifest
+from durable_log.engine.manifest import check_directory, load_manifest
 from durable_log.engine.segment import LogSegment, segment_name, segment_number, size_of_segment
 from durable_log.errors import Corruption, NotAStore, StoreLocked
 
@@ -142,31 +142,31 @@ class TestBothDirectories:
 
     def test_a_manifest_is_made_once_and_found_again(self, directory):
         check_directory(directory)
-        uuid = open_manifest(directory, 5)
+        uuid = load_manifest(directory, 5).uuid
         assert len(uuid) == 16
         check_directory(directory)
-        assert open_manifest(directory, 6) == uuid
+        assert load_manifest(directory, 6).uuid == uuid
         assert directory.names() == ["MANIFEST"]
 
     def test_a_directory_of_other_things_is_not_a_store(self, directory):
         directory.create("photo.jpg")
         with pytest.raises(NotAStore):
             check_directory(directory)
-        open_manifest(directory, 0)
+        load_manifest(directory, 0)
         check_directory(directory)
 
     def test_a_manifest_that_is_damaged_or_something_else_is_reported(self, directory):
-        open_manifest(directory, 5)
+        load_manifest(directory, 5)
         file = directory.open("MANIFEST")
         good = file.read(0, PAGE)
         for bad in (bytes(PAGE), good[:40] + bytes([good[40] ^ 1]) + good[41:], good[:20]):
             directory.create("MANIFEST").write(0, bad)
             with pytest.raises(Corruption):
-                open_manifest(directory, 6)
+                load_manifest(directory, 6)
         LogSegment.create(directory, 1, 64 * 1024, bytes(16), 0)
         directory.rename(segment_name(1), "MANIFEST")
         with pytest.raises(Corruption):
-            open_manifest(directory, 6)
+            load_manifest(directory, 6)
 
     def test_a_segment_is_opened_again_as_it_was_made(self, directory):
         made = LogSegment.create(directory, 300, 64 * 1024, b"u" * 16, 7)

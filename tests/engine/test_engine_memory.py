@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twins import Clock
 
-from durable_log.engine.catalog import Catalog, StreamState, touch_interval
+from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import lsn_of
 from durable_log.engine.index import LOST, Run, StreamIndex
 from durable_log.engine.recent import RecentBytes, read_recent
+from durable_log.engine.state import StreamState, touch_interval
 from durable_log.engine.watermark import Deliveries, Watermarks
 from durable_log.errors import StoreClosed
 from durable_log.model import StreamConfig
@@ -60,14 +61,13 @@ def test_the_index_finds_exactly_the_records_of_a_range(lengths, data):
     runs = index.runs(start, stop)
     found = [(first, last) for run in runs for first, last in zip(run.offsets, run.offsets[1:], strict=False)]
     assert found == [record for record in records if record[1] > start and record[0] < stop]
-    assert index.record_start(start) == next(first for first, last in records if first <= start < last)
+    assert index.place_at(start)[0] == next(first for first, last in records if first <= start < last)
     assert len(index) == len(lengths)
 
 
 def test_records_without_bytes_do_not_confuse_the_index():
     index = index_of((10, lsn_of(1, 1)), (20, lsn_of(1, 2)))
-    assert index.record_start(20) == 20
-    assert index.record_start(19) == 10
+    assert index.place_at(19)[0] == 10
 
 
 # --- catalog
@@ -82,12 +82,13 @@ def test_deadlines_follow_from_the_configuration(config, deadline):
 
 def test_a_use_renews_a_sliding_deadline_and_never_moves_it_back():
     sliding = state(ttl=1000)
-    assert sliding.touch(50.0) is False
+    assert sliding.expiry.touch(50.0) is False
     assert sliding.deadline == 1050.0
-    sliding.touch(40.0)
+    sliding.expiry.touch(40.0)
     assert sliding.deadline == 1050.0
-    assert sliding.touch(1.0 + touch_interval(1000)) is True
-    assert state(expires_at=9.0).touch(5.0) is False
+    assert sliding.expiry.touch(1.0 + touch_interval(1000)) is True
+    assert state(expires_at=9.0).expiry.touch(5.0) is False
+    assert state().expiry is None
 
 
 @pytest.mark.parametrize(("ttl", "seconds"), [(0, 60.0), (480, 60.0), (800, 100.0)])
@@ -95,25 +96,20 @@ def test_uses_are_saved_at_most_every_eighth_of_the_ttl_or_minute(ttl, seconds):
     assert touch_interval(ttl) == seconds
 
 
-def test_the_catalog_finds_streams_by_name_and_number_until_they_are_removed():
+def test_the_catalog_finds_streams_until_they_are_removed():
     clock = Clock(100.0)
     catalog = Catalog(clock)
     first, second = state(1, "a"), state(5, "b", expires_at=200.0)
     catalog.add(first)
     catalog.add(second)
-    assert (catalog.get("a"), catalog.live("b"), catalog.by_number(5), catalog.next_number) == (
-        first,
-        second,
-        second,
-        6,
-    )
+    assert (catalog.get("a"), catalog.live("b"), catalog.next_number) == (first, second, 6)
     clock.now = 200.0
     assert catalog.get("b") is second
     assert catalog.live("b") is None
     assert list(catalog.names("")) == ["a"]
     catalog.remove(second)
     assert second.gone
-    assert (catalog.get("b"), catalog.by_number(5), len(catalog)) == (None, None, 1)
+    assert (catalog.get("b"), len(catalog)) == (None, 1)
     catalog.check()
 
 

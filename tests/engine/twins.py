@@ -65,6 +65,12 @@ class TwinFile:
         proceed = lambda: self._inner.commit(block, info, sync)  # noqa: E731 - a hook takes or leaves it
         return self._twin.call("mark" if info.body_length == 0 else "commit", self.name, proceed)
 
+    def read_cached(self, position: int, length: int) -> bytes:
+        return self._inner.read_cached(position, length)
+
+    def source(self) -> Any:
+        return self._inner.source()
+
     def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
         return self._twin.call("gather", self.name, lambda: self._inner.gather(nonce, stream, positions, offsets, span))
 

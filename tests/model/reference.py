@@ -20,6 +20,7 @@ class ModelStream:
     content: bytes = b""
     ends: list[int] = field(default_factory=list)
     """Where the messages of a JSON stream end."""
+    first: int = 0
     closed: bool = False
     last_seq: str | None = None
     producers: dict[str, tuple[int, int]] = field(default_factory=dict)

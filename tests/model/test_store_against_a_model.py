@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from reference import JSON, Claim, ModelStream, append
 from twins import SMALL, Clock, copy_of, open_store
 
+from durable_log.engine import catalog
 from durable_log.engine.files import MemoryDirectory
 from durable_log.errors import DurableLogError
 from durable_log.model import NOW, Producer
@@ -29,7 +30,10 @@ VALUES = st.lists(
     st.one_of(st.integers(-99, 10**12), st.text(max_size=12), st.lists(st.integers(0, 9), max_size=3), st.none()),
     min_size=1, max_size=5,
 )  # fmt: skip
-QUIET = replace(SMALL, sweep_seconds=3600.0, recent_bytes_max=20_000, stream_recent_bytes_max=5000)
+QUIET = replace(
+    SMALL, sweep_seconds=3600.0, recent_bytes_max=20_000, stream_recent_bytes_max=5000, cluster_segments=1000,
+    cluster_seconds=1e9,
+)  # fmt: skip
 
 
 def refused(work: Callable[[], Any]) -> tuple[Any, str | None]:
@@ -45,6 +49,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
+        catalog.IDLE_MAX = 1
         self.clock, self.directory = Clock(), MemoryDirectory()
         self.store = open_store(self.directory, QUIET, self.clock)
         self.model: dict[str, ModelStream] = {}
@@ -180,7 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
         if stream is None:
             assert refusal == "StreamNotFound"
             return
-        if offset > len(stream.content):
+        if not stream.first <= offset <= len(stream.content):
             assert refusal == "OffsetOutOfRange"
         else:
             assert refusal is None
@@ -220,6 +225,31 @@ class StoreMachine(RuleBasedStateMachine):
             self.live(name)
         self.store.engine.sweep()
         self.expired.clear()
+
+    @rule()
+    def cluster(self) -> None:
+        """What is in the log moves to a clustered segment; nobody sees a difference."""
+        self.store.engine.cluster()
+
+    @rule()
+    def compact(self) -> None:
+        self.store.engine.compact()
+        assert self.store.stats()["catalog_runs"] <= 1
+
+    @rule(name=NAMES, part=st.floats(0, 1.2))
+    def trim(self, name: str, part: float) -> None:
+        stream = self.live(name)
+        before = int(part * len(stream.content)) if stream else 0
+        if stream and stream.content_type == JSON:
+            before = max([end for end in [0, *stream.ends] if end <= before])
+        first, refusal = refused(lambda: self.store.stream(name).trim(before))
+        if stream is None:
+            assert refusal == "StreamNotFound"
+        elif before > len(stream.content):
+            assert refusal == "OffsetOutOfRange"
+        else:
+            stream.first = max(stream.first, before)
+            assert (first, refusal) == (stream.first, None)
 
     @rule()
     def reopen(self) -> None:
@@ -262,7 +292,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(self.store.names()) == expected
         for name in expected:
             info, stream = self.store.stream(name).info(), self.model[name]
-            assert (info.tail, info.closed) == (len(stream.content), stream.closed)
+            assert (info.first, info.tail, info.closed) == (stream.first, len(stream.content), stream.closed)
             assert (info.content_type, info.ttl, info.expires_at) == (
                 stream.content_type,
                 stream.ttl,

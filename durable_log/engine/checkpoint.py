@@ -1,0 +1,234 @@
+"""From the log to clustered segments and the catalog's runs.
+
+Law of this room: one checkpoint at a time, on the background thread. It reads sealed log segments, writes files that
+nobody names yet, and only then has the manifest name them; the log segments are given back after that. A crash between
+any two steps leaves either the old manifest or the new one, and files that the one in force does not name are removed
+at open. The commit lock is held for short slices only; states are looked at, and their indexes replaced, inside them.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from durable_log.engine.catalog import Catalog
+from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.cluster_build import LogSource, write_clustered
+from durable_log.engine.commit import Committer
+from durable_log.engine.files import Directory
+from durable_log.engine.format import BLOCK_HEADER, lsn_of, position_of
+from durable_log.engine.index import clustered_place
+from durable_log.engine.keeper import Spares
+from durable_log.engine.live import LiveBytes
+from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
+from durable_log.engine.reader import Reader
+from durable_log.engine.rows import encode_state, encode_tombstone
+from durable_log.engine.run_format import encode_row
+from durable_log.engine.run_writer import write_run
+from durable_log.engine.segment import Block, LogSegment, survey
+from durable_log.engine.state import StreamState
+from durable_log.engine.writer import LogWriter
+from durable_log.model import Options
+
+EXPIRY_GROUP_MIN: Final = 1000
+"""Fewer streams than this are not worth a file of their own."""
+
+SLICE_STATES: Final = 64
+"""How many streams are looked at under the commit lock at a time: well below a millisecond."""
+
+
+class Sealed(NamedTuple):
+    """Log segments that are complete, and the blocks of each."""
+
+    segments: list[LogSegment]
+    blocks: list[list[Block]]
+
+    @property
+    def below(self) -> int:
+        """The LSN that all of them lie below."""
+        return lsn_of(self.segments[-1].number + 1, 0)
+
+
+class Epoch(NamedTuple):
+    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``."""
+
+    number: int
+    lsn: int
+    removed: list[StreamState]
+    changed: list[StreamState]
+
+
+class Rows:
+    """Where a new clustered segment holds which bytes of which stream."""
+
+    def __init__(self, segment: ClusteredSegment) -> None:
+        self._number = segment.number
+        self._streams, self._starts, self._ends = segment.streams()
+
+    def of(self, stream: int) -> list[tuple[int, int, int]]:
+        """Start, end and place of each range of that stream, in order. O(log n)."""
+        found = []
+        row = bisect_left(self._streams, stream)
+        while row < len(self._streams) and self._streams[row] == stream:
+            found.append((self._starts[row], self._ends[row], clustered_place(self._number, row)))
+            row += 1
+        return found
+
+
+class Checkpointer:
+    """Owns the manifest of an open store."""
+
+    def __init__(
+        self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
+        reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.manifest = manifest
+        self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
+        self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
+        self._sealed_since: float | None = None
+
+    def due(self) -> bool:
+        """Whether enough segments are sealed, or one for long enough."""
+        sealed = len(self._sealed())
+        if not sealed:
+            self._sealed_since = None
+            return False
+        now = time.monotonic()
+        self._sealed_since = self._sealed_since or now
+        return sealed >= self._options.cluster_segments or now - self._sealed_since >= self._options.cluster_seconds
+
+    def run(self) -> bool:
+        """Cluster all sealed segments, up to one that is damaged. False if there is none. Raises ``OSError``."""
+        segments = self._sealed()
+        if not segments:
+            return False
+        sealed = Sealed(segments, [_blocks_of(segment) for segment in segments])
+        with self._committer.exclusive():
+            catalog = self._catalog
+            epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
+        written = [self._write_clustered(sealed, epoch, group) for group in _by_expiry(epoch.changed)]
+        rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written if segment is not None])
+        self._finish(sealed, rows, epoch)
+        return True
+
+    def debt(self) -> int:
+        """Bytes of the log that wait to be clustered."""
+        return sum(segment.size for segment in self._sealed())
+
+    def _sealed(self) -> list[LogSegment]:
+        found = []
+        for number in sorted(self._reader.segments):
+            segment = self._reader.segments[number]
+            if number >= self._writer.segment.number or segment.damaged:
+                break
+            found.append(segment)
+        return found
+
+    def _write_clustered(self, sealed: Sealed, epoch: Epoch, group: list[StreamState]) -> ClusteredSegment | None:
+        """A segment of the streams in ``group``, which counts from the next manifest on."""
+        sources = [
+            LogSource(segment, [(position_of(block.lsn) + BLOCK_HEADER, block.body_length) for block in blocks])
+            for segment, blocks in zip(sealed.segments, sealed.blocks, strict=True)
+        ]
+        members = set(group)
+        others = [state.number for state in epoch.changed if state not in members]
+        dead = array("Q", sorted([*others, *(state.number for state in epoch.removed)]))
+        trims = sorted((state.number, state.first) for state in group if state.first and not state.forks)
+        written = write_clustered(
+            self._directory, self.manifest.next_file, self.manifest.uuid, sources, dead=dead, trims=trims, pause=pause
+        )
+        if written is not None:
+            self.adopt(written)
+        return written
+
+    def _snapshot(self, epoch: Epoch, below: int, written: list[Rows]) -> list[bytes]:
+        """The rows of the streams that changed; from here on their indexes point into what was written."""
+        encoded = [
+            encode_row(state.name, state.number, encode_tombstone(epoch.lsn), tombstone=True) for state in epoch.removed
+        ]
+        for start in range(0, len(epoch.changed), SLICE_STATES):
+            with self._committer.exclusive():
+                lsn = self._writer.end_lsn
+                for state in epoch.changed[start : start + SLICE_STATES]:
+                    if not state.gone or state.forks:
+                        places = [place for rows in written for place in rows.of(state.number)]
+                        state.index = state.index.replaced(below, places)
+                    encoded.append(self._row(state, lsn))
+            pause()
+        return encoded
+
+    def _row(self, state: StreamState, lsn: int) -> bytes:
+        """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""
+        present = self._catalog.get(state.name)
+        if present is None:
+            return encode_row(state.name, state.number, encode_tombstone(lsn), tombstone=True)
+        return encode_row(present.name, present.number, encode_state(present, lsn))
+
+    def _finish(self, sealed: Sealed, rows: list[bytes], epoch: Epoch) -> None:
+        """Have the manifest name what was written, and give the log segments back."""
+        catalog = self._catalog
+        number = self.manifest.next_file
+        run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
+        with self._committer.exclusive():
+            lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
+        last = sealed.blocks[-1][-1]
+        try:
+            self.save(
+                log_first=sealed.segments[-1].number + 1,
+                previous_lsn=last.lsn,
+                previous_crc=last.header_crc,
+                lsn=lsn,
+                streams=streams,
+                next_stream=next_stream,
+                next_file=number + 1,
+                runs=(number, *self.manifest.runs),
+            )
+        except BaseException:
+            run.close()
+            raise
+        with self._committer.exclusive():
+            catalog.replace_runs((), run)
+            catalog.settle(epoch.changed, epoch.removed, epoch.number)
+            for segment in sealed.segments:
+                del self._reader.segments[segment.number]
+        for segment in sealed.segments:
+            self._spares.give_back(segment)
+        self._sealed_since = None
+
+    def adopt(self, segment: ClusteredSegment) -> None:
+        """Indexes are going to point into a new segment: it counts from the next manifest on, whatever fails before."""
+        self._live[segment.number] = segment.payload_bytes
+        self._reader.clustered[segment.number] = segment
+        file = ClusteredFile(segment.number, segment.payload_bytes)
+        self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file), next_file=segment.number + 1)
+
+    def save(self, **changes: Any) -> None:
+        """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
+        manifest = self.manifest._replace(**changes)
+        clustered = tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered)
+        manifest = manifest._replace(clustered=clustered)
+        save_manifest(self._directory, manifest, int(self._clock() * 1000))
+        self.manifest = manifest
+
+
+def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:
+    """Streams that stay, and those that expire in up to three groups: what expires together lies together."""
+    expiring = sorted((state for state in states if state.expiry is not None), key=lambda state: state.deadline)
+    if not expiring:
+        return [states]
+    part = max(EXPIRY_GROUP_MIN, -(-len(expiring) // 3))
+    groups = [expiring[first : first + part] for first in range(0, len(expiring), part)]
+    return [[state for state in states if state.expiry is None], *groups]
+
+
+def _blocks_of(segment: LogSegment) -> list[Block]:
+    end = lsn_of(segment.number, segment.end)
+    return [block for block in survey(segment) if block.lsn < end]
+
+
+def pause() -> None:
+    """Let others have the processor and the interpreter's lock."""
+    time.sleep(0.0002)

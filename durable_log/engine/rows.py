@@ -1,0 +1,123 @@
+"""A stream's state as the payload of a row of the catalog, and back.
+
+Law of this room: pure functions. A row says everything that is durable of a stream at its LSN: what the log holds from
+there on comes on top, what lies below is in it already. The streams that a fork descends from are the caller's
+business. Called by the holder of the commit lock (encode) and by whoever loads a stream (decode).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from durable_log.engine.ancestry import Fork
+from durable_log.engine.index import StreamIndex
+from durable_log.engine.state import ProducerState, StreamState
+from durable_log.model import StreamConfig
+
+_HEAD: Final = struct.Struct("<QQQQqqQIIIHHHB")
+_PRODUCER: Final = struct.Struct("<IQQH")
+_PAIR: Final = struct.Struct("<QQ")
+_CLOSED, _DELETED = 1, 2
+_NO_SEQ: Final = 0xFFFF
+_NEVER: Final = -(2**63)
+
+
+class Loaded(NamedTuple):
+    """A state out of a row, and the LSN up to which it knows the log."""
+
+    state: StreamState
+    lsn: int
+
+
+def encode_state(state: StreamState, lsn: int) -> bytes:
+    """The row's payload for a stream whose state is durable up to ``lsn``."""
+    config, fork, producers = state.config, state.fork, state.producers or {}
+    content_type = config.content_type.encode()
+    seq = b"" if state.last_seq is None else state.last_seq.encode("utf-8", "surrogatepass")
+    index = state.index.tobytes()
+    head = _HEAD.pack(
+        lsn,
+        state.created_ms,
+        state.durable,
+        state.first,
+        -1 if config.ttl is None else config.ttl,
+        _NEVER if config.expires_at is None else round(config.expires_at * 1000),
+        0 if state.expiry is None else int(state.expiry.touched * 1000),
+        state.forks,
+        len(index),
+        len(producers),
+        0 if fork is None else len(fork.ancestors) + 1,
+        _NO_SEQ if state.last_seq is None else len(seq),
+        len(content_type),
+        _CLOSED * state.durable_closed + _DELETED * state.gone,
+    )
+    parts = [head, content_type, seq, index]
+    for producer_id, producer in producers.items():
+        name = b"" if isinstance(producer_id, int) else producer_id.encode("utf-8", "surrogatepass")
+        parts += (_PRODUCER.pack(producer.number, producer.epoch, producer.seq, len(name)), name)
+    if fork is not None:
+        parts.append(_PAIR.pack(fork.source.number, fork.base))
+        parts += [_PAIR.pack(owner.number, end) for owner, end in fork.ancestors]
+    return b"".join(parts)
+
+
+def decode_state(name: str, number: int, payload: bytes, find: Callable[[int], StreamState]) -> Loaded:
+    """The stream of a row. ``find`` gives the streams that it descends from, by number."""
+    (lsn, created_ms, tail, first, ttl, expires_ms, touched_ms, forks, index_length, producers, ancestors, seq_length,
+     type_length, flags) = _HEAD.unpack_from(payload)  # fmt: skip
+    at = _HEAD.size
+    content_type, at = payload[at : at + type_length].decode(), at + type_length
+    config = StreamConfig(content_type, None if ttl < 0 else ttl, None if expires_ms == _NEVER else expires_ms / 1000)
+    state = StreamState(number, name, config, created_ms)
+    if seq_length != _NO_SEQ:
+        state.last_seq, at = payload[at : at + seq_length].decode("utf-8", "surrogatepass"), at + seq_length
+    state.index, at = StreamIndex.frombytes(payload[at : at + index_length]), at + index_length
+    at = _decode_producers(state, payload, at, producers)
+    if ancestors:
+        pairs = [_PAIR.unpack_from(payload, at + index * _PAIR.size) for index in range(ancestors)]
+        owners = tuple((find(owner), end) for owner, end in pairs[1:])
+        state.fork = Fork(find(pairs[0][0]), pairs[0][1], owners)
+    state.tail = state.durable = tail
+    state.trimmed = state.first = first
+    state.forks = forks
+    state.closed = state.durable_closed = bool(flags & _CLOSED)
+    state.deleted = state.gone = bool(flags & _DELETED)
+    if state.expiry is not None and touched_ms:
+        state.expiry.renew(touched_ms / 1000)
+        state.expiry.saved = state.expiry.touched
+    return Loaded(state, lsn)
+
+
+def _decode_producers(state: StreamState, payload: bytes, at: int, count: int) -> int:
+    if count:
+        state.producers = {}
+    for _ in range(count):
+        number, epoch, seq, length = _PRODUCER.unpack_from(payload, at)
+        at += _PRODUCER.size
+        producer_id, at = payload[at : at + length].decode("utf-8", "surrogatepass"), at + length
+        assert state.producers is not None
+        state.producers[producer_id or number] = ProducerState(number, epoch, seq)
+    return at
+
+
+def is_readable(payload: bytes, now: float) -> bool:
+    """Whether the row is that of a stream that was neither deleted nor has expired, without decoding all of it."""
+    head = _HEAD.unpack_from(payload)
+    ttl, expires_ms, touched_ms, flags = head[4], head[5], head[6], head[13]
+    if flags & _DELETED:
+        return False
+    if ttl >= 0:
+        return bool(touched_ms / 1000 + ttl > now)
+    return bool(expires_ms == _NEVER or expires_ms / 1000 > now)
+
+
+def encode_tombstone(lsn: int) -> bytes:
+    """The row's payload for a stream that was removed before ``lsn``."""
+    return struct.pack("<Q", lsn)
+
+
+def lsn_of_row(payload: bytes) -> int:
+    """Up to where a row knows the log."""
+    return int(struct.unpack_from("<Q", payload)[0])
