@@ -230,6 +230,8 @@ class LogEngine:
     def cluster_if_due(self) -> None:
         """Do what clustering and compaction have to do by now."""
         with self._clustering:
+            if self._committer.failure is not None:
+                return
             if self._checkpointer.due():
                 self._checkpointer.run()
             while not self._closed and self._compactor.step():
