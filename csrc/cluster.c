@@ -13,11 +13,12 @@ typedef struct {
     size_t count;
     uint64_t largest;
     uint64_t source;
+    int everything; /* or what has to be copied: DATA with payload */
 } collection;
 
 static dl_cv collect(collection *to, const dl_frame *rows, size_t count) {
     for (const dl_frame *row = rows; row < rows + count; row++) {
-        if (row->type != DL_TYPE_DATA || row->payload_length == 0) continue;
+        if (!to->everything && (row->type != DL_TYPE_DATA || row->payload_length == 0)) continue;
         if (to->count == to->records_max) return DL_CLUSTER_ROOM;
         const uint64_t size = (uint64_t)row->payload + row->payload_length;
         dl_record *record = &to->records[to->count++];
@@ -26,6 +27,8 @@ static dl_cv collect(collection *to, const dl_frame *rows, size_t count) {
         record->place = to->source << 32 | row->position;
         record->skip = row->payload;
         record->length = row->payload_length;
+        if (to->everything)
+            record->skip |= (uint32_t)row->type << DL_RECORD_TYPE | (uint32_t)row->flags << DL_RECORD_FLAGS;
         if (size > to->largest) to->largest = size;
     }
     return DL_CLUSTER_OK;
@@ -49,23 +52,68 @@ static dl_cv scan_body(const uint8_t *body, size_t length, uint64_t position, ui
     return verdict == DL_OK ? DL_CLUSTER_OK : DL_CLUSTER_FRAME;
 }
 
-/* Collects the DATA frames with payload of "blocks_count" bodies: pairs of position and length, all of them within
- * "bytes", which is the file from "position" on. "count" and "largest" (frame) go on from what they are. */
-dl_cv dl_records_scan(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce, uint32_t source,
-                      const uint64_t *blocks, size_t blocks_count, dl_record *records, size_t records_max,
-                      size_t *count, uint64_t *largest, uint64_t *bad_position) {
-    collection to = {records, records_max, *count, *largest, source};
+static dl_cv scan_bodies(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce, const uint64_t *blocks,
+                         size_t blocks_count, collection *to, uint64_t *bad_position) {
     dl_cv verdict = DL_CLUSTER_OK;
     for (size_t i = 0; i < blocks_count && verdict == DL_CLUSTER_OK; i++) {
         const uint64_t at = blocks[2 * i], size = blocks[2 * i + 1];
         *bad_position = at;
         if (at < position || at - position > length || size > length - (at - position)) return DL_CLUSTER_SHORT;
         if (at + size > UINT32_MAX) return DL_CLUSTER_SHORT;
-        verdict = scan_body(bytes + (at - position), (size_t)size, at, nonce, &to, bad_position);
+        verdict = scan_body(bytes + (at - position), (size_t)size, at, nonce, to, bad_position);
     }
+    return verdict;
+}
+
+/* Collects the DATA frames with payload of "blocks_count" bodies: pairs of position and length, all of them within
+ * "bytes", which is the file from "position" on. "count" and "largest" (frame) go on from what they are. */
+dl_cv dl_records_scan(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce, uint32_t source,
+                      const uint64_t *blocks, size_t blocks_count, dl_record *records, size_t records_max,
+                      size_t *count, uint64_t *largest, uint64_t *bad_position) {
+    collection to = {records, records_max, *count, *largest, source, 0};
+    const dl_cv verdict = scan_bodies(bytes, length, position, nonce, blocks, blocks_count, &to, bad_position);
     *count = to.count;
     *largest = to.largest;
     return verdict;
+}
+
+/* The same for every frame, whatever it is; each record's place is its LSN, and its "skip" says type and flags, too. */
+dl_cv dl_records_scan_all(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce, uint32_t segment,
+                          const uint64_t *blocks, size_t blocks_count, dl_record *records, size_t records_max,
+                          size_t *count, uint64_t *bad_position) {
+    collection to = {records, records_max, *count, 0, segment, 1};
+    const dl_cv verdict = scan_bodies(bytes, length, position, nonce, blocks, blocks_count, &to, bad_position);
+    *count = to.count;
+    return verdict;
+}
+
+/* Copies the records of frames whose type "types" has (bit 1 << type) to "out", which has room for "count". */
+size_t dl_records_pick(const dl_record *records, size_t count, uint32_t types, dl_record *out) {
+    size_t picked = 0;
+    for (size_t i = 0; i < count; i++)
+        if (types >> (records[i].skip >> DL_RECORD_TYPE & 31) & 1) out[picked++] = records[i];
+    return picked;
+}
+
+/* The first of the records, sorted by stream, that is of "stream" or a later one; or "count". */
+size_t dl_records_find(const dl_record *records, size_t count, uint64_t stream) {
+    size_t low = 0, high = count;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (records[middle].stream < stream)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Each stream of the records, sorted by stream, once, into "streams", which has room for "count". */
+size_t dl_records_streams(const dl_record *records, size_t count, uint64_t *streams) {
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++)
+        if (i == 0 || records[i].stream != records[i - 1].stream) streams[found++] = records[i].stream;
+    return found;
 }
 
 /* One record for each row of "indexes" (ascending): "table" holds "rows_count" rows from number "first" on. */

@@ -108,6 +108,8 @@ enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t p
 #define DL_ENTRY_MAX 65637 /* header, 16 sums, an end for each byte of a chunk, the last of them of 5 bytes more */
 #define DL_ROW_CHUNKS 65536
 #define DL_RADIX 2048
+#define DL_RECORD_TYPE 24 /* where dl_records_scan_all puts a frame's type and flags in "skip" */
+#define DL_RECORD_FLAGS 16
 
 enum dl_cluster_verdict {
     DL_CLUSTER_OK = 0,
@@ -271,6 +273,13 @@ enum dl_cluster_verdict dl_records_scan(const uint8_t *bytes, size_t length, uin
                                         uint32_t source, const uint64_t *blocks, size_t blocks_count,
                                         dl_record *records, size_t records_max, size_t *count, uint64_t *largest,
                                         uint64_t *bad_position);
+enum dl_cluster_verdict dl_records_scan_all(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
+                                            uint32_t segment, const uint64_t *blocks, size_t blocks_count,
+                                            dl_record *records, size_t records_max, size_t *count,
+                                            uint64_t *bad_position);
+size_t dl_records_pick(const dl_record *records, size_t count, uint32_t types, dl_record *out);
+size_t dl_records_find(const dl_record *records, size_t count, uint64_t stream);
+size_t dl_records_streams(const dl_record *records, size_t count, uint64_t *streams);
 enum dl_cluster_verdict dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first, uint32_t nonce,
                                            uint32_t source, const uint64_t *indexes, size_t indexes_count,
                                            dl_record *records, uint64_t *bad_row);

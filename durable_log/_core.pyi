@@ -110,6 +110,8 @@ class _Lib:
     DL_ENTRY_MAX: Final[int]
     DL_ROW_CHUNKS: Final[int]
     DL_RADIX: Final[int]
+    DL_RECORD_FLAGS: Final[int]
+    DL_RECORD_TYPE: Final[int]
     DL_BY_STREAM: Final[int]
     DL_BY_OFFSET: Final[int]
     DL_BY_PLACE: Final[int]
@@ -238,6 +240,24 @@ class _Lib:
         bad_position: CData,
         /,
     ) -> int: ...
+    def dl_records_scan_all(
+        self,
+        bytes_: CData | bytes,
+        length: int,
+        position: int,
+        nonce: int,
+        segment: int,
+        blocks: CData,
+        blocks_count: int,
+        records: CData,
+        records_max: int,
+        count: CData,
+        bad_position: CData,
+        /,
+    ) -> int: ...
+    def dl_records_pick(self, records: CData, count: int, types: int, out: CData, /) -> int: ...
+    def dl_records_find(self, records: CData, count: int, stream: int, /) -> int: ...
+    def dl_records_streams(self, records: CData, count: int, streams: CData, /) -> int: ...
     def dl_records_of_rows(
         self,
         table: CData | bytes,

@@ -14,7 +14,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
@@ -26,6 +26,16 @@ from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
 NAMES_PAGE: Final = 1000
+
+
+class CatchUp(Protocol):
+    """What the log has of streams beyond their rows: see ``replay``, which is above this room."""
+
+    def streams(self) -> array[int]:
+        """The numbers of all streams that the log has records of, ascending."""
+
+    def apply(self, state: StreamState, lsn: int, *, wait: bool) -> bool:
+        """Apply a stream's records from ``lsn`` on. False if there are none."""
 
 
 class Catalog:
@@ -41,6 +51,8 @@ class Catalog:
         self._idle: OrderedDict[StreamState, None] = OrderedDict()
         self.crashed_at: float | None = None
         """When the store was opened after a crash, in seconds since the epoch."""
+        self.catch_up: CatchUp | None = None
+        """What the log had of streams when the store was opened, until all of it is in their states."""
         self.epoch = 1
         self.count = 0
         self.next_number = 1
@@ -243,15 +255,16 @@ class Catalog:
             for run in self.runs:
                 row = run.find(digest, name) if wait else _find_cached(run, digest, name)
                 if row is not None:
-                    return None if row.tombstone else self._admit(name, row.number, row.payload)
+                    return None if row.tombstone else self._admit(name, row, wait=wait)
         return None
 
-    def _admit(self, name: str, number: int, payload: bytes) -> StreamState:
-        state = decode_state(name, number, payload, self._ancestor).state
+    def _admit(self, name: str, row: Row, *, wait: bool) -> StreamState:
+        state, lsn = decode_state(name, row.number, row.payload, self._ancestor)
+        changed = self.catch_up is not None and self.catch_up.apply(state, lsn, wait=wait)
         self.forgive(state)
         self._resident[name] = state
-        if state.index.in_log():
-            # Its row is younger than the newest clustered segment: the next checkpoint has to see it.
+        if changed or state.index.in_log():
+            # The next checkpoint has to see it.
             state.epoch = self.epoch
         else:
             self._idle[state] = None

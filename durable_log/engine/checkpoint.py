@@ -125,6 +125,7 @@ class Checkpointer:
         segments = self._sealed()
         if not segments:
             return False
+        self._catch_up()
         sealed = Sealed(segments, [_blocks_of(segment) for segment in segments])
         with self._committer.exclusive():
             catalog = self._catalog
@@ -163,6 +164,20 @@ class Checkpointer:
                 self._directory.remove(segment.file.name)
             raise
         return written
+
+    def _catch_up(self) -> None:
+        """Load the streams that the log had records of when the store was opened, so that all of them are seen."""
+        catalog = self._catalog
+        if catalog.catch_up is None:
+            return
+        streams = catalog.catch_up.streams()
+        for first in range(0, len(streams), SLICE_STATES):
+            with self._committer.exclusive():
+                for stream in streams[first : first + SLICE_STATES]:
+                    catalog.find_number(stream)
+            pause()
+        with self._committer.exclusive():
+            catalog.catch_up = None
 
     def _write_clustered(self, sealed: Sealed, epoch: Epoch, group: list[StreamState]) -> ClusteredSegment | None:
         """A segment of the streams in ``group``, which counts from the next manifest on once it is adopted."""

@@ -183,7 +183,9 @@ class Group:
         if fork is not None:
             ancestors = tuple(Ancestor(owner.number, end) for owner, end in fork.ancestors)
             creation = creation._replace(source=fork.source.number, base=fork.base, ancestors=ancestors)
-        self._frame(CREATE, 0, state, encode_create(creation))
+        payload = encode_create(creation)
+        self.parts += (frame_head(CREATE, 0, number, state.trimmed, len(payload)), payload)
+        self.length += FRAME_HEADER + len(payload)
         return state
 
     def _append(self, state: StreamState, request: Append) -> Appended:

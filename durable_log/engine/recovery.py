@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import groupby
 from typing import NamedTuple
 
+from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.chain import Base, Chain, Damage, Found, follow
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
@@ -21,7 +23,7 @@ from durable_log.engine.manifest import Manifest
 from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
-from durable_log.engine.segment import TEMPORARY, Block, LogSegment, read_rows, segment_name, segment_number, survey
+from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
 from durable_log.engine.writer import Tail
 from durable_log.errors import Corruption
 
@@ -121,21 +123,32 @@ def _replay_log(
     base = Base(manifest.previous_lsn, manifest.previous_crc, manifest.lsn)
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
     _harden(segments, chain)
-    replay = Replay(catalog, manifest.lsn)
-    for block in chain.blocks:
-        segment = segments[segment_of(block.lsn)]
-        segment.end = position_of(block.end)
-        replay.apply(segment.number, block.time_ms, read_rows(segment, block))
-    replay.finish(clock(), clean=not chain.blocks or chain.blocks[-1].clean)
+    clean = not chain.blocks or chain.blocks[-1].clean
+    catalog.crashed_at = None if clean else clock()
+    backlog = _backlog_of(segments, chain)
+    replay = Replay(catalog, backlog, manifest.lsn)
+    replay.run()
+    if chain.damage:
+        replay.look_up_all()
     for damage in chain.damage:
         if segment_of(damage.start) in segments:
             segments[segment_of(damage.start)].damaged = True
     report = Report(
-        replay.records, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
+        backlog.count, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
         unreadable,
     )  # fmt: skip
     _tell(directory.path, report)
     return _arrange(directory, manifest, opened, found, chain, surplus, report)
+
+
+def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
+    backlog = Backlog(segments)
+    for number, blocks in groupby(chain.blocks, lambda block: segment_of(block.lsn)):
+        counting = list(blocks)
+        segments[number].end = position_of(counting[-1].end)
+        backlog.take(segments[number], counting)
+    backlog.sort()
+    return backlog
 
 
 def _open_segments(

@@ -1,21 +1,23 @@
 """From records back to states.
 
-Law of this room: applies the records of the log to the catalog, in order, at open. What it makes of them must equal
-what the commit made of the same requests. A row of the catalog knows the log up to its LSN: records below that are in
-it already and are passed over. No guesses: bytes that are missing become lost bytes of their stream. The thread that
-opens, before anybody else sees the store.
+Law of this room: applies the records of the log to states, each stream's in their order. What it makes of them must
+equal what the commit made of the same requests. A row of the catalog knows the log up to its LSN: records below that
+are in it already and are passed over. No guesses: bytes that are missing become lost bytes of their stream. Creations
+and deletions are applied at open, by the thread that opens; all other records of a stream when it is looked up first,
+by whoever holds the catalog's lock then.
 """
 
 from __future__ import annotations
 
+from array import array
 from typing import NamedTuple
 
 from durable_log.engine.ancestry import Fork, leave
+from durable_log.engine.backlog import Backlog, Record, check_at_once
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import (
     CREATE,
     DATA,
-    DELETE,
     FLAG_CLOSE,
     FLAG_PRODUCER,
     FLAG_SEQ,
@@ -26,13 +28,9 @@ from durable_log.engine.format import (
     decode_create,
     decode_producer,
     decode_touch,
-    lsn_of,
 )
 from durable_log.engine.index import LOST
-from durable_log.engine.segment import Rows
 from durable_log.engine.state import ProducerState, StreamState
-
-Row = tuple[int, ...]
 
 
 class Lost(NamedTuple):
@@ -43,94 +41,113 @@ class Lost(NamedTuple):
     end: int
 
 
-class Replay:
-    """Feeds records to a catalog. ``counted_lsn`` is where the catalog's count of streams was taken."""
+class CatchUp:
+    """What the log has of streams beyond their rows. ``lost`` is what was found to be missing so far."""
 
-    def __init__(self, catalog: Catalog, counted_lsn: int = 0) -> None:
-        self._catalog, self._counted_lsn = catalog, counted_lsn
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self.lost: list[Lost] = []
+        self.out_of_place = 0
+        """Records that overlap others of their stream."""
+
+    def streams(self) -> array[int]:
+        """The numbers of all streams that the log has records of, ascending."""
+        return self._backlog.streams()
+
+    def apply(self, state: StreamState, lsn: int, *, wait: bool = True) -> bool:
+        """Apply a stream's records from ``lsn`` on. False if there are none.
+
+        Without ``wait``, raises ``BlockingIOError`` where it would take long.
+        """
+        records = self._backlog.of(state.number, lsn)
+        if not records:
+            return False
+        if not wait:
+            check_at_once(records)
+        application = _Application(state, self._backlog)
+        for record in records:
+            application.apply(record)
+        state.durable, state.durable_closed, state.first = state.tail, state.closed, state.trimmed
+        self.lost += application.lost
+        self.out_of_place += application.out_of_place
+        return True
+
+
+class Replay:
+    """Brings a catalog up to date. ``counted_lsn`` is where the catalog's count of streams was taken."""
+
+    def __init__(self, catalog: Catalog, backlog: Backlog, counted_lsn: int = 0) -> None:
+        self._catalog, self._backlog, self._counted_lsn = catalog, backlog, counted_lsn
+        self._catch_up = catalog.catch_up = CatchUp(backlog)
         self._known_below = catalog.next_number
         self._states: dict[int, StreamState | None] = {}
-        self._producers: dict[tuple[int, int], ProducerState] = {}
         self._row_lsns: dict[int, int] = {}
-        self.lost: list[Lost] = []
-        self.records_of_unknown_streams = 0
-        self.records = 0
+        self._born: list[StreamState] = []
+        self._unknown = 0
 
-    def apply(self, segment: int, time_ms: int, rows: Rows) -> None:
-        """The records of one block."""
-        for row in rows.rows:
-            self.records += 1
-            kind, lsn = row[9], lsn_of(segment, row[2])
-            if kind == CREATE:
-                self._create(lsn, row[0], decode_create(rows.payload(row)))
-                continue
-            state = self._find(row[0])
-            # Its CREATE may be damaged; the number must not be given to another stream all the same.
-            self._catalog.next_number = max(self._catalog.next_number, row[0] + 1)
-            if state is None:
-                self.records_of_unknown_streams += row[0] >= self._known_below
-            elif lsn >= self._row_lsns.get(row[0], 0):
-                self._catalog.change(state)
-                if kind == DATA:
-                    self._data(state, lsn, time_ms, rows, row)
-                else:
-                    self._other(state, lsn, rows, row)
+    @property
+    def lost(self) -> list[Lost]:
+        """Bytes of streams that are missing."""
+        return self._catch_up.lost
 
-    def finish(self, now: float, *, clean: bool) -> None:
-        """All records were applied: what was read is durable.
+    @property
+    def records_of_unknown_streams(self) -> int:
+        """Records that nobody can say what they are of, or that overlap others."""
+        return self._unknown + self._catch_up.out_of_place
 
-        Unless the store was closed in good order, a sliding TTL gets back what a crash may have taken: uses that were
-        noted but not persisted yet. A stream that a client saw expire may then be there again for a while.
-        """
-        self._catalog.crashed_at = None if clean else now
-        for state in self._catalog.changed():
-            state.durable = state.tail
-            state.durable_closed = state.closed
-            state.first = state.trimmed
-            self._catalog.forgive(state)
+    def run(self) -> None:
+        """Apply creations and deletions, and all records of the streams that have no row yet."""
+        # A CREATE may be damaged; its number must not be given to another stream all the same.
+        self._catalog.next_number = max(self._catalog.next_number, self._backlog.greatest_stream + 1)
+        for record in self._backlog.lives():
+            if record.kind == CREATE:
+                self._create(record)
+            else:
+                self._delete(record)
+        for state in self._born:
+            if not state.gone or state.forks:
+                self._catch_up.apply(state, 0)
+                self._catalog.forgive(state)
+
+    def look_up_all(self) -> None:
+        """Apply all that there is: the log is damaged, and somebody wants to know what was lost."""
+        for stream in self._catch_up.streams():
+            if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
+                self._unknown += len(self._backlog.of(stream, 0))
 
     def _find(self, number: int) -> StreamState | None:
         if number not in self._states:
             self._states[number], lsn = self._catalog.load_number(number)
             if lsn:
                 self._row_lsns[number] = lsn
-                self._know_producers(number)
         return self._states[number]
 
-    def _know_producers(self, number: int) -> None:
-        state = self._states[number]
-        for producer in ((state and state.producers) or {}).values():
-            self._producers[number, producer.number] = producer
-
-    def _create(self, lsn: int, number: int, creation: Creation) -> None:
-        self._catalog.next_number = max(self._catalog.next_number, number + 1)
-        row_lsn = self._catalog.row_lsn(creation.name)
-        if row_lsn > lsn:
+    def _create(self, record: Record) -> None:
+        row, frame = self._backlog.frame(record)
+        creation = decode_create(frame[row[6] :])
+        if self._catalog.row_lsn(creation.name) > record.lsn:
             # The row is of this life, and knows more, or of a later one, and this one is over.
-            state, _ = self._catalog.load_number(number)
-            self._states[number] = state
-            self._row_lsns[number] = row_lsn
-            self._know_producers(number)
             return
         before = self._catalog.get(creation.name)
         if before is not None:
-            self._remove(before, lsn)  # its DELETE is damaged
+            self._remove(before, record.lsn)  # its DELETE is damaged
         fork = None
         if creation.source:
             owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
             known = tuple((owner, end) for owner, end in owners if owner is not None)
             source = self._find(creation.source)
             if source is None or len(known) < len(owners):
-                self._add(lsn, self._orphan(number, creation))
+                self._add(record.lsn, self._orphan(record.stream, creation))
                 return
-            if lsn >= self._row_lsns.get(creation.source, 0):
-                self._catalog.change(source)
-                source.forks += 1
+            self._set_forks(source, source.forks + 1, record.lsn)
             fork = Fork(source, creation.base, known)
-        self._add(lsn, StreamState(number, creation.name, creation.config, creation.created_ms, fork))
+        state = StreamState(record.stream, creation.name, creation.config, creation.created_ms, fork)
+        state.trimmed = state.first = record.offset
+        self._add(record.lsn, state)
 
     def _add(self, lsn: int, state: StreamState) -> None:
         self._states[state.number] = state
+        self._born.append(state)
         self._catalog.add(state, counted=lsn < self._counted_lsn)
 
     def _orphan(self, number: int, creation: Creation) -> StreamState:
@@ -138,14 +155,20 @@ class Replay:
         state = StreamState(number, creation.name, creation.config, creation.created_ms)
         if creation.base:
             state.index.add(creation.base, LOST)
-            state.tail = creation.base
-            self.lost.append(Lost(state.name, 0, creation.base))
+            state.tail = state.durable = creation.base
+            self._catch_up.lost.append(Lost(state.name, 0, creation.base))
         return state
 
-    def _delete(self, state: StreamState, lsn: int) -> None:
-        state.deleted = state.gone = True
-        if not state.forks:
-            self._remove(state, lsn)
+    def _delete(self, record: Record) -> None:
+        state = self._find(record.stream)
+        if state is None:
+            known = record.stream < self._known_below or record.stream in self._row_lsns
+            self._unknown += not known
+        elif record.lsn >= self._row_lsns.get(record.stream, 0):
+            self._catalog.change(state)
+            state.deleted = state.gone = True
+            if not state.forks:
+                self._remove(state, record.lsn)
 
     def _remove(self, state: StreamState, lsn: int) -> None:
         for leaving in leave(state, lambda source, forks: self._set_forks(source, forks, lsn)):
@@ -159,51 +182,68 @@ class Replay:
             self._catalog.change(source)
             source.forks = forks
 
-    def _data(self, state: StreamState, lsn: int, time_ms: int, rows: Rows, row: Row) -> None:
-        _, offset, _, epoch, seq, producer, _, length, _, _, flags = row
+
+class _Application:
+    """One stream on its way to its present state."""
+
+    def __init__(self, state: StreamState, backlog: Backlog) -> None:
+        self._state, self._backlog = state, backlog
+        self._producers = {known.number: known for known in (state.producers or {}).values()}
+        self.lost: list[Lost] = []
+        self.out_of_place = 0
+
+    def apply(self, record: Record) -> None:
+        """The next record."""
+        kind, state = record.kind, self._state
+        if kind == DATA:
+            self._data(record)
+        elif kind == TRIM:
+            state.trimmed = record.offset
+        elif kind == TOUCH and state.expiry is not None:
+            state.expiry.renew(decode_touch(self._payload(record)) / 1000)
+        elif kind == PRODUCER:
+            self._introduce(*decode_producer(self._payload(record)))
+
+    def _data(self, record: Record) -> None:
+        state, offset, length = self._state, record.offset, record.length
         if offset < state.tail:
-            self.records_of_unknown_streams += 1
+            self.out_of_place += 1
             return
         if offset > state.tail:
             self.lost.append(Lost(state.name, state.tail, offset))
             state.index.add(offset, LOST)
         if length:
-            state.index.add(offset + length, lsn)
+            state.index.add(offset + length, record.lsn)
         state.tail = offset + length
-        if flags:
-            if flags & FLAG_PRODUCER:
-                self._claim(state, producer, epoch, seq)
-            if flags & FLAG_SEQ:
-                state.last_seq = rows.seq(row).decode("utf-8", "surrogatepass")
-            if flags & FLAG_CLOSE:
-                state.closed = True
+        flags = record.flags
+        if flags & (FLAG_PRODUCER | FLAG_SEQ):
+            self._claims(record)
+        if flags & FLAG_CLOSE:
+            state.closed = True
         if state.expiry is not None:
-            state.expiry.renew(time_ms / 1000)
+            state.expiry.renew(self._backlog.time_of(record.lsn))
 
-    def _claim(self, state: StreamState, number: int, epoch: int, seq: int) -> None:
-        known = self._producers.get((state.number, number))
-        if known is None:
-            # Its introduction is damaged: nobody can say whose claim this is, but the number is taken.
-            known = self._introduce(state, number, number)
-        known.epoch, known.seq = epoch, seq
+    def _claims(self, record: Record) -> None:
+        row, frame = self._backlog.frame(record)
+        if record.flags & FLAG_PRODUCER:
+            number = row[5]
+            # If its introduction is damaged, nobody can say whose claim this is, but the number is taken.
+            known = self._producers.get(number) or self._introduce(number, number)
+            known.epoch, known.seq = row[3], row[4]
+        if record.flags & FLAG_SEQ:
+            self._state.last_seq = frame[row[6] - row[8] : row[6]].decode("utf-8", "surrogatepass")
 
-    def _introduce(self, state: StreamState, number: int, producer_id: str | int) -> ProducerState:
+    def _payload(self, record: Record) -> bytes:
+        row, frame = self._backlog.frame(record)
+        return frame[row[6] :]
+
+    def _introduce(self, number: int, producer_id: str | int) -> ProducerState:
+        state = self._state
         if state.producers is None:
             state.producers = {}
         known = state.producers[producer_id] = ProducerState(number, -1, -1)
-        self._producers[state.number, number] = known
+        self._producers[number] = known
         if isinstance(producer_id, int):
             ordered = sorted(state.producers.items(), key=lambda item: item[1].number)
             state.producers = dict(ordered)
         return known
-
-    def _other(self, state: StreamState, lsn: int, rows: Rows, row: Row) -> None:
-        kind = row[9]
-        if kind == DELETE:
-            self._delete(state, lsn)
-        elif kind == TOUCH and state.expiry is not None:
-            state.expiry.renew(decode_touch(rows.payload(row)) / 1000)
-        elif kind == TRIM:
-            state.trimmed = row[1]
-        elif kind == PRODUCER:
-            self._introduce(state, *decode_producer(rows.payload(row)))

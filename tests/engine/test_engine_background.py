@@ -12,6 +12,7 @@ import oracle
 import pytest
 from twins import SMALL, Clock, TwinDirectory, no_space, open_store, until
 
+from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import Creation, encode_create, encode_producer, encode_touch, lsn_of
@@ -19,7 +20,7 @@ from durable_log.engine.index import LOST
 from durable_log.engine.keeper import SPARES, Background, ExpiryQueue, Spares
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.replay import Replay
-from durable_log.engine.segment import LogSegment, read_rows, survey
+from durable_log.engine.segment import LogSegment, survey
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, OffsetOutOfRange
 from durable_log.model import NOW, StreamConfig
@@ -239,11 +240,13 @@ def test_nobody_reads_beyond_the_watermark():
 def replayed(*groups: list[oracle.Frame], now: float = 1000.0, clean: bool = False) -> tuple[Catalog, Replay]:
     segment = LogSegment.create(MemoryDirectory(), 1, 256 * 1024, UUID, 0)
     segment.file.write(4096, oracle.encode_segment(1, segment.nonce, groups, 5000))
-    catalog = Catalog(Clock(now))
-    replay = Replay(catalog)
-    for block in survey(segment):
-        replay.apply(1, block.time_ms, read_rows(segment, block))
-    replay.finish(now, clean=clean)
+    catalog, backlog = Catalog(Clock(now)), Backlog({1: segment})
+    catalog.crashed_at = None if clean else now
+    backlog.take(segment, survey(segment))
+    backlog.sort()
+    replay = Replay(catalog, backlog)
+    replay.run()
+    replay.look_up_all()
     return catalog, replay
 
 
@@ -268,7 +271,7 @@ def test_records_become_the_states_that_they_came_from():
     known = state.producers["p"]
     assert (known.number, known.epoch, known.seq) == (0, 4, 7)
     assert catalog.get("b") is None
-    assert (replay.records, replay.lost, replay.records_of_unknown_streams) == (7, [], 0)
+    assert (replay.lost, replay.records_of_unknown_streams) == ([], 0)
     assert catalog.next_number == 3
     catalog.check()
 
