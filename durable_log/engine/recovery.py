@@ -126,7 +126,7 @@ def _replay_log(
     clean = not chain.blocks or chain.blocks[-1].clean
     catalog.crashed_at = None if clean else clock()
     backlog = _backlog_of(segments, chain)
-    replay = Replay(catalog, backlog, manifest.lsn)
+    replay = Replay(catalog, backlog, manifest.lsn, damaged=bool(chain.damage or unreadable))
     replay.run()
     if chain.damage:
         replay.look_up_all()

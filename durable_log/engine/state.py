@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from durable_log.engine.ancestry import Fork
-from durable_log.engine.index import StreamIndex
+from durable_log.engine.index import LOST, StreamIndex
 from durable_log.model import StreamConfig, StreamInfo
 
 TOUCH_SECONDS_MIN: Final = 60.0
+OFFSET_MAX: Final = 2**63 - 1
 
 Watcher = tuple[Any, Any]
 
@@ -131,3 +132,13 @@ class StreamState:
             self.name, self.number, config.content_type, self.durable, self.durable_closed, config.ttl,
             config.expires_at, self.created_ms / 1000, self.first, fork and fork.source.name, fork and fork.base,
         )  # fmt: skip
+
+
+def lost_ancestor(number: int) -> StreamState:
+    """What stands for an ancestor that has no row: the log is about to say that its fork is gone, too; or else the
+    bytes that the fork had of it are lost.
+    """
+    state = StreamState(number, "", StreamConfig(), 0)
+    state.index.add(OFFSET_MAX, LOST)
+    state.tail = state.durable = OFFSET_MAX
+    return state
