@@ -181,6 +181,11 @@ class Catalog:
         self.epoch += 1
         return self.epoch - 1
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything differs from its row, or may."""
+        return len(self._resident) > len(self._idle) or bool(self._removed)
+
     def changed(self) -> list[StreamState]:
         """The resident streams that are not idle."""
         with self.lock:

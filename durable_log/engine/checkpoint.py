@@ -19,7 +19,7 @@ from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
-from durable_log.engine.format import BLOCK_HEADER, lsn_of, position_of
+from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of
 from durable_log.engine.index import clustered_place
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
@@ -79,13 +79,15 @@ class Rows:
 
 
 class Checkpointer:
-    """Owns the manifest of an open store."""
+    """Owns the manifest of an open store. ``unreadable`` is the first log segment whose header does not verify."""
 
     def __init__(
         self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
         reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
+        unreadable: int | None,
     ) -> None:  # fmt: skip
         self.manifest = manifest
+        self._unreadable = 2**32 if unreadable is None else unreadable
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
         self._sealed_since: float | None = None
@@ -100,9 +102,12 @@ class Checkpointer:
         self._sealed_since = self._sealed_since or now
         return sealed >= self._options.cluster_segments or now - self._sealed_since >= self._options.cluster_seconds
 
-    def run(self) -> bool:
-        """Cluster all sealed segments, up to one that is damaged. False if there is none. Raises ``OSError``."""
-        segments = self._sealed()
+    def run(self, *, closing: bool = False) -> bool:
+        """Cluster all sealed segments, up to one that is damaged. False if there is none. Raises ``OSError``.
+
+        ``closing``: nothing will be written any more, so the last segment is as good as sealed.
+        """
+        segments = self._sealed(closing=closing)
         if not segments:
             return False
         self._catch_up()
@@ -112,18 +117,20 @@ class Checkpointer:
             epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
         written = [self._write_clustered(sealed, epoch, group) for group in _by_expiry(epoch.changed)]
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written if segment is not None])
-        self._finish(sealed, rows, epoch)
+        self._finish(sealed, rows, epoch, closing=closing)
         return True
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())
 
-    def _sealed(self) -> list[LogSegment]:
+    def _sealed(self, *, closing: bool = False) -> list[LogSegment]:
         found = []
+        end = self._writer.segment.number + (closing and self._writer.position > PAGE)
         for number in sorted(self._reader.segments):
             segment = self._reader.segments[number]
-            if number >= self._writer.segment.number or segment.damaged:
+            # What can't be read stays, and whatever comes after it, until somebody repairs the store.
+            if number >= end or number >= self._unreadable or segment.damaged:
                 break
             found.append(segment)
         return found
@@ -182,11 +189,12 @@ class Checkpointer:
             return encode_row(state.name, state.number, encode_tombstone(lsn), tombstone=True)
         return encode_row(present.name, present.number, encode_state(present, lsn))
 
-    def _finish(self, sealed: Sealed, rows: list[bytes], epoch: Epoch) -> None:
+    def _finish(self, sealed: Sealed, rows: list[bytes], epoch: Epoch, *, closing: bool) -> None:
         """Have the manifest name what was written, and give the log segments back."""
         catalog = self._catalog
-        number = self.manifest.next_file
-        run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
+        number, run = self.manifest.next_file, None
+        if rows:
+            run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
         with self._committer.exclusive():
             lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
         last = sealed.blocks[-1][-1]
@@ -198,11 +206,13 @@ class Checkpointer:
                 lsn=lsn,
                 streams=streams,
                 next_stream=next_stream,
-                next_file=number + 1,
-                runs=(number, *self.manifest.runs),
+                next_file=number + (run is not None),
+                clean=closing,
+                runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
             )
         except BaseException:
-            run.close()
+            if run is not None:
+                run.close()
             raise
         with self._committer.exclusive():
             catalog.replace_runs((), run)
@@ -210,7 +220,7 @@ class Checkpointer:
             for segment in sealed.segments:
                 del self._reader.segments[segment.number]
         for segment in sealed.segments:
-            self._spares.give_back(segment)
+            self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
         self._sealed_since = None
 
     def adopt(self, segment: ClusteredSegment) -> None:

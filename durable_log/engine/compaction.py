@@ -7,7 +7,7 @@ same background thread, never beside a checkpoint. What it moves keeps its bytes
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import SLICE_STATES, Checkpointer, Rows, pause
@@ -27,6 +27,10 @@ from durable_log.engine.writer import LogWriter
 
 RUNS_MAX: Final = 4
 DEAD_PART: Final = 0.5
+SMALL_MAX: Final = 8
+"""So many clustered segments of about the same size are merged into one,"""
+CLASSES_MERGED: Final = 4
+"""unless they are of 32 MiB or more."""
 
 
 class Compactor:
@@ -40,15 +44,18 @@ class Compactor:
         self._reader, self._checkpointer, self._live = reader, checkpointer, live
 
     def step(self, dead_part: float = DEAD_PART) -> bool:
-        """Merge runs if there are too many, or rewrite the segment that is most dead. False if nothing is due."""
+        """Merge runs if there are too many, rewrite the segment that is most dead, or merge small ones.
+
+        False if nothing is due.
+        """
         runs = self._catalog.runs
         if len(runs) > RUNS_MAX:
             self._merge(_worth_merging(runs))
             return True
         number = self._most_dead(dead_part)
         if number is None:
-            return False
-        self._rewrite(self._reader.clustered[number])
+            return self.merge_small()
+        self._rewrite([self._reader.clustered[number]])
         return True
 
     def merge_all(self) -> None:
@@ -78,55 +85,71 @@ class Compactor:
             run.close()
             self._directory.remove(run.file.name)
 
-    def _rewrite(self, old: ClusteredSegment) -> None:
-        """Copy what is needed of a segment into a new one, have the manifest say so, and remove it."""
+    def merge_small(self) -> bool:
+        """Merge clustered segments of about the same, small size if there are many of them. False if there are not."""
+        classes: dict[int, list[ClusteredSegment]] = {}
+        for segment in list(self._reader.clustered.values()):
+            classes.setdefault(_size_class(segment.payload_bytes), []).append(segment)
+        for size_class in sorted(classes):
+            if len(classes[size_class]) >= SMALL_MAX and size_class < CLASSES_MERGED:
+                self._rewrite(classes[size_class])
+                return True
+        return False
+
+    def _rewrite(self, olds: list[ClusteredSegment]) -> None:
+        """Copy what is needed of some segments into a new one, have the manifest say so, and remove them."""
         checkpointer, catalog = self._checkpointer, self._catalog
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
-        needed = self._needed(old)
+        needed = self._needed(olds)
         moved: list[StreamState] = []
         runs = checkpointer.manifest.runs
-        new = self._copy(old, needed) if needed else None
+        new = self._copy(olds, needed) if needed.streams else None
         run = None
+        gone = frozenset(old.number for old in olds)
         if new is not None:
-            run = self._relocate(old, Rows(new), sorted(set(needed.values())), moved)
+            run = self._relocate(gone, Rows(new), sorted(needed.streams), moved)
             runs = (run.number, *runs)
         manifest = checkpointer.manifest
-        clustered = tuple(file for file in manifest.clustered if file.number != old.number)
+        clustered = tuple(file for file in manifest.clustered if file.number not in gone)
         checkpointer.save(clustered=clustered, runs=runs, next_file=manifest.next_file + (run is not None))
         with self._committer.exclusive():
             if run is not None:
                 catalog.replace_runs((), run)
             catalog.settle(moved, [], epoch)
             catalog.evict()
-            del self._reader.clustered[old.number]
-        old.close()
-        self._directory.remove(old.file.name)
+            for old in olds:
+                del self._reader.clustered[old.number]
+        for old in olds:
+            old.close()
+            self._directory.remove(old.file.name)
 
-    def _copy(self, old: ClusteredSegment, needed: dict[int, int]) -> ClusteredSegment | None:
+    def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
         manifest = self._checkpointer.manifest
-        rows = array("Q", sorted(needed))
-        new = rewrite_clustered(self._directory, manifest.next_file, manifest.uuid, [(old, rows)], pause=pause)
+        selected = [(old, array("Q", needed.rows[old.number])) for old in olds]
+        new = rewrite_clustered(
+            self._directory, manifest.next_file, manifest.uuid, selected, pause=pause, trims=sorted(needed.trims)
+        )
         if new is not None:
             self._checkpointer.adopt(new)
         return new
 
-    def _needed(self, old: ClusteredSegment) -> dict[int, int]:
-        """The rows of a segment that some stream's index names: row → stream number."""
-        streams, _, _ = old.streams()
-        needed = {}
-        for first in range(0, len(streams), SLICE_STATES):
-            with self._committer.exclusive():
-                for row in range(first, min(first + SLICE_STATES, len(streams))):
-                    state = self._catalog.find_number(streams[row])
-                    place = clustered_place(old.number, row)
-                    if state is not None and any(found == place for _, _, found in state.index):
-                        needed[row] = streams[row]
-                self._catalog.evict()
-            pause()
+    def _needed(self, olds: list[ClusteredSegment]) -> Needed:
+        """The rows of some segments that indexes of streams name."""
+        needed = Needed({old.number: [] for old in olds}, set(), set())
+        for old in olds:
+            streams, _, _ = old.streams()
+            for first in range(0, len(streams), SLICE_STATES):
+                with self._committer.exclusive():
+                    for row in range(first, min(first + SLICE_STATES, len(streams))):
+                        state = self._catalog.find_number(streams[row])
+                        if state is not None:
+                            needed.note(state, old.number, row)
+                    self._catalog.evict()
+                pause()
         return needed
 
-    def _relocate(self, old: ClusteredSegment, rows: Rows, numbers: list[int], moved: list[StreamState]) -> Run:
+    def _relocate(self, gone: frozenset[int], rows: Rows, numbers: list[int], moved: list[StreamState]) -> Run:
         encoded = []
         for first in range(0, len(numbers), SLICE_STATES):
             with self._committer.exclusive():
@@ -134,14 +157,36 @@ class Compactor:
                 for number in numbers[first : first + SLICE_STATES]:
                     state = self._catalog.find_number(number)
                     if state is not None:
-                        # Not idle until its new row counts: the old one names the segment that goes.
+                        # Not idle until its new row counts: the old one names the segments that go.
                         self._catalog.hold(state)
                         moved.append(state)
-                        state.index = state.index.relocated(old.number, rows.of(number))
+                        state.index = state.index.relocated(gone, rows.of(number))
                         encoded.append(encode_row(state.name, number, encode_state(state, lsn)))
             pause()
         manifest = self._checkpointer.manifest
         return write_run(self._directory, manifest.next_file, manifest.uuid, encoded, pause=pause)
+
+
+class Needed(NamedTuple):
+    """What has to stay of some segments: rows by segment, ascending; their streams; what was trimmed of these."""
+
+    rows: dict[int, list[int]]
+    streams: set[int]
+    trims: set[tuple[int, int]]
+
+    def note(self, state: StreamState, segment: int, row: int) -> None:
+        """Take up a row of that stream if its index names it."""
+        place = clustered_place(segment, row)
+        if any(found == place for _, _, found in state.index):
+            self.rows[segment].append(row)
+            self.streams.add(state.number)
+            if state.first and not state.forks:
+                self.trims.add((state.number, state.first))
+
+
+def _size_class(size: int) -> int:
+    """0 below 64 KiB, 1 below 512 KiB, and so on: in each class, sizes differ by at most a factor of 8."""
+    return max(0, (size >> 13).bit_length() - 1) // 3
 
 
 def _worth_merging(runs: tuple[Run, ...]) -> tuple[Run, ...]:
