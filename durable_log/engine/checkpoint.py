@@ -12,6 +12,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
@@ -26,6 +27,7 @@ from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
 from durable_log.engine.reader import Reader
 from durable_log.engine.rows import encode_state, encode_tombstone
+from durable_log.engine.run import Run
 from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import write_run
 from durable_log.engine.segment import Block, LogSegment, survey
@@ -61,6 +63,16 @@ class Epoch(NamedTuple):
     changed: list[StreamState]
 
 
+class Unfinished(NamedTuple):
+    """A checkpoint whose indexes point into its clustered segments already, while its ``rows`` do not count yet."""
+
+    sealed: Sealed
+    rows: list[bytes]
+    epoch: Epoch
+    number: int
+    closing: bool
+
+
 class Rows:
     """Where a new clustered segment holds which bytes of which stream."""
 
@@ -91,9 +103,13 @@ class Checkpointer:
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
         self._sealed_since: float | None = None
+        self._unfinished: Unfinished | None = None
+        self._litter: list[str] = []
 
     def due(self) -> bool:
-        """Whether enough segments are sealed, or one for long enough."""
+        """Whether enough segments are sealed, or one for long enough; or a checkpoint failed half-way."""
+        if self._unfinished is not None:
+            return True
         sealed = len(self._sealed())
         if not sealed:
             self._sealed_since = None
@@ -105,8 +121,11 @@ class Checkpointer:
     def run(self, *, closing: bool = False) -> bool:
         """Cluster all sealed segments, up to one that is damaged. False if there is none. Raises ``OSError``.
 
+        A checkpoint whose rows could not be written, or not be named, is finished first: nothing is clustered twice.
         ``closing``: nothing will be written any more, so the last segment is as good as sealed.
         """
+        if self._unfinished is not None:
+            self._finish(self._unfinished)
         segments = self._sealed(closing=closing)
         if not segments:
             return False
@@ -115,9 +134,12 @@ class Checkpointer:
         with self._committer.exclusive():
             catalog = self._catalog
             epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
-        written = [self._write_clustered(sealed, epoch, group) for group in _by_expiry(epoch.changed)]
-        rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written if segment is not None])
-        self._finish(sealed, rows, epoch, closing=closing)
+        written = self._write_all(sealed, epoch)
+        for segment in written:
+            self.adopt(segment)
+        rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
+        self._unfinished = Unfinished(sealed, rows, epoch, self.new_number(), closing)
+        self._finish(self._unfinished)
         return True
 
     def debt(self) -> int:
@@ -135,6 +157,20 @@ class Checkpointer:
             found.append(segment)
         return found
 
+    def _write_all(self, sealed: Sealed, epoch: Epoch) -> list[ClusteredSegment]:
+        """All that is sealed, in one segment or one for each group of streams; nothing if one of them fails."""
+        written: list[ClusteredSegment] = []
+        try:
+            for group in _by_expiry(epoch.changed):
+                segment = self._write_clustered(sealed, epoch, group)
+                written += [] if segment is None else [segment]
+        except BaseException:
+            for segment in written:
+                segment.close()
+                self._directory.remove(segment.file.name)
+            raise
+        return written
+
     def _catch_up(self) -> None:
         """Load the streams that the log had records of when the store was opened, so that all of them are seen."""
         catalog = self._catalog
@@ -150,7 +186,7 @@ class Checkpointer:
             catalog.catch_up = None
 
     def _write_clustered(self, sealed: Sealed, epoch: Epoch, group: list[StreamState]) -> ClusteredSegment | None:
-        """A segment of the streams in ``group``, which counts from the next manifest on."""
+        """A segment of the streams in ``group``, which counts from the next manifest on once it is adopted."""
         sources = [
             LogSource(segment, [(position_of(block.lsn) + BLOCK_HEADER, block.body_length) for block in blocks])
             for segment, blocks in zip(sealed.segments, sealed.blocks, strict=True)
@@ -159,12 +195,9 @@ class Checkpointer:
         others = [state.number for state in epoch.changed if state not in members]
         dead = array("Q", sorted([*others, *(state.number for state in epoch.removed)]))
         trims = sorted((state.number, state.first) for state in group if state.first and not state.forks)
-        written = write_clustered(
-            self._directory, self.manifest.next_file, self.manifest.uuid, sources, dead=dead, trims=trims, pause=pause
+        return write_clustered(
+            self._directory, self.new_number(), self.manifest.uuid, sources, dead=dead, trims=trims, pause=pause
         )
-        if written is not None:
-            self.adopt(written)
-        return written
 
     def _snapshot(self, epoch: Epoch, below: int, written: list[Rows]) -> list[bytes]:
         """The rows of the streams that changed; from here on their indexes point into what was written."""
@@ -189,16 +222,16 @@ class Checkpointer:
             return encode_row(state.name, state.number, encode_tombstone(lsn), tombstone=True)
         return encode_row(present.name, present.number, encode_state(present, lsn))
 
-    def _finish(self, sealed: Sealed, rows: list[bytes], epoch: Epoch, *, closing: bool) -> None:
-        """Have the manifest name what was written, and give the log segments back."""
-        catalog = self._catalog
-        number, run = self.manifest.next_file, None
+    def _finish(self, unfinished: Unfinished) -> None:
+        """Have the manifest name what was written, and give the log segments back. May be tried again."""
+        sealed, rows, epoch, number, closing = unfinished
+        catalog, run = self._catalog, None
         if rows:
             run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
-        with self._committer.exclusive():
-            lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
         last = sealed.blocks[-1][-1]
         try:
+            with self._committer.exclusive():
+                lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
             self.save(
                 log_first=sealed.segments[-1].number + 1,
                 previous_lsn=last.lsn,
@@ -206,7 +239,6 @@ class Checkpointer:
                 lsn=lsn,
                 streams=streams,
                 next_stream=next_stream,
-                next_file=number + (run is not None),
                 clean=closing,
                 runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
             )
@@ -219,16 +251,22 @@ class Checkpointer:
             catalog.settle(epoch.changed, epoch.removed, epoch.number)
             for segment in sealed.segments:
                 del self._reader.segments[segment.number]
+        self._unfinished = self._sealed_since = None
         for segment in sealed.segments:
             self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
-        self._sealed_since = None
+
+    def new_number(self) -> int:
+        """The number of a new file. None is given twice, as a save that failed may have named its file all the same."""
+        number = self.manifest.next_file
+        self.manifest = self.manifest._replace(next_file=number + 1)
+        return number
 
     def adopt(self, segment: ClusteredSegment) -> None:
         """Indexes are going to point into a new segment: it counts from the next manifest on, whatever fails before."""
         self._live[segment.number] = segment.payload_bytes
         self._reader.clustered[segment.number] = segment
         file = ClusteredFile(segment.number, segment.payload_bytes)
-        self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file), next_file=segment.number + 1)
+        self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file))
 
     def save(self, **changes: Any) -> None:
         """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
@@ -237,6 +275,14 @@ class Checkpointer:
         manifest = manifest._replace(clustered=clustered)
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest
+        with suppress(OSError):  # the new manifest counts, whatever becomes of them
+            while self._litter:
+                self._directory.remove(self._litter.pop())
+
+    def discard(self, run: Run) -> None:
+        """A run whose save has failed. Nobody knows which manifest counts, so the file stays until another does."""
+        run.close()
+        self._litter.append(run.file.name)
 
 
 def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:

@@ -42,6 +42,8 @@ class Compactor:
     ) -> None:  # fmt: skip
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._checkpointer, self._live = reader, checkpointer, live
+        self._moved: list[StreamState] = []
+        """Streams whose rows name a segment that they have left: it may not go before newer rows count."""
 
     def step(self, dead_part: float = DEAD_PART) -> bool:
         """Merge runs if there are too many, rewrite the segment that is most dead, or merge small ones.
@@ -73,13 +75,17 @@ class Compactor:
     def _merge(self, old: tuple[Run, ...]) -> None:
         manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
         whole = old[-1] is self._catalog.runs[-1]
-        number = manifest.next_file
+        number = checkpointer.new_number()
         new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)
         gone = {run.number for run in old}
         at = manifest.runs.index(old[0].number)
         runs = [run for run in manifest.runs if run not in gone]
         runs.insert(at, number)
-        checkpointer.save(runs=tuple(runs), next_file=number + 1)
+        try:
+            checkpointer.save(runs=tuple(runs))
+        except BaseException:
+            checkpointer.discard(new)
+            raise
         self._catalog.replace_runs(old, new)
         for run in old:
             run.close()
@@ -102,36 +108,44 @@ class Compactor:
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
         needed = self._needed(olds)
-        moved: list[StreamState] = []
-        runs = checkpointer.manifest.runs
-        new = self._copy(olds, needed) if needed.streams else None
-        run = None
         gone = frozenset(old.number for old in olds)
+        new = self._copy(olds, needed) if needed.streams else None
         if new is not None:
-            run = self._relocate(gone, Rows(new), sorted(needed.streams), moved)
-            runs = (run.number, *runs)
+            self._relocate(gone, Rows(new), sorted(needed.streams))
+        run = self._write_rows() if self._moved else None
         manifest = checkpointer.manifest
         clustered = tuple(file for file in manifest.clustered if file.number not in gone)
-        checkpointer.save(clustered=clustered, runs=runs, next_file=manifest.next_file + (run is not None))
+        try:
+            checkpointer.save(clustered=clustered, runs=(*([run.number] if run else []), *manifest.runs))
+        except BaseException:
+            if run is not None:
+                checkpointer.discard(run)
+            raise
         with self._committer.exclusive():
             if run is not None:
                 catalog.replace_runs((), run)
-            catalog.settle(moved, [], epoch)
+            catalog.settle(self._moved, [], epoch)
             catalog.evict()
             for old in olds:
                 del self._reader.clustered[old.number]
+        self._moved.clear()
         for old in olds:
             old.close()
             self._directory.remove(old.file.name)
 
     def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
-        manifest = self._checkpointer.manifest
+        checkpointer = self._checkpointer
         selected = [(old, array("Q", needed.rows[old.number])) for old in olds]
         new = rewrite_clustered(
-            self._directory, manifest.next_file, manifest.uuid, selected, pause=pause, trims=sorted(needed.trims)
+            self._directory,
+            checkpointer.new_number(),
+            checkpointer.manifest.uuid,
+            selected,
+            pause=pause,
+            trims=sorted(needed.trims),
         )
         if new is not None:
-            self._checkpointer.adopt(new)
+            checkpointer.adopt(new)
         return new
 
     def _needed(self, olds: list[ClusteredSegment]) -> Needed:
@@ -149,22 +163,32 @@ class Compactor:
                 pause()
         return needed
 
-    def _relocate(self, gone: frozenset[int], rows: Rows, numbers: list[int], moved: list[StreamState]) -> Run:
-        encoded = []
+    def _relocate(self, gone: frozenset[int], rows: Rows, numbers: list[int]) -> None:
         for first in range(0, len(numbers), SLICE_STATES):
             with self._committer.exclusive():
-                lsn = self._writer.end_lsn
                 for number in numbers[first : first + SLICE_STATES]:
                     state = self._catalog.find_number(number)
                     if state is not None:
                         # Not idle until its new row counts: the old one names the segments that go.
                         self._catalog.hold(state)
-                        moved.append(state)
+                        self._moved.append(state)
                         state.index = state.index.relocated(gone, rows.of(number))
-                        encoded.append(encode_row(state.name, number, encode_state(state, lsn)))
             pause()
-        manifest = self._checkpointer.manifest
-        return write_run(self._directory, manifest.next_file, manifest.uuid, encoded, pause=pause)
+
+    def _write_rows(self) -> Run:
+        """A run of those that were moved and are still what their name leads to."""
+        encoded: list[bytes] = []
+        for first in range(0, len(self._moved), SLICE_STATES):
+            with self._committer.exclusive():
+                lsn = self._writer.end_lsn
+                encoded += [
+                    encode_row(state.name, state.number, encode_state(state, lsn))
+                    for state in self._moved[first : first + SLICE_STATES]
+                    if self._catalog.get(state.name) is state
+                ]
+            pause()
+        checkpointer = self._checkpointer
+        return write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
 
 
 class Needed(NamedTuple):

@@ -242,6 +242,8 @@ class LogEngine:
     def cluster_if_due(self) -> None:
         """Do what clustering and compaction have to do by now."""
         with self._clustering:
+            if self._committer.failure is not None:
+                return
             if self._checkpointer.due():
                 self._checkpointer.run()
             while not self._closed and self._compactor.step():
@@ -312,11 +314,12 @@ class LogEngine:
         self._directory.close()
 
     def check(self) -> None:
-        """Walk the invariants of an idle engine. Raises ``AssertionError``. For tests."""
-        self._catalog.check()
-        for state in self._catalog.changed():
-            assert state.durable == state.tail, (state.name, state.durable, state.tail)
-            assert state.durable_closed == state.closed, state.name
+        """Walk the invariants, between two commits. Raises ``AssertionError``, :class:`CommitFailed`. For tests."""
+        with self._committer.exclusive():
+            self._catalog.check()
+            for state in self._catalog.changed():
+                assert state.durable == state.tail, (state.name, state.durable, state.tail)
+                assert state.durable_closed == state.closed, state.name
 
     def _check_open(self) -> None:
         if self._closed:
