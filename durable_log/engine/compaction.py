@@ -18,9 +18,8 @@ from durable_log.engine.files import Directory
 from durable_log.engine.index import clustered_place
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_state
+from durable_log.engine.rows import encode_stream
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import merge_runs, write_run
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
@@ -138,7 +137,7 @@ class Compactor:
                         self._catalog.hold(state)
                         moved.append(state)
                         state.index = state.index.relocated(old.number, rows.of(number))
-                        encoded.append(encode_row(state.name, number, encode_state(state, lsn)))
+                        encoded.append(encode_stream(state, lsn))
             pause()
         manifest = self._checkpointer.manifest
         return write_run(self._directory, manifest.next_file, manifest.uuid, encoded, pause=pause)
