@@ -269,6 +269,65 @@ def test_names_whose_hashes_collide_are_told_apart():
     assert run.verify() == []
 
 
+def test_a_run_is_laid_out_as_the_page_of_the_format_says():
+    """Decoded with struct and ``docs/format.md`` alone."""
+    rows = [*some_rows(300, first=7), Row("large", 5, b"l" * 9000, False, True, 3)]
+    directory = MemoryDirectory()
+    run = write_run(directory, 0x2A, UUID, encoded(rows), no_pause)
+    content = bytes(directory.files["0000002a.run"]._bytes)
+    trailer = struct.unpack_from("<8sQQQQQQQQQI", content, len(content) - PAGE)
+    magic, count, tombstones, least, greatest, deadline, *pages, numbers_at, tables_crc = trailer
+    oracle = sorted(kept(rows).values(), key=lambda row: (hash_of(row.name), row.name.encode()))
+    assert magic == b"RUNTAIL\n"
+    assert content[-4:] == struct.pack("<I", crc32c(run.nonce, content[-PAGE:-4]))
+    assert (count, tombstones) == (len(oracle), sum(row.tombstone for row in oracle))
+    assert (least, greatest) == (min(row.number for row in oracle), max(row.number for row in oracle))
+    assert deadline == min(row.deadline for row in oracle if not row.tombstone and not row.hidden)
+
+    position, found = PAGE, {1: [], 2: [], 3: []}
+    begins = {1: [], 2: [], 3: []}
+    while sum(map(len, begins.values())) < sum(pages):
+        crc, length, place, items, kind, zero = struct.unpack_from("<IIIHBB", content, position)
+        size = -(-length // PAGE) * PAGE
+        page = content[position : position + size]
+        assert (crc, place, zero) == (crc32c(run.nonce, page[4:]), position // PAGE, 0)
+        assert kind == 1 or size == PAGE
+        begins[kind].append(position)
+        at = 16
+        for _ in range(items):
+            if kind == 2:
+                found[2].append((*struct.unpack_from("<QI", page, at), at == 16))
+                at += 12
+                continue
+            hash_, payload_length = struct.unpack_from("<QI", page, at) if kind == 1 else (0, 0)
+            at += 12 * (kind == 1)
+            number, flags, end, text_length = struct.unpack(
+                "<QHQH", page[at : at + 6] + b"\0\0" + page[at + 6 : at + 18]
+            )
+            text = page[at + 18 : at + 18 + text_length].decode()
+            at += 18 + text_length + payload_length
+            row = Row(text, number, page[at - payload_length : at], bool(flags & 1), bool(flags & 2), end)
+            found[kind].append((row, hash_, len(begins[1]) - 1))
+        assert at == length
+        assert not any(page[length:])
+        position += size
+    assert [len(begins[kind]) for kind in (1, 2, 3)] == pages
+    assert begins[2][0] == numbers_at
+    assert [row for row, _, _ in found[1]] == oracle
+    assert [hash_ for _, hash_, _ in found[1]] == [hash_of(row.name) for row in oracle]
+    assert [each[:2] for each in found[2]] == sorted((row.number, page) for row, _, page in found[1])
+    by_name = sorted(oracle, key=lambda row: row.name.encode())
+    assert [row for row, _, _ in found[3]] == [row._replace(payload=b"") for row in by_name]
+
+    tables = content[position:-PAGE]
+    places = [at // PAGE for at in (*begins[1], numbers_at)]
+    fences = [hash_ for index, (_, hash_, page) in enumerate(found[1]) if index == 0 or page != found[1][index - 1][2]]
+    first_numbers = [number for number, _, is_first in found[2] if is_first]
+    expected = struct.pack(f"<{len(fences) + len(first_numbers)}Q{len(places)}I", *fences, *first_numbers, *places)
+    assert tables == expected.ljust(-(-len(expected) // PAGE) * PAGE, b"\0")
+    assert tables_crc == crc32c(run.nonce, tables)
+
+
 # names in order
 
 
