@@ -26,7 +26,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_state, encode_tombstone
+from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import write_run
@@ -220,7 +220,7 @@ class Checkpointer:
         present = self._catalog.get(state.name)
         if present is None:
             return encode_row(state.name, state.number, encode_tombstone(lsn), tombstone=True)
-        return encode_row(present.name, present.number, encode_state(present, lsn))
+        return encode_stream(present, lsn)
 
     def _finish(self, unfinished: Unfinished) -> None:
         """Have the manifest name what was written, and give the log segments back. May be tried again."""

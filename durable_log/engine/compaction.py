@@ -18,9 +18,8 @@ from durable_log.engine.files import Directory
 from durable_log.engine.index import clustered_place
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_state
+from durable_log.engine.rows import encode_stream
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import merge_runs, write_run
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
@@ -182,7 +181,7 @@ class Compactor:
             with self._committer.exclusive():
                 lsn = self._writer.end_lsn
                 encoded += [
-                    encode_row(state.name, state.number, encode_state(state, lsn))
+                    encode_stream(state, lsn)
                     for state in self._moved[first : first + SLICE_STATES]
                     if self._catalog.get(state.name) is state
                 ]

@@ -199,7 +199,16 @@ class LogEngine:
     def names(self, prefix: str = "") -> Iterator[str]:
         """The names that start with ``prefix``, in order."""
         self._check_open()
-        return self._catalog.names(prefix)
+        return self._listed(self._catalog.names(prefix))
+
+    def _listed(self, names: Iterator[str]) -> Iterator[str]:
+        try:
+            yield from names
+        except (OSError, Corruption) as error:
+            self._check_open()  # the files may have been closed under it
+            if isinstance(error, Corruption):
+                raise
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
 
     # --- the store ------------------------------------------------------------------------------------------------
 
