@@ -1,4 +1,4 @@
-"""Sorted runs of the catalog: a million rows written, found, merged and listed.
+"""Sorted runs of the catalog: a million rows written, found, listed, searched for what is due, and merged.
 
 python -m benchmarks.runs [--rows 1000000] [--dir DIR]
 """
@@ -23,6 +23,10 @@ from durable_log.engine.run_writer import merge_runs, write_run
 Result = TypeVar("Result")
 UUID = bytes(16)
 FOUND = 2000
+PREFIXES = 200
+NAMES_PAGE = 1000
+DUE_EVERY = 1000
+DUE_MS = 10**12
 
 
 def timed(what: str, work: Callable[[], Result], *, times: int = 1, unit: str = "ms") -> Result:
@@ -38,10 +42,21 @@ def no_pause() -> None:
     """Nothing to wait for."""
 
 
+def listed(run: Run) -> int:
+    """How many names a run has, listed a page at a time."""
+    after, count, more = b"", 0, True
+    while more:
+        page, more = run.names_from(b"", after, NAMES_PAGE)
+        count, after = count + len(page), page[-1].name.encode()
+    return count
+
+
 def measure(directory: DiskDirectory, rows: int) -> None:
     """Everything, once."""
     names = [f"tenant/{index % 1000:04}/conversation/{index:09}" for index in range(rows)]
-    encoded = [encode_row(name, index, bytes(60)) for index, name in enumerate(names)]
+    encoded = [
+        encode_row(name, index, bytes(60), deadline=DUE_MS + index % DUE_EVERY) for index, name in enumerate(names)
+    ]
     blob = b"".join(encoded)
     timed(f"write_run, {rows} rows", lambda: write_run(directory, 1, UUID, blob, no_pause)).close()
     run = timed("open", lambda: Run.open(directory, run_name(1)))
@@ -53,8 +68,16 @@ def measure(directory: DiskDirectory, rows: int) -> None:
         timed("find", lambda: [run.find(*each) for each in sought], times=FOUND, unit="µs")
     numbers = array("Q", range(0, rows, 10))
     timed("find_numbers, every tenth", lambda: run.find_numbers(numbers), times=len(numbers), unit="µs")
-    timed("names_after, 1000 of all", lambda: run.names_after(b"", b"", 1000))
-    timed("names_after, 1000 of a prefix", lambda: run.names_after(b"tenant/0500/", b"", 1000))
+    prefixes = [b"tenant/%04d/" % number for number in random.Random(2).sample(range(1000), PREFIXES)]
+    for limit in (1, NAMES_PAGE):
+        timed(
+            f"names_from, the first {limit} of a prefix",
+            lambda limit=limit: [run.names_from(prefix, b"", limit) for prefix in prefixes], times=PREFIXES, unit="µs",
+        )  # fmt: skip
+    assert timed("names_from, all names by pages of 1000", lambda: listed(run)) == rows
+    due = timed("due, one row in 1000", lambda: sum(map(len, run.due(DUE_MS))))
+    assert due == -(-rows // DUE_EVERY)
+    assert timed("due, all rows", lambda: sum(map(len, run.due(DUE_MS + DUE_EVERY)))) == rows
     assert timed("verify", run.verify) == []
     runs = [write_run(directory, 2 + part, UUID, encoded[part::4], no_pause) for part in range(4)]
     timed("merge of 4 runs", lambda: merge_runs(directory, 9, UUID, runs, drop_tombstones=False, pause=no_pause))

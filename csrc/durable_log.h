@@ -326,19 +326,22 @@ enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, int depth
 size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
 /* run.c, run_build.c, run_names.c
  *
- * A run is a file header of one page, then pages of rows, then pages of numbers, then tables and a trailer (run.py):
+ * A run is a file header of one page, then pages of rows, of numbers and of names, then tables and a trailer (run.py):
  *
- *   |<- 4096 ->|<- 4096 ->|<- n * 4096 ->|   |<- 4096 ->|
- *   |  header  | P R R R  | P R          |...| P N N N  |... tables | trailer |
+ *   |<- 4096 ->|<- 4096 ->|<- n * 4096 ->|   |<- 4096 ->|   |<- 4096 ->|
+ *   |  header  | P R R R  | P R          |...| P I I I  |...| P N N N  |... tables | trailer |
  *
  *   page header (16): crc 4 | length of header and items 4 | position / 4096 4 | items 2 | kind 1 | zero 1
- *   row (R): hash 8 | stream number 6 | flags 2 | payload length 4 | name length 2 | name | payload
- *   number (N): stream number 8 | which page of rows it is on 4
+ *   row (R): hash 8 | payload length 4 | name (N) | payload
+ *   number (I): stream number 8 | which page of rows it is on 4
+ *   name (N): stream number 6 | flags 2 | deadline 8, ms since 1970 | length of the text 2 | text
  *
- * A page is one of 4096 bytes, or of as many whole ones as its first row needs. Rows ascend by hash, then name. */
+ * A page is one of 4096 bytes, or of as many whole ones as its first row needs. Rows ascend by hash, then text; names
+ * by their text's bytes. */
 #define DL_RUN_PAGE_HEADER 16
-#define DL_RUN_ROW_HEADER 22
+#define DL_RUN_ROW_HEADER 30 /* up to the text */
 #define DL_RUN_NUMBER 12
+#define DL_RUN_NAME_HEADER 18 /* up to the text */
 #define DL_RUN_NAME_MAX 1024
 #define DL_RUN_PAYLOAD_MAX 1048576
 #define DL_RUN_PAGE_MAX 1052672
@@ -346,15 +349,18 @@ size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
 
 #define DL_RUN_ROWS 1
 #define DL_RUN_NUMBERS 2
+#define DL_RUN_NAMES 3
 
-#define DL_RUN_TOMBSTONE 1
+#define DL_RUN_TOMBSTONE 1 /* the name is deleted */
+#define DL_RUN_HIDDEN 2    /* deleted for readers, kept for its forks */
+#define DL_RUN_NEVER 0xffffffffffffffff
 
 enum dl_run_verdict {
     DL_RUN_OK = 0,
     DL_RUN_ABSENT = 1,     /* the page holds, and would have it if it were there */
-    DL_RUN_BEFORE = 2,     /* sorts before the first row of the page */
-    DL_RUN_AFTER = 3,      /* sorts after the last row of the page */
-    DL_RUN_FULL = 4,       /* the builder's arrays have to be emptied first */
+    DL_RUN_BEFORE = 2,     /* sorts before the first item of the page */
+    DL_RUN_AFTER = 3,      /* sorts after the last item of the page */
+    DL_RUN_FULL = 4,       /* the caller's arrays have to be emptied first */
     DL_RUN_INPUT = 5,      /* a source has come to the end of its bytes */
     DL_RUN_BAD_LENGTH = 6, /* longer than what is there */
     DL_RUN_BAD_CRC = 7,
@@ -364,7 +370,7 @@ enum dl_run_verdict {
 };
 
 typedef struct {
-    uint64_t key;   /* hash, number or page: what it is sorted by */
+    uint64_t key;   /* hash, number, page or the beginning of a name: what it is sorted by */
     uint64_t value; /* position of a row in memory, page or number: what decides between equal keys */
 } dl_run_pair;
 
@@ -372,15 +378,17 @@ typedef struct {
     uint64_t tombstones;
     uint64_t number_min;
     uint64_t number_max;
-    uint64_t digest; /* a sum over (number, page) that does not depend on their order */
-    uint64_t first;  /* hash or number of the first item */
+    uint64_t deadline_min; /* of the streams that are not deleted */
+    uint64_t digest;       /* a sum over (number, page) that does not depend on their order */
+    uint64_t names_digest; /* the same over names */
+    uint64_t first;        /* hash or number of the first item, or how its name begins */
     uint32_t items;
     uint32_t last;   /* position of the last item in the page */
 } dl_run_page;
 
 typedef struct {
     uint8_t *pages;       /* "pages_used" bytes of sealed pages, then the one in the making */
-    uint64_t *fences;     /* first key of every page that was begun since the arrays were emptied */
+    uint64_t *fences;     /* first key of every page that was begun since the arrays were emptied, or NULL, too */
     uint32_t *places;     /* and its position / 4096 */
     dl_run_pair *pairs;   /* (number, page) of every row; NULL if they are not wanted */
     size_t pages_size;    /* at least twice the largest page */
@@ -392,10 +400,12 @@ typedef struct {
     size_t open_length;   /* of the page in the making, 0 if there is none */
     size_t open_size;     /* what it may grow to */
     uint64_t begun;       /* pages, in all */
-    uint64_t count;       /* rows, in all */
+    uint64_t count;       /* rows or names, in all */
     uint64_t tombstones;
     uint64_t number_min;
     uint64_t number_max;
+    uint64_t deadline_min; /* in: DL_RUN_NEVER */
+    uint64_t names_digest;
     uint32_t open_items;
     uint32_t place;       /* in the file, of the first byte of "pages": position / 4096 */
     uint32_t nonce;
@@ -418,23 +428,18 @@ typedef struct {
 } dl_run_source;
 
 typedef struct {
-    uint32_t page; /* which page of rows */
-    uint32_t at;   /* position in the page */
-    uint32_t slot; /* of its text */
-    uint32_t length;
-} dl_run_name;
-
-typedef struct {
-    const uint8_t *prefix;
-    const uint8_t *after;
+    const uint8_t *prefix; /* the names that begin with this one */
+    const uint8_t *after;  /* and sort after that one, which is not among them */
     size_t prefix_length;
     size_t after_length;
-    uint8_t *texts;    /* "limit" slots of DL_RUN_NAME_MAX bytes */
-    dl_run_name *heap; /* "limit" of them, the greatest name first */
-    size_t limit;      /* 1 or more */
+} dl_run_range;
+
+typedef struct {
+    uint32_t *at; /* where in the bytes the names that were picked begin */
+    size_t size;  /* how many of them "at" has room for */
     size_t count;
-    uint64_t matches;
-} dl_run_names;
+    size_t bytes_read; /* where the last page begins that was looked at */
+} dl_run_picked;
 
 enum dl_run_verdict dl_run_find(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce, uint64_t hash,
                                 const uint8_t *name, size_t name_length, size_t *at);
@@ -444,8 +449,8 @@ enum dl_run_verdict dl_run_numbers_find(const uint8_t *page, size_t length, uint
                                         const uint64_t *numbers, size_t count, dl_run_pair *found, size_t *found_count);
 enum dl_run_verdict dl_run_rows_select(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce,
                                        const dl_run_pair *wanted, size_t count, uint32_t *at);
-enum dl_run_verdict dl_run_rows_scan(const uint8_t *rows, size_t length, dl_run_pair *pairs, size_t pairs_max,
-                                     size_t *count, size_t *bytes_read);
+enum dl_run_verdict dl_run_rows_scan(const uint8_t *rows, size_t length, uint32_t kind, dl_run_pair *pairs,
+                                     size_t pairs_max, size_t *count, size_t *bytes_read);
 size_t dl_run_rows_sort(const uint8_t *rows, dl_run_pair *pairs, dl_run_pair *scratch, size_t count);
 void dl_run_pairs_sort(dl_run_pair *pairs, dl_run_pair *scratch, size_t count);
 
@@ -457,9 +462,12 @@ enum dl_run_verdict dl_run_merge(dl_run_source *sources, uint32_t count, uint32_
 void dl_run_seal(dl_run_builder *out);
 void dl_run_emptied(dl_run_builder *out);
 
-enum dl_run_verdict dl_run_names_scan(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
-                                      uint32_t ordinal, dl_run_names *names, size_t *bytes_read);
-void dl_run_names_sort(dl_run_names *names);
+enum dl_run_verdict dl_run_names_seek(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce,
+                                      const dl_run_range *range);
+enum dl_run_verdict dl_run_names_take(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
+                                      const dl_run_range *range, dl_run_picked *picked);
+enum dl_run_verdict dl_run_names_due(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
+                                     uint64_t now_ms, dl_run_picked *picked);
 /* cffi: end */
 
 #endif

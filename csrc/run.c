@@ -1,4 +1,4 @@
-/* Runs of the catalog, read: rows by name and by number; and rows in memory, sorted.
+/* Runs of the catalog, read: rows by name's hash and by number; and rows in memory, sorted.
  *
  * Law of this room: it works on pages and arrays of the caller, each page verified as a whole before a row of it is
  * looked at. A page never says more than its own: which page may hold a row is the caller's business. No system calls.
@@ -17,7 +17,8 @@ _Static_assert(DL_RUN_PAGE_MAX / (DL_RUN_ROW_HEADER + 1) < 65536, "the items of 
 static int compare_with_row(uint64_t hash, const uint8_t *name, size_t name_length, const uint8_t *row) {
     const uint64_t other = dl_load64(row);
     if (hash != other) return hash < other ? -1 : 1;
-    return dl_text_compare(name, name_length, row + DL_RUN_ROW_HEADER, dl_row_name_length(row));
+    const uint8_t *there = dl_row_name(row);
+    return dl_text_compare(name, name_length, dl_name_text(there), dl_name_length(there));
 }
 
 /* Where in the page the row of that name begins. */
@@ -86,7 +87,7 @@ enum dl_run_verdict dl_run_rows_select(const uint8_t *page, size_t length, uint3
     while (items.left > 0) {
         const size_t size = dl_row_size(items.item, items.rest);
         if (size == 0) return DL_RUN_BAD_ITEM;
-        const size_t index = wanted_index(wanted, count, dl_row_number(items.item));
+        const size_t index = wanted_index(wanted, count, dl_name_number(dl_row_name(items.item)));
         if (index < count) at[index] = (uint32_t)(items.item - page);
         dl_run_items_skip(&items, size);
     }
@@ -95,21 +96,23 @@ enum dl_run_verdict dl_run_rows_select(const uint8_t *page, size_t length, uint3
 
 /* ---- a page as a whole ---- */
 
-static uint64_t digest_of(uint64_t number, uint64_t ordinal) {
-    uint64_t mixed = (number ^ ordinal * UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xbf58476d1ce4e5b9);
-    mixed ^= mixed >> 29;
-    return mixed * UINT64_C(0x94d049bb133111eb);
-}
-
-static void survey_row(const uint8_t *row, uint32_t ordinal, dl_run_page *info) {
-    const uint64_t number = dl_row_number(row);
-    info->tombstones += (uint64_t)dl_row_is_tombstone(row);
+static void survey_item(const uint8_t *item, uint32_t kind, uint32_t ordinal, dl_run_page *info) {
+    if (kind == DL_RUN_NUMBERS) {
+        info->digest += dl_digest(dl_load64(item), dl_load32(item + 8));
+        return;
+    }
+    const uint8_t *name = kind == DL_RUN_ROWS ? dl_row_name(item) : item;
+    const uint64_t number = dl_name_number(name), deadline = dl_name_deadline(name);
+    info->tombstones += (uint64_t)dl_name_is_tombstone(name);
     info->number_min = number < info->number_min ? number : info->number_min;
     info->number_max = number > info->number_max ? number : info->number_max;
-    info->digest += digest_of(number, ordinal);
+    info->deadline_min = deadline < info->deadline_min ? deadline : info->deadline_min;
+    info->digest += dl_digest(number, ordinal);
+    info->names_digest += dl_name_digest(name);
 }
 
 static int ascend(const uint8_t *before, const uint8_t *item, uint32_t kind) {
+    if (kind == DL_RUN_NAMES) return dl_names_compare(before, item) < 0;
     if (dl_load64(before) != dl_load64(item)) return dl_load64(before) < dl_load64(item);
     if (kind == DL_RUN_ROWS) return dl_row_names_compare(before, item) < 0;
     return dl_load32(before + 8) <= dl_load32(item + 8);
@@ -124,16 +127,14 @@ enum dl_run_verdict dl_run_survey(const uint8_t *page, size_t length, uint32_t p
     if (items.size != length) return DL_RUN_BAD_LENGTH;
     memset(info, 0, sizeof *info);
     info->number_min = UINT64_MAX;
+    info->deadline_min = DL_RUN_NEVER;
     info->items = items.left;
     for (const uint8_t *before = NULL; items.left > 0;) {
         const size_t size = dl_item_size(items.item, items.rest, kind);
         if (size == 0) return DL_RUN_BAD_ITEM;
-        if (before == NULL) info->first = dl_load64(items.item);
+        if (before == NULL) info->first = dl_item_key(items.item, kind);
         if (before != NULL && !ascend(before, items.item, kind)) return DL_RUN_BAD_ORDER;
-        if (kind == DL_RUN_ROWS)
-            survey_row(items.item, ordinal, info);
-        else
-            info->digest += digest_of(dl_load64(items.item), dl_load32(items.item + 8));
+        survey_item(items.item, kind, ordinal, info);
         info->last = (uint32_t)(items.item - page);
         before = items.item;
         dl_run_items_skip(&items, size);
@@ -143,17 +144,19 @@ enum dl_run_verdict dl_run_survey(const uint8_t *page, size_t length, uint32_t p
 
 /* ---- sorting rows in memory ---- */
 
-/* A (hash, position) for each of the rows that follow each other in memory. "pairs" may be NULL: then they are only
- * counted and measured. "bytes_read" is where the first one begins that is no row. */
-enum dl_run_verdict dl_run_rows_scan(const uint8_t *rows, size_t length, dl_run_pair *pairs, size_t pairs_max,
-                                     size_t *count, size_t *bytes_read) {
+/* A (key, position) for each of the rows that follow each other in memory, the key that of rows or of names. "pairs"
+ * may be NULL: then they are only counted and measured. "bytes_read" is where the first one begins that is no row. */
+enum dl_run_verdict dl_run_rows_scan(const uint8_t *rows, size_t length, uint32_t kind, dl_run_pair *pairs,
+                                     size_t pairs_max, size_t *count, size_t *bytes_read) {
     *count = *bytes_read = 0;
     while (*bytes_read < length) {
-        const size_t size = dl_row_size(rows + *bytes_read, length - *bytes_read);
+        const uint8_t *row = rows + *bytes_read;
+        const size_t size = dl_row_size(row, length - *bytes_read);
         if (size == 0) return DL_RUN_BAD_ITEM;
         if (pairs != NULL) {
             if (*count == pairs_max) return DL_RUN_FULL;
-            pairs[*count] = (dl_run_pair){dl_load64(rows + *bytes_read), *bytes_read};
+            const uint8_t *item = kind == DL_RUN_NAMES ? dl_row_name(row) : row;
+            pairs[*count] = (dl_run_pair){dl_item_key(item, kind), *bytes_read};
         }
         ++*count;
         *bytes_read += size;
@@ -179,6 +182,10 @@ static void insertion_sort(dl_run_pair *pairs, size_t count, const uint8_t *rows
 
 static void merge_halves(const dl_run_pair *from, size_t half, size_t count, dl_run_pair *to, const uint8_t *rows) {
     size_t left = 0, right = half;
+    if (half == count || in_order(&from[half - 1], &from[half], rows)) {
+        memcpy(to, from, count * sizeof *to);
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         if (right == count || (left < half && in_order(&from[left], &from[right], rows)))
             to[i] = from[left++];
@@ -205,8 +212,8 @@ static void sort(dl_run_pair *pairs, dl_run_pair *scratch, size_t count, const u
     if (from != pairs) memcpy(pairs, from, count * sizeof *pairs);
 }
 
-/* Sorts what dl_run_rows_scan made of these very rows, by hash, then name; of rows with the same name the last one
- * in memory stays. Returns how many are left. "scratch" is as long as "pairs". */
+/* Sorts what dl_run_rows_scan made of these very rows, by key, then name; of rows with the same name the last one in
+ * memory stays. Returns how many are left. "scratch" is as long as "pairs". */
 size_t dl_run_rows_sort(const uint8_t *rows, dl_run_pair *pairs, dl_run_pair *scratch, size_t count) {
     size_t kept = 0;
     sort(pairs, scratch, count, rows);

@@ -38,50 +38,60 @@ static int page_begin(dl_run_builder *out, uint64_t key, size_t item_size) {
     const size_t size = dl_run_pages(DL_RUN_PAGE_HEADER + item_size);
     const size_t used = out->pages_used + out->open_size;
     if (out->pages_used > 0 && used >= DL_RUN_SLICE) return 0;
-    if (used > out->pages_size || size > out->pages_size - used || out->fences_used == out->fences_size) return 0;
+    if (used > out->pages_size || size > out->pages_size - used) return 0;
+    if (out->fences != NULL && out->fences_used == out->fences_size) return 0;
     dl_run_seal(out);
-    out->fences[out->fences_used] = key;
-    out->places[out->fences_used] = out->place + (uint32_t)(out->pages_used / DL_PAGE);
-    out->fences_used++;
+    if (out->fences != NULL) {
+        out->fences[out->fences_used] = key;
+        out->places[out->fences_used] = out->place + (uint32_t)(out->pages_used / DL_PAGE);
+        out->fences_used++;
+    }
     out->begun++;
     out->open_length = DL_RUN_PAGE_HEADER;
     out->open_size = size;
     return 1;
 }
 
-static void count_row(dl_run_builder *out, const uint8_t *row) {
-    const uint64_t number = dl_row_number(row);
+static void count_name(dl_run_builder *out, const uint8_t *name) {
+    const uint64_t number = dl_name_number(name), deadline = dl_name_deadline(name);
     if (out->count == 0 || number < out->number_min) out->number_min = number;
     if (out->count == 0 || number > out->number_max) out->number_max = number;
+    if (deadline < out->deadline_min) out->deadline_min = deadline;
     out->count++;
-    out->tombstones += (uint64_t)dl_row_is_tombstone(row);
+    out->tombstones += (uint64_t)dl_name_is_tombstone(name);
+    out->names_digest += dl_name_digest(name);
     if (out->pairs != NULL) out->pairs[out->pairs_used++] = (dl_run_pair){number, out->begun - 1};
 }
 
 /* Takes an item that was measured; 0 if the arrays have no room for it. */
-static int item_add(dl_run_builder *out, const uint8_t *item, size_t size) {
+static int item_add(dl_run_builder *out, uint64_t key, const uint8_t *item, size_t size) {
     if (out->pairs != NULL && out->pairs_used == out->pairs_size) return 0;
-    if (size > out->open_size - out->open_length && !page_begin(out, dl_load64(item), size)) return 0;
+    if (size > out->open_size - out->open_length && !page_begin(out, key, size)) return 0;
     memcpy(out->pages + out->pages_used + out->open_length, item, size);
     out->open_length += size;
     out->open_items++;
     return 1;
 }
 
-static int row_add(dl_run_builder *out, const uint8_t *row, size_t size) {
-    if (!item_add(out, row, size)) return 0;
-    count_row(out, row);
+/* The same for a row, or a name. */
+static int named_add(dl_run_builder *out, uint64_t key, const uint8_t *item, size_t size) {
+    if (!item_add(out, key, item, size)) return 0;
+    count_name(out, out->kind == DL_RUN_ROWS ? dl_row_name(item) : item);
     return 1;
 }
 
-/* The rows that "pairs" names by their position in memory, from the "next" one on. */
+/* The rows that "pairs" names by their position in memory, from the "next" one on; or the names in them, if the builder
+ * is one of names. */
 enum dl_run_verdict dl_run_pack_rows(const uint8_t *rows, size_t length, const dl_run_pair *pairs, size_t count,
                                      size_t *next, dl_run_builder *out) {
     for (; *next < count; ++*next) {
         const uint64_t at = pairs[*next].value;
         const size_t size = at > length ? 0 : dl_row_size(rows + at, length - at);
         if (size == 0) return DL_RUN_BAD_ITEM;
-        if (!row_add(out, rows + at, size)) return DL_RUN_FULL;
+        const uint8_t *row = rows + at, *name = dl_row_name(row);
+        const int is_taken = out->kind == DL_RUN_NAMES ? named_add(out, pairs[*next].key, name, dl_name_whole(name))
+                                                       : named_add(out, pairs[*next].key, row, size);
+        if (!is_taken) return DL_RUN_FULL;
     }
     return DL_RUN_OK;
 }
@@ -92,7 +102,7 @@ enum dl_run_verdict dl_run_pack_pairs(const dl_run_pair *pairs, size_t count, si
     for (; *next < count; ++*next) {
         dl_store64(item, pairs[*next].key);
         dl_store32(item + 8, (uint32_t)pairs[*next].value);
-        if (!item_add(out, item, sizeof item)) return DL_RUN_FULL;
+        if (!item_add(out, pairs[*next].key, item, sizeof item)) return DL_RUN_FULL;
     }
     return DL_RUN_OK;
 }
@@ -119,7 +129,7 @@ static enum dl_run_verdict source_settle(dl_run_source *source, uint32_t kind) {
     }
     source->size = dl_item_size(source->bytes + source->at, source->end - source->at, kind);
     if (source->size == 0) return DL_RUN_BAD_ITEM;
-    source->key = dl_load64(source->bytes + source->at);
+    source->key = dl_item_key(source->bytes + source->at, kind);
     return DL_RUN_OK;
 }
 
@@ -142,6 +152,7 @@ static int items_compare(const dl_run_source *a, const dl_run_source *b, uint32_
     if (a->key != b->key) return a->key < b->key ? -1 : 1;
     const uint8_t *left = a->bytes + a->at, *right = b->bytes + b->at;
     if (kind == DL_RUN_ROWS) return dl_row_names_compare(left, right);
+    if (kind == DL_RUN_NAMES) return dl_names_compare(left, right);
     const uint32_t left_page = dl_load32(left + 8), right_page = dl_load32(right + 8);
     return (left_page > right_page) - (left_page < right_page);
 }
@@ -209,13 +220,14 @@ static enum dl_run_verdict skip_replaced(const merge *m, uint32_t *which) {
 static enum dl_run_verdict take_least(const merge *m, int drop_tombstones, dl_run_builder *out, uint32_t *which) {
     const dl_run_source *top = &m->sources[m->heap[0]];
     const uint8_t *item = top->bytes + top->at;
-    if (m->kind == DL_RUN_ROWS) {
+    if (m->kind == DL_RUN_NUMBERS) {
+        if (!item_add(out, top->key, item, top->size)) return DL_RUN_FULL;
+    } else {
         const enum dl_run_verdict verdict = skip_replaced(m, which);
         if (verdict != DL_RUN_OK) return verdict;
-        const int is_dropped = drop_tombstones && dl_row_is_tombstone(item);
-        if (!is_dropped && !row_add(out, item, top->size)) return DL_RUN_FULL;
-    } else if (!item_add(out, item, top->size)) {
-        return DL_RUN_FULL;
+        const uint8_t *name = m->kind == DL_RUN_ROWS ? dl_row_name(item) : item;
+        const int is_dropped = drop_tombstones && dl_name_is_tombstone(name);
+        if (!is_dropped && !named_add(out, top->key, item, top->size)) return DL_RUN_FULL;
     }
     return heap_step(m, 0, which);
 }

@@ -1,7 +1,7 @@
-/* The least names of a run that follow a given one: one pass over rows that lie in another order.
+/* Runs of the catalog, listed: the pages of names, which lie in the order of their bytes.
  *
- * Law of this room: a heap with the greatest kept name on top, and the names' bytes in slots of one size, both the
- * caller's: memory follows the limit, never the run. No system calls.
+ * Law of this room: it works on pages of the caller, each verified as a whole before a name of it is looked at, and
+ * says where names begin; what they say is the caller's to read. No system calls.
  */
 #include "durable_log.h"
 
@@ -9,82 +9,109 @@
 
 #include "run_page.h"
 
-static int names_compare(const dl_run_names *names, const dl_run_name *a, const dl_run_name *b) {
-    return dl_text_compare(names->texts + (size_t)a->slot * DL_RUN_NAME_MAX, a->length,
-                           names->texts + (size_t)b->slot * DL_RUN_NAME_MAX, b->length);
+_Static_assert(DL_RUN_PAGE_HEADER + DL_RUN_NAME_HEADER + DL_RUN_NAME_MAX <= DL_PAGE,
+               "names need no page but small ones");
+
+/* Whether all names of the range sort after this one. */
+static int is_below(const dl_run_range *range, const uint8_t *name) {
+    const uint8_t *text = dl_name_text(name);
+    const size_t length = dl_name_length(name);
+    return dl_text_compare(text, length, range->after, range->after_length) <= 0 ||
+           dl_text_compare(text, length, range->prefix, range->prefix_length) < 0;
 }
 
-static void swap(dl_run_name *a, dl_run_name *b) {
-    const dl_run_name held = *a;
-    *a = *b;
-    *b = held;
+/* Whether this one, which is not below, has the prefix. If not, no name after it has. */
+static int is_within(const dl_run_range *range, const uint8_t *name) {
+    return dl_name_length(name) >= range->prefix_length &&
+           memcmp(dl_name_text(name), range->prefix, range->prefix_length) == 0;
 }
 
-static void sift_down(dl_run_names *names, size_t count) {
-    for (size_t at = 0;;) {
-        size_t child = 2 * at + 1;
-        if (child >= count) return;
-        if (child + 1 < count && names_compare(names, &names->heap[child], &names->heap[child + 1]) < 0) child++;
-        if (names_compare(names, &names->heap[at], &names->heap[child]) >= 0) return;
-        swap(&names->heap[at], &names->heap[child]);
-        at = child;
-    }
-}
-
-static void sift_up(dl_run_names *names, size_t at) {
-    while (at > 0 && names_compare(names, &names->heap[(at - 1) / 2], &names->heap[at]) < 0) {
-        swap(&names->heap[(at - 1) / 2], &names->heap[at]);
-        at = (at - 1) / 2;
-    }
-}
-
-static int is_wanted(const dl_run_names *names, const uint8_t *name, size_t length) {
-    if (length < names->prefix_length || memcmp(name, names->prefix, names->prefix_length) != 0) return 0;
-    return dl_text_compare(name, length, names->after, names->after_length) > 0;
-}
-
-static void keep(dl_run_names *names, const uint8_t *name, size_t length, uint32_t ordinal, size_t at) {
-    const int is_full = names->count == names->limit;
-    const uint32_t slot = is_full ? names->heap[0].slot : (uint32_t)names->count;
-    uint8_t *text = names->texts + (size_t)slot * DL_RUN_NAME_MAX;
-    if (is_full && dl_text_compare(name, length, text, names->heap[0].length) >= 0) return;
-    memcpy(text, name, length);
-    names->heap[is_full ? 0 : names->count] = (dl_run_name){ordinal, (uint32_t)at, slot, (uint32_t)length};
-    if (is_full)
-        sift_down(names, names->count);
-    else
-        sift_up(names, names->count++);
-}
-
-/* Sees every row of whole pages, of which the first is the page of rows "ordinal". Stops before the first page that
- * does not hold; "bytes_read" is where it begins. */
-enum dl_run_verdict dl_run_names_scan(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
-                                      uint32_t ordinal, dl_run_names *names, size_t *bytes_read) {
+/* Where the first name begins that is not below the range: before this page is over, or DL_RUN_AFTER it; maybe even
+ * DL_RUN_BEFORE it, if it is not below at its start. */
+enum dl_run_verdict dl_run_names_seek(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce,
+                                      const dl_run_range *range) {
     dl_run_items items;
-    for (*bytes_read = 0; *bytes_read < length; *bytes_read += items.size, ordinal++) {
-        const uint8_t *page = bytes + *bytes_read;
-        const enum dl_run_verdict verdict = dl_run_page_open(
-            page, length - *bytes_read, place + (uint32_t)(*bytes_read / DL_PAGE), nonce, DL_RUN_ROWS, &items);
-        if (verdict != DL_RUN_OK) return verdict;
-        while (items.left > 0) {
-            const size_t size = dl_row_size(items.item, items.rest);
-            if (size == 0) return DL_RUN_BAD_ITEM;
-            const uint8_t *name = items.item + DL_RUN_ROW_HEADER;
-            const size_t name_length = dl_row_name_length(items.item);
-            if (is_wanted(names, name, name_length)) {
-                names->matches++;
-                keep(names, name, name_length, ordinal, (size_t)(items.item - page));
-            }
-            dl_run_items_skip(&items, size);
-        }
+    const enum dl_run_verdict verdict = dl_run_page_open(page, length, place, nonce, DL_RUN_NAMES, &items);
+    if (verdict != DL_RUN_OK) return verdict;
+    for (int is_first = 1; items.left > 0; is_first = 0) {
+        const size_t size = dl_name_size(items.item, items.rest);
+        if (size == 0) return DL_RUN_BAD_ITEM;
+        if (!is_below(range, items.item)) return is_first ? DL_RUN_BEFORE : DL_RUN_OK;
+        dl_run_items_skip(&items, size);
     }
+    return DL_RUN_AFTER;
+}
+
+/* Names of consecutive pages, one after the other. */
+typedef struct {
+    const uint8_t *bytes;
+    size_t length;
+    uint32_t place;
+    uint32_t nonce;
+    size_t next; /* where the next page begins */
+    size_t page; /* and this one */
+    dl_run_items items;
+} names;
+
+static enum dl_run_verdict names_open(names *walk) {
+    const enum dl_run_verdict verdict =
+        dl_run_page_open(walk->bytes + walk->next, walk->length - walk->next,
+                         walk->place + (uint32_t)(walk->next / DL_PAGE), walk->nonce, DL_RUN_NAMES, &walk->items);
+    walk->page = walk->next;
+    walk->next += walk->items.size;
+    return verdict;
+}
+
+/* Goes to the next name; DL_RUN_ABSENT if there is none. */
+static enum dl_run_verdict names_next(names *walk, const uint8_t **name) {
+    if (walk->items.left == 0) {
+        if (walk->next >= walk->length) return DL_RUN_ABSENT;
+        const enum dl_run_verdict verdict = names_open(walk);
+        if (verdict != DL_RUN_OK) return verdict;
+    }
+    const size_t size = dl_name_size(walk->items.item, walk->items.rest);
+    if (size == 0) return DL_RUN_BAD_ITEM;
+    *name = walk->items.item;
+    dl_run_items_skip(&walk->items, size);
     return DL_RUN_OK;
 }
 
-/* Puts what was kept into ascending order; it is no heap any more. */
-void dl_run_names_sort(dl_run_names *names) {
-    for (size_t count = names->count; count > 1; count--) {
-        swap(&names->heap[0], &names->heap[count - 1]);
-        sift_down(names, count - 1);
+static int pick(dl_run_picked *picked, const names *walk, const uint8_t *name) {
+    if (picked->count == picked->size) return 0;
+    picked->at[picked->count++] = (uint32_t)(name - walk->bytes);
+    return 1;
+}
+
+/* The names of the range in whole pages. DL_RUN_AFTER: there are no more in what follows them, either. DL_RUN_FULL:
+ * there is one more at least. */
+enum dl_run_verdict dl_run_names_take(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
+                                      const dl_run_range *range, dl_run_picked *picked) {
+    names walk = {bytes, length, place, nonce, 0, 0, {NULL, 0, 0, 0}};
+    const uint8_t *name;
+    enum dl_run_verdict verdict = length > UINT32_MAX ? DL_RUN_BAD_LENGTH : DL_RUN_OK;
+    picked->count = 0;
+    while (verdict == DL_RUN_OK && (verdict = names_next(&walk, &name)) == DL_RUN_OK) {
+        if (is_below(range, name)) continue;
+        if (!is_within(range, name))
+            verdict = DL_RUN_AFTER;
+        else if (!pick(picked, &walk, name))
+            verdict = DL_RUN_FULL;
     }
+    picked->bytes_read = walk.page;
+    return verdict == DL_RUN_ABSENT ? DL_RUN_OK : verdict;
+}
+
+/* The names in whole pages whose streams are not deleted and may expire by "now_ms". */
+enum dl_run_verdict dl_run_names_due(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
+                                     uint64_t now_ms, dl_run_picked *picked) {
+    names walk = {bytes, length, place, nonce, 0, 0, {NULL, 0, 0, 0}};
+    const uint8_t *name;
+    enum dl_run_verdict verdict = length > UINT32_MAX ? DL_RUN_BAD_LENGTH : DL_RUN_OK;
+    picked->count = 0;
+    while (verdict == DL_RUN_OK && (verdict = names_next(&walk, &name)) == DL_RUN_OK) {
+        const uint64_t deadline = dl_name_deadline(name);
+        if (deadline <= now_ms && deadline != DL_RUN_NEVER && !pick(picked, &walk, name)) verdict = DL_RUN_FULL;
+    }
+    picked->bytes_read = walk.page;
+    return verdict == DL_RUN_ABSENT ? DL_RUN_OK : verdict;
 }

@@ -75,13 +75,17 @@ class _Lib:
     DL_RUN_PAGE_HEADER: Final[int]
     DL_RUN_ROW_HEADER: Final[int]
     DL_RUN_NUMBER: Final[int]
+    DL_RUN_NAME_HEADER: Final[int]
     DL_RUN_NAME_MAX: Final[int]
     DL_RUN_PAYLOAD_MAX: Final[int]
     DL_RUN_PAGE_MAX: Final[int]
     DL_RUN_SLICE: Final[int]
     DL_RUN_ROWS: Final[int]
     DL_RUN_NUMBERS: Final[int]
+    DL_RUN_NAMES: Final[int]
     DL_RUN_TOMBSTONE: Final[int]
+    DL_RUN_HIDDEN: Final[int]
+    DL_RUN_NEVER: Final[int]
 
     DL_RUN_OK: Final[int]
     DL_RUN_ABSENT: Final[int]
@@ -199,7 +203,15 @@ class _Lib:
         self, page: CData | bytes, length: int, place: int, nonce: int, wanted: CData, count: int, at: CData, /
     ) -> int: ...
     def dl_run_rows_scan(
-        self, rows: CData | bytes, length: int, pairs: CData, pairs_max: int, count: CData, bytes_read: CData, /
+        self,
+        rows: CData | bytes,
+        length: int,
+        kind: int,
+        pairs: CData,
+        pairs_max: int,
+        count: CData,
+        bytes_read: CData,
+        /,
     ) -> int: ...
     def dl_run_rows_sort(self, rows: CData | bytes, pairs: CData, scratch: CData, count: int, /) -> int: ...
     def dl_run_pairs_sort(self, pairs: CData, scratch: CData, count: int, /) -> None: ...
@@ -212,18 +224,13 @@ class _Lib:
     ) -> int: ...
     def dl_run_seal(self, out: CData, /) -> None: ...
     def dl_run_emptied(self, out: CData, /) -> None: ...
-    def dl_run_names_scan(
-        self,
-        bytes_: CData | bytes,
-        length: int,
-        place: int,
-        nonce: int,
-        ordinal: int,
-        names: CData,
-        bytes_read: CData,
-        /,
+    def dl_run_names_seek(self, page: CData | bytes, length: int, place: int, nonce: int, range_: CData, /) -> int: ...
+    def dl_run_names_take(
+        self, bytes_: CData | bytes, length: int, place: int, nonce: int, range_: CData, picked: CData, /
     ) -> int: ...
-    def dl_run_names_sort(self, names: CData, /) -> None: ...
+    def dl_run_names_due(
+        self, bytes_: CData | bytes, length: int, place: int, nonce: int, now_ms: int, picked: CData, /
+    ) -> int: ...
     def dl_records_scan(
         self,
         bytes_: CData | bytes,

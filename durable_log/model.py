@@ -225,7 +225,8 @@ class Options:
     the last bytes of active streams that stay in memory, ``stream_recent_bytes_max`` of any one.
     ``durability``: what appends get that do not say. ``preallocate``: keep zero-written spare segments.
     ``sweep_seconds``: how often expired streams are looked for. ``cluster_segments``: how many log segments are
-    clustered in one pass, or fewer after ``cluster_seconds``.
+    clustered in one pass, or fewer after ``cluster_seconds``. ``cluster_at_close``: closing the store clusters what it
+    wrote, so that opening it replays nothing; without, closing is quick and opening reads the log.
     """
 
     segment_bytes: int = 64 * 2**20
@@ -239,6 +240,7 @@ class Options:
     sweep_seconds: float = 1.0
     cluster_segments: int = 8
     cluster_seconds: float = 60.0
+    cluster_at_close: bool = True
 
     def __post_init__(self) -> None:
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:

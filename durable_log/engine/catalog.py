@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
-from durable_log.engine.rows import decode_state, is_readable, lsn_of_row
+from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import Row, hash_of
 from durable_log.engine.state import StreamState, lost_ancestor, touch_interval
@@ -180,6 +180,11 @@ class Catalog:
         self.epoch += 1
         return self.epoch - 1
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything differs from its row, or may."""
+        return len(self._resident) > len(self._idle) or bool(self._removed)
+
     def changed(self) -> list[StreamState]:
         """The resident streams that are not idle."""
         with self.lock:
@@ -285,32 +290,60 @@ class Catalog:
                 owner.pins += step
 
     def _page(self, prefix: str, after: str) -> tuple[list[str], str]:
-        """Some names beyond ``after``, and where the next page begins; empty if there is none."""
+        """Some names beyond ``after``, and where the next page begins; empty if there is none.
+
+        What the catalog says at one moment: when the lock is held, with the runs that were read still in their place.
+        They never change, so what was read of them before is what they say then; and they are open then, as whoever
+        takes runs away does so before it closes them. If others are in their place, whatever was read may be of closed
+        files or older than what is in memory, an error too: the page is read again.
+        """
+        while True:
+            runs = self.runs
+            try:
+                found, horizons = _rows_of_page(runs, prefix, after, int(self._clock() * 1000))
+            except (OSError, Corruption):
+                if self.runs is runs:
+                    raise
+                continue
+            with self.lock:
+                if self.runs is not runs:
+                    continue
+                removed = found.keys() & self._removed.keys()
+                states = self._resident_page(prefix, after)
+            break
+        found.update(dict.fromkeys(removed, False))
+        if len(states) == NAMES_PAGE:
+            horizons.append(states[-1].name)
         now = self._clock()
-        with self.lock:
-            found: dict[str, bool] = {}
-            horizons = []
-            for run in self.runs:
-                rows, truncated = run.names_after(prefix.encode(), after.encode(), NAMES_PAGE)
-                for raw, tombstone, _, payload in rows:
-                    name = raw.decode()
-                    there = not tombstone and name not in self._removed and is_readable(payload, now)
-                    found.setdefault(name, there)
-                if truncated:
-                    horizons.append(rows[-1][0].decode())
-            start = self._resident.irange(max(prefix, after), inclusive=(not after, False))
-            resident = list(islice(start, NAMES_PAGE))
-            if len(resident) == NAMES_PAGE:
-                horizons.append(resident[-1])
-            for name in resident:
-                state = self._resident[name]
-                found[name] = not state.gone and state.deadline > now
+        for state in states:
+            found[state.name] = not state.gone and state.deadline > now
         horizon = min(horizons, default="")
-        return sorted(
-            name
-            for name, there in found.items()
-            if there and name.startswith(prefix) and (name <= horizon or not horizon)
-        ), horizon
+        return sorted(name for name, there in found.items() if there and (name <= horizon or not horizon)), horizon
+
+    def _resident_page(self, prefix: str, after: str) -> list[StreamState]:
+        """The first resident states with that prefix beyond ``after``. With the lock."""
+        states: list[StreamState] = []
+        for name in self._resident.irange(max(prefix, after), inclusive=(after < prefix, False)):
+            if len(states) == NAMES_PAGE or not name.startswith(prefix):
+                break
+            states.append(self._resident[name])
+        return states
+
+
+def _rows_of_page(runs: tuple[Run, ...], prefix: str, after: str, now_ms: int) -> tuple[dict[str, bool], list[str]]:
+    """Whether the newest row of each name is that of a readable stream; and how far the runs were read, if not to their
+    end.
+    """
+    found: dict[str, bool] = {}
+    horizons = []
+    for run in runs:
+        entries, more = run.names_from(prefix.encode(), after.encode(), NAMES_PAGE)
+        for name, _, tombstone, hidden, deadline in entries:
+            if name not in found:
+                found[name] = not tombstone and not hidden and deadline > now_ms
+        if more:
+            horizons.append(entries[-1].name)
+    return found, horizons
 
 
 def _find_cached(run: Run, digest: int, name: str) -> Row | None:

@@ -20,13 +20,13 @@ from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
-from durable_log.engine.format import BLOCK_HEADER, lsn_of, position_of
+from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of
 from durable_log.engine.index import clustered_place
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_state, encode_tombstone
+from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import write_run
@@ -70,6 +70,7 @@ class Unfinished(NamedTuple):
     rows: list[bytes]
     epoch: Epoch
     number: int
+    closing: bool
 
 
 class Rows:
@@ -90,13 +91,15 @@ class Rows:
 
 
 class Checkpointer:
-    """Owns the manifest of an open store."""
+    """Owns the manifest of an open store. ``unreadable`` is the first log segment whose header does not verify."""
 
     def __init__(
         self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
         reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
+        unreadable: int | None,
     ) -> None:  # fmt: skip
         self.manifest = manifest
+        self._unreadable = 2**32 if unreadable is None else unreadable
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
         self._sealed_since: float | None = None
@@ -115,14 +118,15 @@ class Checkpointer:
         self._sealed_since = self._sealed_since or now
         return sealed >= self._options.cluster_segments or now - self._sealed_since >= self._options.cluster_seconds
 
-    def run(self) -> bool:
+    def run(self, *, closing: bool = False) -> bool:
         """Cluster all sealed segments, up to one that is damaged. False if there is none. Raises ``OSError``.
 
         A checkpoint whose rows could not be written, or not be named, is finished first: nothing is clustered twice.
+        ``closing``: nothing will be written any more, so the last segment is as good as sealed.
         """
         if self._unfinished is not None:
             self._finish(self._unfinished)
-        segments = self._sealed()
+        segments = self._sealed(closing=closing)
         if not segments:
             return False
         self._catch_up()
@@ -134,7 +138,7 @@ class Checkpointer:
         for segment in written:
             self.adopt(segment)
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
-        self._unfinished = Unfinished(sealed, rows, epoch, self.new_number())
+        self._unfinished = Unfinished(sealed, rows, epoch, self.new_number(), closing)
         self._finish(self._unfinished)
         return True
 
@@ -142,11 +146,13 @@ class Checkpointer:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())
 
-    def _sealed(self) -> list[LogSegment]:
+    def _sealed(self, *, closing: bool = False) -> list[LogSegment]:
         found = []
+        end = self._writer.segment.number + (closing and self._writer.position > PAGE)
         for number in sorted(self._reader.segments):
             segment = self._reader.segments[number]
-            if number >= self._writer.segment.number or segment.damaged:
+            # What can't be read stays, and whatever comes after it, until somebody repairs the store.
+            if number >= end or number >= self._unreadable or segment.damaged:
                 break
             found.append(segment)
         return found
@@ -229,13 +235,14 @@ class Checkpointer:
         present = self._catalog.get(state.name)
         if present is None:
             return encode_row(state.name, state.number, encode_tombstone(lsn), tombstone=True)
-        return encode_row(present.name, present.number, encode_state(present, lsn))
+        return encode_stream(present, lsn)
 
     def _finish(self, unfinished: Unfinished) -> None:
         """Have the manifest name what was written, and give the log segments back. May be tried again."""
-        sealed, rows, epoch, number = unfinished
-        catalog = self._catalog
-        run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
+        sealed, rows, epoch, number, closing = unfinished
+        catalog, run = self._catalog, None
+        if rows:
+            run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
         last = sealed.blocks[-1][-1]
         try:
             with self._committer.exclusive():
@@ -247,10 +254,12 @@ class Checkpointer:
                 lsn=lsn,
                 streams=streams,
                 next_stream=next_stream,
-                runs=(number, *self.manifest.runs),
+                clean=closing,
+                runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
             )
         except BaseException:
-            run.close()
+            if run is not None:
+                run.close()
             raise
         with self._committer.exclusive():
             catalog.replace_runs((), run)
@@ -259,7 +268,7 @@ class Checkpointer:
                 del self._reader.segments[segment.number]
         self._unfinished = self._sealed_since = None
         for segment in sealed.segments:
-            self._spares.give_back(segment)
+            self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
 
     def new_number(self) -> int:
         """The number of a new file. None is given twice, as a save that failed may have named its file all the same."""

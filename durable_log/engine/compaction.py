@@ -7,7 +7,7 @@ same background thread, never beside a checkpoint. What it moves keeps its bytes
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import SLICE_STATES, Checkpointer, Rows, pause
@@ -18,15 +18,18 @@ from durable_log.engine.files import Directory
 from durable_log.engine.index import clustered_place
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_state
+from durable_log.engine.rows import encode_stream
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import merge_runs, write_run
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
 
 RUNS_MAX: Final = 4
 DEAD_PART: Final = 0.5
+SMALL_MAX: Final = 8
+"""So many clustered segments of about the same size are merged into one,"""
+CLASSES_MERGED: Final = 4
+"""unless they are of 32 MiB or more."""
 
 
 class Compactor:
@@ -42,15 +45,18 @@ class Compactor:
         """Streams whose rows name a segment that they have left: it may not go before newer rows count."""
 
     def step(self, dead_part: float = DEAD_PART) -> bool:
-        """Merge runs if there are too many, or rewrite the segment that is most dead. False if nothing is due."""
+        """Merge runs if there are too many, rewrite the segment that is most dead, or merge small ones.
+
+        False if nothing is due.
+        """
         runs = self._catalog.runs
         if len(runs) > RUNS_MAX:
             self._merge(_worth_merging(runs))
             return True
         number = self._most_dead(dead_part)
         if number is None:
-            return False
-        self._rewrite(self._reader.clustered[number])
+            return self.merge_small()
+        self._rewrite([self._reader.clustered[number]])
         return True
 
     def merge_all(self) -> None:
@@ -84,18 +90,30 @@ class Compactor:
             run.close()
             self._directory.remove(run.file.name)
 
-    def _rewrite(self, old: ClusteredSegment) -> None:
-        """Copy what is needed of a segment into a new one, have the manifest say so, and remove it."""
+    def merge_small(self) -> bool:
+        """Merge clustered segments of about the same, small size if there are many of them. False if there are not."""
+        classes: dict[int, list[ClusteredSegment]] = {}
+        for segment in list(self._reader.clustered.values()):
+            classes.setdefault(_size_class(segment.payload_bytes), []).append(segment)
+        for size_class in sorted(classes):
+            if len(classes[size_class]) >= SMALL_MAX and size_class < CLASSES_MERGED:
+                self._rewrite(classes[size_class])
+                return True
+        return False
+
+    def _rewrite(self, olds: list[ClusteredSegment]) -> None:
+        """Copy what is needed of some segments into a new one, have the manifest say so, and remove them."""
         checkpointer, catalog = self._checkpointer, self._catalog
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
-        needed = self._needed(old)
-        new = self._copy(old, needed) if needed else None
+        needed = self._needed(olds)
+        gone = frozenset(old.number for old in olds)
+        new = self._copy(olds, needed) if needed.streams else None
         if new is not None:
-            self._relocate(old, Rows(new), sorted(set(needed.values())))
+            self._relocate(gone, Rows(new), sorted(needed.streams))
         run = self._write_rows() if self._moved else None
         manifest = checkpointer.manifest
-        clustered = tuple(file for file in manifest.clustered if file.number != old.number)
+        clustered = tuple(file for file in manifest.clustered if file.number not in gone)
         try:
             checkpointer.save(clustered=clustered, runs=(*([run.number] if run else []), *manifest.runs))
         except BaseException:
@@ -107,46 +125,53 @@ class Compactor:
                 catalog.replace_runs((), run)
             catalog.settle(self._moved, [], epoch)
             catalog.evict()
-            del self._reader.clustered[old.number]
+            for old in olds:
+                del self._reader.clustered[old.number]
         self._moved.clear()
-        old.close()
-        self._directory.remove(old.file.name)
+        for old in olds:
+            old.close()
+            self._directory.remove(old.file.name)
 
-    def _copy(self, old: ClusteredSegment, needed: dict[int, int]) -> ClusteredSegment | None:
+    def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
         checkpointer = self._checkpointer
-        rows = array("Q", sorted(needed))
+        selected = [(old, array("Q", needed.rows[old.number])) for old in olds]
         new = rewrite_clustered(
-            self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, [(old, rows)], pause=pause
+            self._directory,
+            checkpointer.new_number(),
+            checkpointer.manifest.uuid,
+            selected,
+            pause=pause,
+            trims=sorted(needed.trims),
         )
         if new is not None:
             checkpointer.adopt(new)
         return new
 
-    def _needed(self, old: ClusteredSegment) -> dict[int, int]:
-        """The rows of a segment that some stream's index names: row → stream number."""
-        streams, _, _ = old.streams()
-        needed = {}
-        for first in range(0, len(streams), SLICE_STATES):
-            with self._committer.exclusive():
-                for row in range(first, min(first + SLICE_STATES, len(streams))):
-                    state = self._catalog.find_number(streams[row])
-                    place = clustered_place(old.number, row)
-                    if state is not None and any(found == place for _, _, found in state.index):
-                        needed[row] = streams[row]
-                self._catalog.evict()
-            pause()
+    def _needed(self, olds: list[ClusteredSegment]) -> Needed:
+        """The rows of some segments that indexes of streams name."""
+        needed = Needed({old.number: [] for old in olds}, set(), set())
+        for old in olds:
+            streams, _, _ = old.streams()
+            for first in range(0, len(streams), SLICE_STATES):
+                with self._committer.exclusive():
+                    for row in range(first, min(first + SLICE_STATES, len(streams))):
+                        state = self._catalog.find_number(streams[row])
+                        if state is not None:
+                            needed.note(state, old.number, row)
+                    self._catalog.evict()
+                pause()
         return needed
 
-    def _relocate(self, old: ClusteredSegment, rows: Rows, numbers: list[int]) -> None:
+    def _relocate(self, gone: frozenset[int], rows: Rows, numbers: list[int]) -> None:
         for first in range(0, len(numbers), SLICE_STATES):
             with self._committer.exclusive():
                 for number in numbers[first : first + SLICE_STATES]:
                     state = self._catalog.find_number(number)
                     if state is not None:
-                        # Not idle until its new row counts: the old one names the segment that goes.
+                        # Not idle until its new row counts: the old one names the segments that go.
                         self._catalog.hold(state)
                         self._moved.append(state)
-                        state.index = state.index.relocated(old.number, rows.of(number))
+                        state.index = state.index.relocated(gone, rows.of(number))
             pause()
 
     def _write_rows(self) -> Run:
@@ -156,13 +181,35 @@ class Compactor:
             with self._committer.exclusive():
                 lsn = self._writer.end_lsn
                 encoded += [
-                    encode_row(state.name, state.number, encode_state(state, lsn))
+                    encode_stream(state, lsn)
                     for state in self._moved[first : first + SLICE_STATES]
                     if self._catalog.get(state.name) is state
                 ]
             pause()
         checkpointer = self._checkpointer
         return write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
+
+
+class Needed(NamedTuple):
+    """What has to stay of some segments: rows by segment, ascending; their streams; what was trimmed of these."""
+
+    rows: dict[int, list[int]]
+    streams: set[int]
+    trims: set[tuple[int, int]]
+
+    def note(self, state: StreamState, segment: int, row: int) -> None:
+        """Take up a row of that stream if its index names it."""
+        place = clustered_place(segment, row)
+        if any(found == place for _, _, found in state.index):
+            self.rows[segment].append(row)
+            self.streams.add(state.number)
+            if state.first and not state.forks:
+                self.trims.add((state.number, state.first))
+
+
+def _size_class(size: int) -> int:
+    """0 below 64 KiB, 1 below 512 KiB, and so on: in each class, sizes differ by at most a factor of 8."""
+    return max(0, (size >> 13).bit_length() - 1) // 3
 
 
 def _worth_merging(runs: tuple[Run, ...]) -> tuple[Run, ...]:

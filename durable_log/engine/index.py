@@ -91,9 +91,9 @@ class StreamIndex:
         later = [entry for entry in self if not is_clustered(entry[2]) and entry[2] >= below]
         return self._copy((*kept, *rows, *later))
 
-    def relocated(self, segment: int, rows: Iterable[tuple[int, int, int]]) -> StreamIndex:
-        """A copy in which ``rows`` (start, end, place) stand for all entries in that clustered segment."""
-        kept = [entry for entry in self if not (is_clustered(entry[2]) and clustered_segment(entry[2]) == segment)]
+    def relocated(self, segments: frozenset[int], rows: Iterable[tuple[int, int, int]]) -> StreamIndex:
+        """A copy in which ``rows`` (start, end, place) stand for all entries in those clustered segments."""
+        kept = [entry for entry in self if not (is_clustered(entry[2]) and clustered_segment(entry[2]) in segments)]
         return self._copy(sorted((*kept, *rows)))
 
     def _copy(self, entries: Iterable[tuple[int, int, int]]) -> StreamIndex:

@@ -66,11 +66,15 @@ class Spares:
                 self._wanted.clear()
                 raise
 
-    def give_back(self, segment: LogSegment) -> None:
-        """A segment that nobody needs any more: another spare, or room on the disk. Raises ``OSError``."""
+    def give_back(self, segment: LogSegment, *, closing: bool = False) -> None:
+        """A segment that nobody needs any more: another spare, or room on the disk. Raises ``OSError``.
+
+        ``closing``: it was the last one, and is so again when the store is opened.
+        """
         with self._making:
-            reusable = segment.size == self._options.segment_bytes and self._directory.grows_in_place
-            if reusable and len(self._ready) < SPARES and self._options.preallocate:
+            ordinary = segment.size == self._options.segment_bytes and self._options.preallocate
+            reusable = (closing or ordinary) and self._directory.grows_in_place
+            if reusable and len(self._ready) < SPARES:
                 number = self._last_number + 1
                 now_ms = int(time.time() * 1000)
                 self._ready.append(segment.recycle(self._directory, number, now_ms))

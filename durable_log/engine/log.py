@@ -7,6 +7,7 @@ these methods can stand in its place. Any thread may call anything here.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,10 +29,20 @@ from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import StreamState
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import Corruption, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
+from durable_log.errors import (
+    CommitFailed,
+    Corruption,
+    DurableLogError,
+    StoreClosed,
+    StoreFull,
+    StoreUnreadable,
+    StreamGone,
+    StreamNotFound,
+)
 from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
+_log = logging.getLogger("durable_log")
 
 
 class LogEngine:
@@ -61,7 +72,7 @@ class LogEngine:
         except BaseException:
             self._close_files()
             raise
-        self._begin_work(manifest)
+        self._begin_work(manifest, recovered.unreadable)
         call_after_fork(self)
         atexit.register(self.close)
 
@@ -70,7 +81,8 @@ class LogEngine:
             self._directory.remove(name)
         self._writer = LogWriter(self._tail(recovered), self._next_segment)
         sliding = any(state.config.ttl is not None for state in self._catalog.expiring())
-        if recovered.report.cut or (self._writer.clean and (sliding or self._catalog.runs)):
+        empty = not recovered.report.blocks
+        if recovered.report.cut or ((empty or self._writer.clean) and (sliding or self._catalog.runs)):
             # From here on, uses may be noted that no record tells of: a kill must not look like a good end.
             self._writer.mark(self.clock())
 
@@ -82,14 +94,14 @@ class LogEngine:
             segment.begin_after(recovered.previous_lsn or 1)
         return Tail(segment, PAGE, recovered.previous_lsn, recovered.previous_crc)
 
-    def _begin_work(self, manifest: Manifest) -> None:
+    def _begin_work(self, manifest: Manifest, unreadable: int | None) -> None:
         catalog, writer, reader = self._catalog, self._writer, self._reader
         self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, self._live)
         for state in catalog.expiring():
             self._committer.expiries.add(state)
         self._checkpointer = Checkpointer(
             self._directory, manifest, catalog, self._committer, writer, reader, self._live, self._spares, self.options,
-            self.clock,
+            self.clock, unreadable,
         )  # fmt: skip
         self._compactor = Compactor(
             self._directory, catalog, self._committer, writer, reader, self._checkpointer, self._live
@@ -187,7 +199,16 @@ class LogEngine:
     def names(self, prefix: str = "") -> Iterator[str]:
         """The names that start with ``prefix``, in order."""
         self._check_open()
-        return self._catalog.names(prefix)
+        return self._listed(self._catalog.names(prefix))
+
+    def _listed(self, names: Iterator[str]) -> Iterator[str]:
+        try:
+            yield from names
+        except (OSError, Corruption) as error:
+            self._check_open()  # the files may have been closed under it
+            if isinstance(error, Corruption):
+                raise
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
 
     # --- the store ------------------------------------------------------------------------------------------------
 
@@ -262,9 +283,22 @@ class LogEngine:
         self._keeper.stop()
         try:
             self._committer.stop(self._used_since_saved)
+            if self.options.cluster_at_close:
+                self._cluster_at_close()
         finally:
             self._close_files()
             self._directory.close()
+
+    def _cluster_at_close(self) -> None:
+        """Leave nothing to replay. What can't be clustered now is replayed and clustered later."""
+        if isinstance(self._committer.failure, CommitFailed):
+            return
+        try:
+            if self._catalog.has_changed and self._checkpointer.run(closing=True):
+                while self._compactor.merge_small():
+                    pass
+        except (OSError, DurableLogError) as error:
+            _log.warning("%s: the log was not clustered when the store was closed: %s", self.path, error)
 
     def _used_since_saved(self) -> list[StreamState]:
         return [

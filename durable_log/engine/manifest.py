@@ -29,7 +29,7 @@ from durable_log.errors import Corruption, NotAStore
 MANIFEST_NAME: Final = "MANIFEST"
 _TEMPORARY: Final = "MANIFEST.tmp"
 _STATE, _CLUSTERED, _RUN = 16, 17, 18
-_NUMBERS: Final = struct.Struct("<QQQQQQ")
+_NUMBERS: Final = struct.Struct("<QQQQQQQ")
 
 
 class ClusteredFile(NamedTuple):
@@ -41,7 +41,8 @@ class ClusteredFile(NamedTuple):
 
 class Manifest(NamedTuple):
     """What counts. ``log_first`` is the oldest log segment, whose first block follows ``previous_lsn``; ``lsn`` was
-    durable when the manifest was written, and ``streams`` how many there were then. ``runs`` are newest first.
+    durable when the manifest was written, and ``streams`` how many there were then. ``clean``: the store was closed in
+    good order, unless a block came after that. ``runs`` are newest first.
     """
 
     uuid: bytes
@@ -52,6 +53,7 @@ class Manifest(NamedTuple):
     streams: int = 0
     next_stream: int = 1
     next_file: int = 1
+    clean: int = 1
     clustered: tuple[ClusteredFile, ...] = ()
     runs: tuple[int, ...] = ()
 
@@ -97,7 +99,7 @@ def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None
 def _encode(manifest: Manifest, nonce: int) -> bytearray:
     numbers = _NUMBERS.pack(
         manifest.previous_lsn, manifest.previous_crc, manifest.lsn, manifest.streams, manifest.next_stream,
-        manifest.next_file,
+        manifest.next_file, manifest.clean,
     )  # fmt: skip
     parts = [bytes(BLOCK_HEADER), frame_head(_STATE, 0, manifest.log_first, 0, len(numbers)), numbers]
     parts += [frame_head(_CLUSTERED, 0, file.number, file.live_bytes, 0) for file in manifest.clustered]

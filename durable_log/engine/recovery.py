@@ -45,8 +45,8 @@ class Report(NamedTuple):
 
 class Recovered(NamedTuple):
     """An opened store. ``tail`` is None if writing has to go on in a new segment, after the block that is named.
-    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all. ``surplus``: log segments that
-    the manifest no longer needs.
+    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all, ``unreadable`` the oldest whose
+    header does not verify. ``surplus``: log segments that the manifest no longer needs.
     """
 
     segments: dict[int, LogSegment]
@@ -58,6 +58,7 @@ class Recovered(NamedTuple):
     last_number: int
     previous_lsn: int
     previous_crc: int
+    unreadable: int | None
     report: Report
 
 
@@ -123,7 +124,7 @@ def _replay_log(
     base = Base(manifest.previous_lsn, manifest.previous_crc, manifest.lsn)
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
     _harden(segments, chain)
-    clean = not chain.blocks or chain.blocks[-1].clean
+    clean = chain.blocks[-1].clean if chain.blocks else bool(manifest.clean)
     catalog.crashed_at = None if clean else clock()
     backlog = _backlog_of(segments, chain)
     replay = Replay(catalog, backlog, manifest.lsn, damaged=bool(chain.damage or unreadable))
@@ -207,15 +208,14 @@ def _arrange(
     used = max((number for number, blocks in found.items() if blocks), default=manifest.log_first - 1)
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
-    unreadable = max(
-        (number for number in numbers if number >= manifest.log_first and number not in segments), default=0
-    )
+    unreadable = [number for number in numbers if number >= manifest.log_first and number not in segments]
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
-    if last is not None and not chain.cut and segment_of(last.lsn) == used > unreadable:
+    if last is not None and not chain.cut and segment_of(last.lsn) == used > max(unreadable, default=0):
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
     last_number = max(numbers, default=0)
     return Recovered(
-        segments, opened.clustered, spares, surplus, tail, max(used, unreadable), last_number, *previous, report
-    )
+        segments, opened.clustered, spares, surplus, tail, max(used, *unreadable, 0), last_number, *previous,
+        min(unreadable, default=None), report,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A stream's state as the payload of a row of the catalog, and back.
+"""A stream's state as a row of the catalog, and back.
 
 Law of this room: pure functions. A row says everything that is durable of a stream at its LSN: what the log holds from
 there on comes on top, what lies below is in it already. The streams that a fork descends from are the caller's
@@ -7,12 +7,14 @@ business. Called by the holder of the commit lock (encode) and by whoever loads 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from durable_log.engine.ancestry import Fork
 from durable_log.engine.index import StreamIndex
+from durable_log.engine.run_format import NEVER, encode_row
 from durable_log.engine.state import ProducerState, StreamState
 from durable_log.model import StreamConfig
 
@@ -21,7 +23,7 @@ _PRODUCER: Final = struct.Struct("<IQQH")
 _PAIR: Final = struct.Struct("<QQ")
 _CLOSED, _DELETED = 1, 2
 _NO_SEQ: Final = 0xFFFF
-_NEVER: Final = -(2**63)
+_NO_EXPIRY: Final = -(2**63)
 
 
 class Loaded(NamedTuple):
@@ -29,6 +31,17 @@ class Loaded(NamedTuple):
 
     state: StreamState
     lsn: int
+
+
+def deadline_ms(state: StreamState) -> int:
+    """When to see whether the stream has expired: its deadline, rounded down, as looking early does no harm."""
+    return NEVER if state.deadline == math.inf else min(max(0, math.floor(state.deadline * 1000)), NEVER - 1)
+
+
+def encode_stream(state: StreamState, lsn: int) -> bytes:
+    """The row of a stream whose state is durable up to ``lsn``."""
+    payload = encode_state(state, lsn)
+    return encode_row(state.name, state.number, payload, hidden=state.gone, deadline=deadline_ms(state))
 
 
 def encode_state(state: StreamState, lsn: int) -> bytes:
@@ -43,7 +56,7 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
         state.durable,
         state.first,
         -1 if config.ttl is None else config.ttl,
-        _NEVER if config.expires_at is None else round(config.expires_at * 1000),
+        _NO_EXPIRY if config.expires_at is None else round(config.expires_at * 1000),
         0 if state.expiry is None else int(state.expiry.touched * 1000),
         state.forks,
         len(index),
@@ -69,7 +82,9 @@ def decode_state(name: str, number: int, payload: bytes, find: Callable[[int], S
      type_length, flags) = _HEAD.unpack_from(payload)  # fmt: skip
     at = _HEAD.size
     content_type, at = payload[at : at + type_length].decode(), at + type_length
-    config = StreamConfig(content_type, None if ttl < 0 else ttl, None if expires_ms == _NEVER else expires_ms / 1000)
+    config = StreamConfig(
+        content_type, None if ttl < 0 else ttl, None if expires_ms == _NO_EXPIRY else expires_ms / 1000
+    )
     state = StreamState(number, name, config, created_ms)
     if seq_length != _NO_SEQ:
         state.last_seq, at = payload[at : at + seq_length].decode("utf-8", "surrogatepass"), at + seq_length
@@ -100,17 +115,6 @@ def _decode_producers(state: StreamState, payload: bytes, at: int, count: int) -
         assert state.producers is not None
         state.producers[producer_id or number] = ProducerState(number, epoch, seq)
     return at
-
-
-def is_readable(payload: bytes, now: float) -> bool:
-    """Whether the row is that of a stream that was neither deleted nor has expired, without decoding all of it."""
-    head = _HEAD.unpack_from(payload)
-    ttl, expires_ms, touched_ms, flags = head[4], head[5], head[6], head[13]
-    if flags & _DELETED:
-        return False
-    if ttl >= 0:
-        return bool(touched_ms / 1000 + ttl > now)
-    return bool(expires_ms == _NEVER or expires_ms / 1000 > now)
 
 
 def encode_tombstone(lsn: int) -> bytes:

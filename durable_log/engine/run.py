@@ -1,54 +1,33 @@
-"""Sorted runs: immutable files of catalog rows, found by name and by stream number.
+"""Sorted runs: immutable files of catalog rows, found by name and by stream number, and listed in order.
 
-Law of this room: how a run is opened, read and verified; ``run_format`` has its layout, ``run_writer`` makes it and
-``csrc/run.c`` looks into its pages. A run never changes, and an open one holds the first key of each page, never a
-row. Nothing is believed before its checksum: a page that does not verify raises :class:`Corruption`. Any thread may
-read; nobody may while ``close`` runs.
+Law of this room: how a run is opened and read; ``run_format`` has its layout, ``run_writer`` makes it, ``run_names``
+lists it, ``run_check`` verifies it and ``csrc/run.c`` looks into its pages. A run never changes, and an open one holds
+the first key of each page of rows and numbers, never a row. Nothing is believed before its checksum: a page that does
+not verify raises :class:`Corruption`. Any thread may read; nobody may while ``close`` runs.
 """
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
 from durable_log.engine.files import Directory, File
-from durable_log.engine.format import KIND_RUN, PAGE, FileHeader, decode_file_header, encode_file_header
-from durable_log.engine.run_format import (
-    NAME_BYTES_MAX,
-    Row,
-    Tables,
-    Trailer,
-    decode_row,
-    decode_tables,
-    decode_trailer,
-    key_of_row,
-    run_number,
-    size_of_row,
-    tables_length,
-)
-from durable_log.errors import Corruption, UnsupportedFormat
-
-SCAN_BYTES: Final = 2**20
-_NAME: Final = struct.Struct("=IIII")
-
+from durable_log.engine.format import PAGE, FileHeader
+from durable_log.engine.run_check import check
+from durable_log.engine.run_file import arguments, corruption, expect, load
+from durable_log.engine.run_format import NameEntry, Row, Tables, Trailer, decode_row, size_of_row
+from durable_log.engine.run_names import Names
+from durable_log.errors import Corruption
 
 _find: Final = lib.dl_run_find
 _OK: Final = lib.DL_RUN_OK
 _ABSENT: Final = lib.DL_RUN_ABSENT
 _BEFORE: Final = lib.DL_RUN_BEFORE
 _AFTER: Final = lib.DL_RUN_AFTER
-REASONS: Final = {
-    lib.DL_RUN_BAD_LENGTH: "the page is longer than what is there",
-    lib.DL_RUN_BAD_CRC: "the page fails its checksum",
-    lib.DL_RUN_BAD_PLACE: "the page belongs to another place",
-    lib.DL_RUN_BAD_ITEM: "a row does not fit into its page",
-    lib.DL_RUN_BAD_ORDER: "the rows of the page are out of order",
-}
 
 
 class Span(NamedTuple):
@@ -59,42 +38,27 @@ class Span(NamedTuple):
     length: int
 
 
-def _load(file: File, name: str) -> tuple[FileHeader, Trailer, Tables] | None:
-    page = file.read(0, PAGE)
-    header = decode_file_header(name, page)
-    if header is None or page != encode_file_header(header):
-        return None
-    if header.kind != KIND_RUN or header.number != run_number(name) or header.size != file.size():
-        return None
-    trailer_and_crc = decode_trailer(file.read(header.size - PAGE, PAGE), header.nonce)
-    if trailer_and_crc is None:
-        return None
-    trailer, crc = trailer_and_crc
-    position = trailer.numbers_position + trailer.number_pages * PAGE
-    length = tables_length(trailer)
-    if position + length != header.size - PAGE:
-        return None
-    tables = decode_tables(file.read(position, length), trailer, header.nonce, crc)
-    return None if tables is None else (header, trailer, tables)
-
-
 class Run:
-    """An open run. ``count`` includes the ``tombstones``; ``min_number`` and ``max_number`` are 0 if it is empty."""
+    """An open run. ``count`` includes the ``tombstones``; ``min_number`` and ``max_number`` are 0 if it is empty, and
+    ``min_deadline``, in milliseconds since 1970, is ``NEVER`` if none of its streams expires.
+    """
 
     def __init__(self, file: File, header: FileHeader, trailer: Trailer, tables: Tables) -> None:
         self.file = file
         self.number, self.nonce, self.size = header.number, header.nonce, header.size
         self.count, self.tombstones = trailer.rows, trailer.tombstones
         self.min_number, self.max_number = trailer.min_number, trailer.max_number
-        self.pages, self._trailer, self._tables = trailer.pages, trailer, tables
+        self.min_deadline = trailer.min_deadline
+        self.pages, self.trailer, self.tables = trailer.pages, trailer, tables
         self._fences, self._number_fences, self._places = tables
+        self._names = Names(file, header.nonce, trailer)
 
     @classmethod
     def open(cls, directory: Directory, name: str) -> Run | None:
         """The run in that file, or None if its header, its trailer or its tables do not verify. Reads no rows."""
         file = directory.open(name)
         try:
-            loaded = _load(file, name)
+            loaded = load(file, name)
         except BaseException:
             file.close()
             raise
@@ -109,7 +73,7 @@ class Run:
 
     def memory(self) -> int:
         """What the tables take, in bytes."""
-        return sum(sys.getsizeof(table) for table in self._tables if table is not None)
+        return sum(sys.getsizeof(table) for table in self.tables if table is not None)
 
     # by name
 
@@ -166,7 +130,7 @@ class Run:
             elif verdict == _ABSENT:
                 return None
             else:
-                raise self.corruption(position, verdict)
+                raise corruption(self.file, position, verdict)
         return None
 
     # by number
@@ -204,7 +168,7 @@ class Run:
         while begin < len(numbers):
             index = bisect_right(fences, numbers[begin]) - 1
             end = len(numbers) if index + 1 == len(fences) else bisect_left(numbers, fences[index + 1], begin)
-            position = self._trailer.numbers_position + index * PAGE
+            position = self.trailer.numbers_position + index * PAGE
             page = self.file.read(position, PAGE)
             verdict = lib.dl_run_numbers_find(
                 *self._verified(position, page), view + begin, end - begin, pairs + count, found
@@ -216,38 +180,23 @@ class Run:
 
     # all of them
 
-    def names_after(self, prefix: bytes, after: bytes, limit: int) -> tuple[list[tuple[bytes, bool, int, bytes]], bool]:
-        """The ``limit`` least names that begin with ``prefix`` and sort after ``after``, as (name, tombstone, number,
-        payload), ascending by their UTF-8 bytes; and whether there are more of them.
+    def names_from(self, prefix: bytes, after: bytes, limit: int) -> tuple[list[NameEntry], bool]:
+        """The ``limit`` least names that begin with ``prefix`` and sort after ``after``, ascending by their UTF-8
+        bytes, tombstones too; and whether there are more of them.
 
-        Reads the whole run, in pieces; about 1 KiB of memory a name. Raises :class:`Corruption` and ``OSError``.
+        O(log n) reads of a page, and what the names take. Raises :class:`Corruption` and ``OSError``.
         """
         if limit < 1:
             raise ValueError(f"a limit of {limit} names")
-        texts, heap = ffi.new("uint8_t[]", limit * NAME_BYTES_MAX), ffi.new("dl_run_name[]", limit)
-        start, end = ffi.from_buffer("uint8_t[]", prefix), ffi.from_buffer("uint8_t[]", after)
-        names = ffi.new("dl_run_names *", [start, end, len(prefix), len(after), texts, heap, limit, 0, 0])
-        bytes_read = ffi.new("size_t *")
-        for span in self.spans(SCAN_BYTES):
-            data = self.file.read(span.position, span.length)
-            arguments = self._verified(span.position, data)
-            verdict = lib.dl_run_names_scan(*arguments, span.first, names, bytes_read)
-            self._expect(span.position + bytes_read[0], verdict if len(data) == span.length else lib.DL_RUN_BAD_LENGTH)
-        lib.dl_run_names_sort(names)
-        places = list(_NAME.iter_unpack(ffi.buffer(heap, names.count * _NAME.size)))
-        return self._named(places), names.matches > limit
+        return self._names.listed(prefix, after, limit)
 
-    def _named(self, places: Sequence[tuple[int, ...]]) -> list[tuple[bytes, bool, int, bytes]]:
-        """Read the rows at (page, position in it, …) again: while the best names were sought, others were kept."""
-        result: list[tuple[bytes, bool, int, bytes]] = [(b"", False, 0, b"")] * len(places)
-        page, ordinal = b"", -1
-        for index in sorted(range(len(places)), key=lambda index: places[index][0]):
-            if places[index][0] != ordinal:
-                ordinal = places[index][0]
-                page = self.page(ordinal)
-            row = decode_row(page, places[index][1])
-            result[index] = (row.name.encode(), row.tombstone, row.number, row.payload)
-        return result
+    def due(self, now_ms: int) -> Iterator[list[tuple[str, int]]]:
+        """Name and number of every stream that is neither deleted nor hidden and whose deadline has come, in order.
+
+        A list for each mebibyte of names, empty ones too; nothing is read where ``min_deadline`` lies later. Raises
+        :class:`Corruption` and ``OSError``.
+        """
+        return self._names.due(now_ms) if self.min_deadline <= now_ms else iter(())
 
     def rows(self) -> Iterator[Row]:
         """Every row, by hash, then name. Raises :class:`Corruption` and ``OSError``."""
@@ -260,7 +209,7 @@ class Run:
 
     def verify(self) -> list[tuple[int, str]]:
         """Read everything. Position and reason of whatever is not as it was written. Raises ``OSError``."""
-        return list(_check(self))
+        return list(check(self))
 
     # pages
 
@@ -296,84 +245,7 @@ class Run:
         return position, self.file.read(position, length)
 
     def _verified(self, position: int, data: bytes) -> tuple[bytes, int, int, int]:
-        """The arguments by which C verifies pages."""
-        return data, len(data), position // PAGE, self.nonce
+        return arguments(position, data, self.nonce)
 
     def _expect(self, position: int, verdict: int) -> None:
-        if verdict != _OK:
-            raise self.corruption(position, verdict)
-
-    def corruption(self, position: int, verdict: int) -> Corruption:
-        """The error that says what is wrong with the page at ``position``."""
-        return Corruption(self.file.name, position, REASONS[verdict])
-
-
-def _check(run: Run) -> Iterator[tuple[int, str]]:
-    """Every problem of a run, those of its pages first."""
-    try:
-        loaded = _load(run.file, run.file.name)
-    except UnsupportedFormat:
-        loaded = None
-    if loaded is None or loaded[1:] != (run._trailer, run._tables):
-        yield 0, "the file header, the trailer or the tables do not verify"
-    seen, numbers = _Seen(), _Seen()
-    yield from _check_rows(run, seen)
-    yield from _check_numbers(run, numbers)
-    if not (seen.whole and numbers.whole):
-        return
-    lowest = seen.number_min if seen.count else 0
-    expected = (run.count, run.tombstones, run.min_number, run.max_number)
-    if (seen.count, seen.tombstones, lowest, seen.number_max) != expected:
-        yield run.size - PAGE, "the trailer counts other rows than there are"
-    if (numbers.count, numbers.digest) != (seen.count, seen.digest):
-        yield run._trailer.numbers_position, "the numbers name other rows than there are"
-
-
-class _Seen:
-    """What the pages of one kind come to."""
-
-    def __init__(self) -> None:
-        self.whole = True
-        self.count = self.tombstones = self.number_max = self.digest = 0
-        self.number_min = 2**64 - 1
-        self.last: tuple[int, bytes] = (-1, b"")
-
-    def add(self, info: Any) -> None:
-        self.count += info.items
-        self.tombstones += info.tombstones
-        self.number_min = min(self.number_min, info.number_min)
-        self.number_max = max(self.number_max, info.number_max)
-        self.digest = (self.digest + info.digest) % 2**64
-
-
-def _check_rows(run: Run, seen: _Seen) -> Iterator[tuple[int, str]]:
-    info = ffi.new("dl_run_page *")
-    for ordinal in range(run.pages):
-        position, page = run._read(ordinal)
-        verdict = lib.dl_run_survey(*run._verified(position, page), lib.DL_RUN_ROWS, ordinal, info)
-        if verdict != _OK:
-            seen.whole = False
-            yield position, REASONS[verdict]
-            continue
-        if info.first != run._fences[ordinal]:
-            yield position, "the page begins with another hash than the tables say"
-        if key_of_row(page, lib.DL_RUN_PAGE_HEADER) <= seen.last:
-            yield position, "the page begins before the last one ended"
-        seen.last = key_of_row(page, info.last)
-        seen.add(info)
-
-
-def _check_numbers(run: Run, seen: _Seen) -> Iterator[tuple[int, str]]:
-    info = ffi.new("dl_run_page *")
-    for index, fence in enumerate(run._number_fences):
-        position = run._trailer.numbers_position + index * PAGE
-        page = run.file.read(position, PAGE)
-        verdict = lib.dl_run_survey(*run._verified(position, page), lib.DL_RUN_NUMBERS, 0, info)
-        if verdict != _OK:
-            seen.whole = False
-            yield position, REASONS[verdict]
-            continue
-        if info.first != fence or (info.first, b"") < seen.last:
-            yield position, "the page begins with another number than the tables say"
-        seen.last = (int.from_bytes(page[info.last : info.last + 8], "little"), b"")
-        seen.add(info)
+        expect(self.file, position, verdict)

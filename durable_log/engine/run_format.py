@@ -20,34 +20,67 @@ from durable_log.engine.format import PAGE, crc32c, pages
 NAME_BYTES_MAX: Final = 1024
 PAYLOAD_BYTES_MAX: Final = 2**20
 NUMBER_MAX: Final = 2**48 - 1
+NEVER: Final = 2**64 - 1
+"""The deadline of what does not expire."""
+
 TOMBSTONE: Final = 1
+HIDDEN: Final = 2
 
 _FILE_NAME: Final = re.compile(r"([0-9a-f]{8})\.run")
-_ROW: Final = struct.Struct("<QQIH")
-_TRAILER: Final = struct.Struct("<8sQQQQQQQI")
+_ROW: Final = struct.Struct("<QIQQH")
+_NAME: Final = struct.Struct("<QQH")
+_TRAILER: Final = struct.Struct("<8sQQQQQQQQQI")
 _CRC: Final = struct.Struct("<I")
 _TRAILER_MAGIC: Final = b"RUNTAIL\n"
 
 
 class Row(NamedTuple):
-    """What a run says of a name. ``payload`` is opaque here; a tombstone says that the name is deleted."""
+    """What a run says of a name. ``payload`` is opaque here; a ``tombstone`` says that the name is deleted, ``hidden``
+    that it is so for readers. At ``deadline``, in milliseconds since 1970, the stream may expire.
+    """
 
     name: str
     number: int
     payload: bytes
+    tombstone: bool = False
+    hidden: bool = False
+    deadline: int = NEVER
+
+
+class NameEntry(NamedTuple):
+    """A row without its payload: what a listing needs."""
+
+    name: str
+    number: int
     tombstone: bool
+    hidden: bool
+    deadline: int
 
 
 class Trailer(NamedTuple):
-    """The counts in a run's last page. ``numbers_position`` is where the pages of rows end, in bytes."""
+    """The counts in a run's last page. ``numbers_position`` is where the pages of rows end, in bytes; ``min_deadline``
+    is of rows that are neither tombstones nor hidden.
+    """
 
     rows: int
     tombstones: int
     min_number: int
     max_number: int
+    min_deadline: int
     pages: int
     number_pages: int
+    name_pages: int
     numbers_position: int
+
+    @property
+    def names_position(self) -> int:
+        """Where the pages of numbers end, in bytes."""
+        return self.numbers_position + self.number_pages * PAGE
+
+    @property
+    def tables_position(self) -> int:
+        """Where the pages of names end, in bytes."""
+        return self.names_position + self.name_pages * PAGE
 
 
 class Tables(NamedTuple):
@@ -76,39 +109,59 @@ def hash_of(name: str) -> int:
     return xxh64_intdigest(name.encode())
 
 
-def encode_row(name: str, number: int, payload: bytes, tombstone: bool = False) -> bytes:
-    """One row. Raises ``ValueError`` beyond the limits of name, number or payload."""
+def encode_row(
+    name: str, number: int, payload: bytes, *, tombstone: bool = False, hidden: bool = False, deadline: int = NEVER
+) -> bytes:
+    """One row. Raises ``ValueError`` beyond the limits of name, number, payload or deadline."""
     key = name.encode()
-    return encode_hashed_row(xxh64_intdigest(key), key, number, payload, tombstone)
+    return encode_hashed_row(
+        xxh64_intdigest(key), key, number, payload, tombstone=tombstone, hidden=hidden, deadline=deadline
+    )
 
 
-def encode_hashed_row(hash_: int, name: bytes, number: int, payload: bytes, tombstone: bool = False) -> bytes:
+def encode_hashed_row(
+    hash_: int, name: bytes, number: int, payload: bytes, *, tombstone: bool = False, hidden: bool = False,
+    deadline: int = NEVER,
+) -> bytes:  # fmt: skip
     """The same, if the name's hash and its UTF-8 bytes are at hand."""
     if not 0 < len(name) <= NAME_BYTES_MAX or len(payload) > PAYLOAD_BYTES_MAX or not 0 <= number <= NUMBER_MAX:
         raise ValueError(f"a row of {len(name)} bytes of name, number {number} and {len(payload)} bytes of payload")
-    return _ROW.pack(hash_, number | tombstone << 48, len(payload), len(name)) + name + payload
+    if not 0 <= deadline <= NEVER:
+        raise ValueError(f"a row whose deadline is {deadline} ms; the latest is NEVER")
+    flags = TOMBSTONE * tombstone | HIDDEN * hidden
+    return _ROW.pack(hash_, len(payload), number | flags << 48, deadline, len(name)) + name + payload
 
 
 def key_of_row(data: bytes, at: int) -> tuple[int, bytes]:
     """Hash and name of the row that begins at ``at`` in bytes that were verified: what rows are sorted by."""
-    hash_, _, _, name_length = _ROW.unpack_from(data, at)
+    hash_, _, _, _, name_length = _ROW.unpack_from(data, at)
     return hash_, data[at + _ROW.size : at + _ROW.size + name_length]
 
 
 def size_of_row(data: bytes, at: int) -> int:
     """The length of the row that begins at ``at``, in bytes."""
-    _, _, payload_length, name_length = _ROW.unpack_from(data, at)
+    _, payload_length, _, _, name_length = _ROW.unpack_from(data, at)
     return int(_ROW.size + payload_length + name_length)
 
 
 def decode_row(data: bytes, at: int) -> Row:
     """The row that begins at ``at`` in bytes that were verified."""
-    _, number, payload_length, name_length = _ROW.unpack_from(data, at)
+    _, payload_length, number, deadline, name_length = _ROW.unpack_from(data, at)
     start = at + _ROW.size
-    middle = start + name_length
+    middle, flags = start + name_length, number >> 48
     return Row(
         data[start:middle].decode(), number & NUMBER_MAX, data[middle : middle + payload_length],
-        number >> 48 & TOMBSTONE == TOMBSTONE,
+        flags & TOMBSTONE != 0, flags & HIDDEN != 0, deadline,
+    )  # fmt: skip
+
+
+def decode_name(data: bytes, at: int) -> NameEntry:
+    """The name that begins at ``at`` in bytes that were verified."""
+    number, deadline, length = _NAME.unpack_from(data, at)
+    start, flags = at + _NAME.size, number >> 48
+    return NameEntry(
+        data[start : start + length].decode(), number & NUMBER_MAX, flags & TOMBSTONE != 0, flags & HIDDEN != 0,
+        deadline,
     )  # fmt: skip
 
 
@@ -167,4 +220,5 @@ def _table_ends(trailer: Trailer) -> tuple[int, int, int]:
 
 
 assert (NAME_BYTES_MAX, PAYLOAD_BYTES_MAX) == (lib.DL_RUN_NAME_MAX, lib.DL_RUN_PAYLOAD_MAX)
-assert _ROW.size == lib.DL_RUN_ROW_HEADER
+assert (_ROW.size, _NAME.size) == (lib.DL_RUN_ROW_HEADER, lib.DL_RUN_NAME_HEADER)
+assert (TOMBSTONE, HIDDEN, NEVER) == (lib.DL_RUN_TOMBSTONE, lib.DL_RUN_HIDDEN, lib.DL_RUN_NEVER)

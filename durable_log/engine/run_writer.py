@@ -1,9 +1,9 @@
 """How runs come to be: out of rows in memory, or out of older runs.
 
 Law of this room: a run is made under a temporary name and renamed when all of it is durable, so a file named
-``*.run`` is whole; what fails is removed. Rows are sorted, merged and packed in C, with the interpreter's lock
-released, in slices of at most 1 MiB, ``pause`` called between them; memory does not follow the run, but for eight
-bytes a page and, where they were given in memory, the rows. One thread a run; any thread.
+``*.run`` is whole; what fails is removed. Rows, numbers and names are sorted, merged and packed in C, with the
+interpreter's lock released, in slices of at most 1 MiB, ``pause`` called between them; memory does not follow the run,
+but for eight bytes a page and, where they were given in memory, the rows. One thread a run; any thread.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from durable_log._core import ffi, lib
 from durable_log.engine.files import Directory, File
 from durable_log.engine.format import KIND_RUN, PAGE, FileHeader, encode_file_header, nonce_of
-from durable_log.engine.run import REASONS, Run
-from durable_log.engine.run_format import Tables, Trailer, encode_tail, run_name
+from durable_log.engine.run import Run
+from durable_log.engine.run_file import REASONS
+from durable_log.engine.run_format import NEVER, Tables, Trailer, encode_tail, run_name
 from durable_log.engine.segment import TEMPORARY
 from durable_log.errors import Corruption
 
@@ -30,6 +31,7 @@ _INPUT_BYTES_MIN: Final = 16 * 2**10
 _INPUT_BYTES_MAX: Final = 256 * 2**10
 _ROWS_BUFFER: Final = 2 * lib.DL_RUN_PAGE_MAX
 _NUMBERS_BUFFER: Final = 64 * PAGE
+_NAMES_BUFFER: Final = lib.DL_RUN_SLICE
 _POSITION_MAX: Final = 2**32 * PAGE
 
 Pause = Callable[[], None]
@@ -43,15 +45,7 @@ def write_run(
     Raises ``ValueError`` if they are no rows, and ``OSError``; what it began is removed then.
     """
     blob = rows if isinstance(rows, bytes | bytearray | memoryview) else b"".join(rows)
-    pairs, count = _sorted_rows(blob)
-
-    def fill(output: _Rows) -> None:
-        view, following = ffi.from_buffer("uint8_t[]", blob), ffi.new("size_t *")
-        while lib.dl_run_pack_rows(view, len(view), pairs, count, following, output.builder) == lib.DL_RUN_FULL:
-            output.empty()
-        assert following[0] == count
-
-    return _make(directory, number, uuid, fill, pause)
+    return _make(directory, number, uuid, _Given(blob), pause)
 
 
 def merge_runs(
@@ -63,37 +57,81 @@ def merge_runs(
     ``drop_tombstones`` only if no older run is left out. Raises :class:`Corruption` of one of them, and ``OSError``;
     what it began is removed then.
     """
-    runs = list(runs_newest_first)
-
-    def fill(output: _Rows) -> None:
-        span = _input_span(len(runs))
-        extents = [((at.position, at.length) for at in run.spans(span)) for run in runs]
-        origins = [_Origin(run.file, run.nonce, each) for run, each in zip(runs, extents, strict=True)]
-        _merge(origins, output, drop_tombstones)
-
-    return _make(directory, number, uuid, fill, pause)
+    return _make(directory, number, uuid, _Older(list(runs_newest_first), drop_tombstones), pause)
 
 
-def _sorted_rows(blob: bytes | bytearray | memoryview) -> tuple[Any, int]:
-    """(hash, position) of the rows that stay, in their order."""
-    view, count, bytes_read = ffi.from_buffer("uint8_t[]", blob), ffi.new("size_t *"), ffi.new("size_t *")
-    if lib.dl_run_rows_scan(view, len(view), ffi.NULL, 0, count, bytes_read) != lib.DL_RUN_OK:
-        raise ValueError(f"at byte {bytes_read[0]} of {len(view)} there is no row; pass what encode_row returned")
-    pairs, scratch = ffi.new("dl_run_pair[]", count[0]), ffi.new("dl_run_pair[]", count[0])
-    lib.dl_run_rows_scan(view, len(view), pairs, len(pairs), count, bytes_read)
-    return pairs, lib.dl_run_rows_sort(view, pairs, scratch, count[0])
+class _Content(Protocol):
+    """What a run is made of."""
+
+    def rows(self, output: _Output) -> None:
+        """Pack the rows, by hash."""
+
+    def names(self, output: _Output) -> None:
+        """Pack the names of the same rows, in order."""
 
 
-def _make(directory: Directory, number: int, uuid: bytes, fill: Callable[[_Rows], None], pause: Pause) -> Run:
+class _Given:
+    """Rows in memory."""
+
+    def __init__(self, blob: bytes | bytearray | memoryview) -> None:
+        self._view, self._count, self._read = (
+            ffi.from_buffer("uint8_t[]", blob),
+            ffi.new("size_t *"),
+            ffi.new("size_t *"),
+        )
+        if self._scan(lib.DL_RUN_ROWS, ffi.NULL, 0) != lib.DL_RUN_OK:
+            reason = f"at byte {self._read[0]} of {len(self._view)} there is no row"
+            raise ValueError(f"{reason}; pass what encode_row returned")
+        self._pairs = ffi.new("dl_run_pair[]", self._count[0])
+        self._scratch = ffi.new("dl_run_pair[]", self._count[0])
+
+    def rows(self, output: _Output) -> None:
+        self._pack(lib.DL_RUN_ROWS, output)
+
+    def names(self, output: _Output) -> None:
+        self._pack(lib.DL_RUN_NAMES, output)
+
+    def _scan(self, kind: int, pairs: Any, pairs_max: int) -> int:
+        return lib.dl_run_rows_scan(self._view, len(self._view), kind, pairs, pairs_max, self._count, self._read)
+
+    def _pack(self, kind: int, output: _Output) -> None:
+        view, following = self._view, ffi.new("size_t *")
+        self._scan(kind, self._pairs, len(self._pairs))
+        output.pause()
+        left = lib.dl_run_rows_sort(view, self._pairs, self._scratch, self._count[0])
+        while lib.dl_run_pack_rows(view, len(view), self._pairs, left, following, output.builder) == lib.DL_RUN_FULL:
+            output.empty()
+        assert following[0] == left
+
+
+class _Older:
+    """Runs, the newest first."""
+
+    def __init__(self, runs: list[Run], drop_tombstones: bool) -> None:
+        self._runs, self._drop_tombstones = runs, drop_tombstones
+        self._span = _input_span(len(runs))
+
+    def rows(self, output: _Output) -> None:
+        self._pack([((at.position, at.length) for at in run.spans(self._span)) for run in self._runs], output)
+
+    def names(self, output: _Output) -> None:
+        trailers = [run.trailer for run in self._runs]
+        self._pack([_cut(each.names_position, each.tables_position, self._span) for each in trailers], output)
+
+    def _pack(self, extents: list[Iterator[tuple[int, int]]], output: _Output) -> None:
+        origins = [_Origin(run.file, run.nonce, each) for run, each in zip(self._runs, extents, strict=True)]
+        _merge(origins, output, self._drop_tombstones)
+
+
+def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pause: Pause) -> Run:
     name, nonce = run_name(number), nonce_of(uuid, number)
     file = directory.create(name + TEMPORARY)
     numbers = _Numbers(directory, name, nonce, pause)
     try:
         rows = _Rows(file, nonce, numbers, pause)
-        fill(rows)
-        trailer, tables = _finish(rows, numbers)
-        tail = encode_tail(trailer, tables, nonce)
-        position = trailer.numbers_position + trailer.number_pages * PAGE
+        content.rows(rows)
+        trailer, tables = _finish(rows, numbers, content)
+        tail, position = encode_tail(trailer, tables, nonce), trailer.tables_position
         file.write(position, tail)
         header = FileHeader(KIND_RUN, number, uuid, nonce, position + len(tail), 0)
         file.write(0, encode_file_header(header))
@@ -117,19 +155,30 @@ def _remove(directory: Directory, *names: str) -> None:
         directory.remove(name)
 
 
-def _finish(rows: _Rows, numbers: _Numbers) -> tuple[Trailer, Tables]:
-    """Write what is left of the rows, and the pages of numbers after them."""
+def _finish(rows: _Rows, numbers: _Numbers, content: _Content) -> tuple[Trailer, Tables]:
+    """Write what is left of the rows, and the pages of numbers and of names after them."""
     rows.seal()
     numbers.take(rows.pairs, rows.builder.pairs_used, is_last=True)
     position, made = rows.position, rows.builder
     output = _Output(rows.file, lib.DL_RUN_NUMBERS, position, made.nonce, _NUMBERS_BUFFER, rows.pause)
     numbers.write(output)
     output.seal()
+    names = _Output(
+        rows.file, lib.DL_RUN_NAMES, output.position, made.nonce, _NAMES_BUFFER, rows.pause, has_table=False
+    )
+    begin = names.position
+    content.names(names)
+    names.seal()
+    if (names.builder.count, names.builder.names_digest) != (made.count, made.names_digest):
+        raise Corruption(
+            rows.file.name, begin, "what was merged has other names than rows; verify the runs of the store"
+        )
     uneven = position != (made.begun + 1) * PAGE
     rows.places.append(position // PAGE)
     trailer = Trailer(
-        made.count, made.tombstones, made.number_min, made.number_max, made.begun, output.builder.begun, position
-    )
+        made.count, made.tombstones, made.number_min, made.number_max, made.deadline_min, made.begun,
+        output.builder.begun, names.builder.begun, position,
+    )  # fmt: skip
     return trailer, Tables(rows.fences, output.fences, rows.places if uneven else None)
 
 
@@ -138,7 +187,9 @@ class _Output:
 
     syncs = True
 
-    def __init__(self, file: File, kind: int, position: int, nonce: int, size: int, pause: Pause) -> None:
+    def __init__(
+        self, file: File, kind: int, position: int, nonce: int, size: int, pause: Pause, *, has_table: bool = True
+    ) -> None:
         self.file, self.position, self.pause = file, position, pause
         self.fences, self.places = array("Q"), array("I")
         self._pages, count = bytearray(size), size // PAGE
@@ -147,7 +198,9 @@ class _Output:
         self._unsynced = 0
         self.builder = ffi.new("dl_run_builder *")
         self.builder.pages, self.builder.pages_size = self._view, size
-        self.builder.fences, self.builder.places, self.builder.fences_size = self._fences, self._places, count
+        if has_table:
+            self.builder.fences, self.builder.places, self.builder.fences_size = self._fences, self._places, count
+        self.builder.deadline_min = NEVER
         self.builder.place, self.builder.nonce, self.builder.kind = position // PAGE, nonce, kind
 
     def empty(self) -> None:

@@ -1,4 +1,4 @@
-"""Rows and pages of a run in C, against a codec in plain Python; whatever a page says, nothing outside it is read."""
+"""Rows, names and pages of a run in C, against a codec in plain Python; no page has anything outside of it read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,40 @@ from durable_log._core import ffi, lib
 
 NONCE = 0x1234ABCD
 PAGE = 4096
-ROW = struct.Struct("<QQIH")
+ROW = struct.Struct("<QIQQH")
 NUMBER = struct.Struct("<QI")
+NAME = struct.Struct("<QQH")
+NEVER = 2**64 - 1
+TOMBSTONE, HIDDEN = 1, 2
 
 
-def row(hash_, name, number=1, payload=b"", flags=0):
-    return ROW.pack(hash_, number | flags << 48, len(payload), len(name)) + name + payload
+def row(hash_, name, number=1, payload=b"", flags=0, deadline=NEVER):
+    return ROW.pack(hash_, len(payload), number | flags << 48, deadline, len(name)) + name + payload
+
+
+def name_entry(name, number=1, flags=0, deadline=NEVER):
+    return NAME.pack(number | flags << 48, deadline, len(name)) + name
 
 
 def key(encoded):
-    return ROW.unpack_from(encoded)[0], encoded[22 : 22 + ROW.unpack_from(encoded)[3]]
+    return ROW.unpack_from(encoded)[0], encoded[30 : 30 + ROW.unpack_from(encoded)[4]]
+
+
+def entry_of(encoded):
+    """The name in a row."""
+    return encoded[12 : 30 + ROW.unpack_from(encoded)[4]]
+
+
+def text_of(entry):
+    return entry[18:]
+
+
+def flags_of(entry):
+    return entry[6]
+
+
+def is_tombstone(encoded):
+    return flags_of(entry_of(encoded)) & TOMBSTONE
 
 
 def seal(body, items, place, kind, nonce=NONCE, length=None):
@@ -63,7 +87,7 @@ def survey(page, kind=lib.DL_RUN_ROWS, place=1, nonce=NONCE):
 
 
 class Builder:
-    """A builder with small arrays, emptied as it asks for it."""
+    """A builder with small arrays, emptied as it asks for it. One of names makes no tables."""
 
     def __init__(self, kind, place=1, size=2 * lib.DL_RUN_PAGE_MAX, fences=3, pairs=5):
         self.arrays = [
@@ -75,8 +99,11 @@ class Builder:
         self.c = ffi.new("dl_run_builder *")
         self.c.pages, self.c.fences, self.c.places, self.c.pairs = self.arrays
         self.c.pages_size, self.c.fences_size, self.c.pairs_size = size, fences, pairs
-        if kind == lib.DL_RUN_NUMBERS:
+        if kind != lib.DL_RUN_ROWS:
             self.c.pairs = ffi.NULL
+        if kind == lib.DL_RUN_NAMES:
+            self.c.fences, self.c.places = ffi.NULL, ffi.NULL
+        self.c.deadline_min = NEVER
         self.c.place, self.c.nonce, self.c.kind = place, NONCE, kind
         self.out, self.fences, self.places, self.pairs = b"", [], [], []
 
@@ -94,21 +121,38 @@ class Builder:
         return self.out
 
 
-def scanned(blob):
+def scanned(blob, kind=lib.DL_RUN_ROWS):
     count, bytes_read = ffi.new("size_t *"), ffi.new("size_t *")
     memory = exactly(blob)
-    verdict = lib.dl_run_rows_scan(memory, len(blob), ffi.NULL, 0, count, bytes_read)
+    verdict = lib.dl_run_rows_scan(memory, len(blob), kind, ffi.NULL, 0, count, bytes_read)
     pairs = ffi.new("dl_run_pair[]", count[0])
-    lib.dl_run_rows_scan(memory, len(blob), pairs, count[0], count, bytes_read)
+    lib.dl_run_rows_scan(memory, len(blob), kind, pairs, count[0], count, bytes_read)
     return verdict, memory, pairs, count[0], bytes_read[0]
 
 
 NAMES = st.binary(min_size=1, max_size=4)
-ROWS = st.lists(st.tuples(st.integers(0, 5), NAMES, st.integers(0, 9), st.booleans()), max_size=80)
+LIKE_NAMES = st.one_of(
+    NAMES,
+    st.lists(
+        st.sampled_from([b"a", b"b", b"\0", b"\xff", b"sixteen bytes ..", b"x" * 70]), min_size=1, max_size=12
+    ).map(b"".join),
+)
+"""Names that are prefixes of each other, with zeroes, and alike in more than the eight bytes of a key."""
+
+DEADLINES = st.sampled_from([0, 1, 5, 2**40, NEVER - 1, NEVER])
+ROWS = st.lists(
+    st.tuples(st.integers(0, 5), LIKE_NAMES, st.integers(0, 9), st.sampled_from([0, 0, 1, 2, 3]), DEADLINES),
+    max_size=80,
+)
 
 
 def rows_of(drawn):
-    return [row(hash_, name, at, b"p" * size, dead) for at, (hash_, name, size, dead) in enumerate(drawn)]
+    return [row(hash_, name, at, b"p" * size, *rest) for at, (hash_, name, size, *rest) in enumerate(drawn)]
+
+
+def last_of_each(rows):
+    """The oracle of sorting by name: the last row of each name, by the names' bytes."""
+    return [each for _, each in sorted({key(each)[1]: each for each in rows}.items())]
 
 
 # sorting
@@ -124,6 +168,21 @@ def test_rows_are_sorted_and_the_last_of_a_name_stays(drawn):
     assert [rows[starts[pairs[i].value]] for i in range(left)] == [
         each for _, each in sorted({key(each): each for each in rows}.items())
     ]
+
+
+@given(ROWS)
+def test_rows_are_sorted_by_name_and_packed_as_names(drawn):
+    rows = rows_of(drawn)
+    blob = b"".join(rows)
+    verdict, memory, pairs, count, _ = scanned(blob, lib.DL_RUN_NAMES)
+    assert (verdict, count) == (lib.DL_RUN_OK, len(rows))
+    left = lib.dl_run_rows_sort(memory, pairs, ffi.new("dl_run_pair[]", count), count)
+    builder, following = Builder(lib.DL_RUN_NAMES), ffi.new("size_t *")
+    while lib.dl_run_pack_rows(memory, len(blob), pairs, left, following, builder.c) == lib.DL_RUN_FULL:
+        builder.empty()
+    expected = last_of_each(rows)
+    assert builder.finish() == b"".join(paged([entry_of(each) for each in expected], 1, lib.DL_RUN_NAMES))
+    assert builder.c.count == len(expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 15, 16, 17, 31, 32, 33, 48, 100, 1000, 4097])
@@ -147,7 +206,7 @@ def test_a_row_that_was_cut_is_no_row():
     [
         row(1, b""),
         row(1, b"n" * 1025),
-        ROW.pack(1, 1, 2**32 - 1, 1) + b"n" * 9,
+        ROW.pack(1, 2**32 - 1, 1, NEVER, 1) + b"n" * 9,
         row(1, b"n", 1, bytes(2**20 + 1)),
     ],
     ids=["no name", "long name", "length of all ones", "long payload"],
@@ -161,14 +220,15 @@ def test_a_scan_stops_where_the_array_is_full():
     blob = row(1, b"a") * 3
     count, bytes_read = ffi.new("size_t *"), ffi.new("size_t *")
     pairs = ffi.new("dl_run_pair[]", 2)
-    assert lib.dl_run_rows_scan(exactly(blob), len(blob), pairs, 2, count, bytes_read) == lib.DL_RUN_FULL
+    verdict = lib.dl_run_rows_scan(exactly(blob), len(blob), lib.DL_RUN_ROWS, pairs, 2, count, bytes_read)
+    assert verdict == lib.DL_RUN_FULL
     assert (count[0], bytes_read[0]) == (2, len(blob) // 3 * 2)
 
 
 # pages
 
 
-@given(st.lists(st.tuples(NAMES, st.sampled_from([0, 50, 2000, 4057, 4058, 9000])), max_size=40), st.integers(1, 9))
+@given(st.lists(st.tuples(NAMES, st.sampled_from([0, 50, 2000, 4049, 4050, 9000])), max_size=40), st.integers(1, 9))
 def test_the_builder_lays_pages_out_as_the_oracle_does(drawn, place):
     rows = [row(at, name, at, b"p" * size) for at, (name, size) in enumerate(drawn)]
     _, memory, pairs, count, _ = scanned(b"".join(rows))
@@ -221,7 +281,11 @@ def test_a_row_is_found_or_said_to_lie_elsewhere():
 
 
 def test_a_page_of_another_place_kind_or_file_does_not_hold():
+    names = seal(name_entry(b"a"), 1, 7, lib.DL_RUN_NAMES)
+    assert taken([names], b"", b"", 1, place=7)[0] == lib.DL_RUN_OK
+    assert taken([names], b"", b"", 1, place=6)[0] == lib.DL_RUN_BAD_PLACE
     page = seal(row(1, b"a"), 1, 7, lib.DL_RUN_ROWS)
+    assert taken([page], b"", b"", 1, place=7)[0] == lib.DL_RUN_BAD_PLACE
     assert find(page, 1, b"a", place=7)[0] == lib.DL_RUN_OK
     assert find(page, 1, b"a", place=8)[0] == lib.DL_RUN_BAD_PLACE
     assert find(page, 1, b"a", place=7, nonce=NONCE + 1)[0] == lib.DL_RUN_BAD_CRC
@@ -245,7 +309,7 @@ def test_a_forged_length_reads_nothing_outside_of_the_page(length):
         assert survey(page[:available])[0] != lib.DL_RUN_OK
 
 
-@given(st.binary(max_size=200), st.integers(0, 2**16 - 1), st.sampled_from([1, 2]), st.integers(0, 300))
+@given(st.binary(max_size=200), st.integers(0, 2**16 - 1), st.sampled_from([1, 2, 3]), st.integers(0, 300))
 def test_whatever_a_sealed_page_says_nothing_outside_of_it_is_read(body, items, kind, length):
     page = seal(body, items, 1, kind, length=length)
     numbers = ffi.new("uint64_t[]", [0, 1, 2**63])
@@ -255,16 +319,18 @@ def test_whatever_a_sealed_page_says_nothing_outside_of_it_is_read(body, items, 
     find(page, 0, body[:4])
     lib.dl_run_numbers_find(memory, len(page), 1, NONCE, numbers, 3, found, count)
     lib.dl_run_rows_select(memory, len(page), 1, NONCE, found, 3, at)
-    names_of([page], b"", b"", 2)
+    seek(page, b"", b"")
+    taken([page], b"", b"", 2)
+    due([page], NEVER, 2)
     merged([[page]], kind)
 
 
 def test_a_survey_says_what_a_page_comes_to():
-    rows = [row(5, b"a", 9), row(5, b"b", 2, b"x", 1), row(6, b"a", 2**48 - 1, b"", 1)]
+    rows = [row(5, b"a", 9, b"", 0, 700), row(5, b"b", 2, b"x", 1, 60), row(6, b"a", 2**48 - 1, b"", 3, 50)]
     verdict, info = survey(seal(b"".join(rows), 3, 1, lib.DL_RUN_ROWS))
     assert verdict == lib.DL_RUN_OK
     assert (info.items, info.tombstones, info.first, info.last) == (3, 2, 5, 16 + len(rows[0]) + len(rows[1]))
-    assert (info.number_min, info.number_max) == (2, 2**48 - 1)
+    assert (info.number_min, info.number_max, info.deadline_min) == (2, 2**48 - 1, 700)
     for bad in ([rows[1], rows[0]], [rows[2], rows[0]], [rows[0], rows[0]]):
         assert survey(seal(b"".join(bad), 2, 1, lib.DL_RUN_ROWS))[0] == lib.DL_RUN_BAD_ORDER
     assert survey(seal(b"".join(rows), 2, 1, lib.DL_RUN_ROWS))[0] == lib.DL_RUN_BAD_ITEM
@@ -297,36 +363,147 @@ def test_rows_are_selected_by_number(there, wanted):
     assert list(at) == [expected.get(number, 0) for number in sorted(wanted)]
 
 
-# names and merging
+# names
 
 
-def names_of(pages, prefix, after, limit):
-    data = b"".join(pages)
-    texts, heap = ffi.new("uint8_t[]", limit * 1024), ffi.new("dl_run_name[]", limit)
+def bounds(prefix, after):
     start, end = exactly(prefix), exactly(after)
-    names = ffi.new("dl_run_names *", [start, end, len(prefix), len(after), texts, heap, limit, 0, 0])
-    bytes_read = ffi.new("size_t *")
-    verdict = lib.dl_run_names_scan(exactly(data), len(data), 1, NONCE, 0, names, bytes_read)
-    lib.dl_run_names_sort(names)
-    found = [ffi.buffer(texts + heap[i].slot * 1024, heap[i].length)[:] for i in range(names.count)]
-    return verdict, found, names.matches, bytes_read[0], [(heap[i].page, heap[i].at) for i in range(names.count)]
+    return ffi.new("dl_run_range *", [start, end, len(prefix), len(after)]), start, end
 
 
-@given(st.sets(st.binary(min_size=1, max_size=3), max_size=60), st.binary(max_size=2), NAMES, st.integers(1, 20))
-def test_the_least_names_are_kept(there, prefix, after, limit):
-    rows = [row(at, name, at, bytes(300)) for at, name in enumerate(sorted(there, key=lambda name: name[::-1]))]
-    pages = paged(rows, 1, lib.DL_RUN_ROWS)
-    expected = sorted(name for name in there if name.startswith(prefix) and name > after)
-    verdict, found, matches, bytes_read, places = names_of(pages, prefix, after, limit)
-    assert (verdict, found, matches) == (lib.DL_RUN_OK, expected[:limit], len(expected))
-    assert bytes_read == sum(map(len, pages))
-    assert [key(pages[page][at:])[1] for page, at in places] == found
+def picked(call, pages, room):
+    """Verdict, names and place of the last page of what ``call`` picks out of ``pages``."""
+    data, at = b"".join(pages), ffi.new("uint32_t[]", room)
+    found = ffi.new("dl_run_picked *", [at, room, 99, 99])
+    verdict = call(exactly(data), len(data), found)
+    names = [data[at[i] : at[i] + 18 + NAME.unpack_from(data, at[i])[2]] for i in range(found.count)]
+    return verdict, names, found.bytes_read
 
 
-def test_a_scan_for_names_stops_before_a_bad_page():
-    pages = paged([row(at, b"name %02d" % at, at, bytes(1000)) for at in range(12)], 1, lib.DL_RUN_ROWS)
+def taken(pages, prefix, after, room, place=1):
+    span = bounds(prefix, after)
+    return picked(
+        lambda data, size, found: lib.dl_run_names_take(data, size, place, NONCE, span[0], found), pages, room
+    )
+
+
+def due(pages, now_ms, room):
+    return picked(lambda data, size, found: lib.dl_run_names_due(data, size, 1, NONCE, now_ms, found), pages, room)
+
+
+def seek(page, prefix, after):
+    span = bounds(prefix, after)
+    return lib.dl_run_names_seek(exactly(page), len(page), 1, NONCE, span[0])
+
+
+@given(st.sets(LIKE_NAMES, max_size=60), st.binary(max_size=2), LIKE_NAMES, st.integers(1, 70))
+def test_the_names_of_a_range_are_taken(there, prefix, after, room):
+    entries = [name_entry(name, at) for at, name in enumerate(sorted(there))]
+    expected = [each for each in entries if text_of(each).startswith(prefix) and text_of(each) > after]
+    verdict, found, _ = taken(paged(entries, 1, lib.DL_RUN_NAMES), prefix, after, room)
+    assert found == expected[:room]
+    if verdict == lib.DL_RUN_FULL:
+        assert len(expected) > room
+    elif verdict == lib.DL_RUN_AFTER:
+        assert any(text_of(each) > max(prefix, after) and each not in expected for each in entries)
+    else:
+        assert verdict == lib.DL_RUN_OK
+        assert expected[-1:] == [each for each in entries[-1:] if each in expected]
+
+
+@given(st.sets(LIKE_NAMES, min_size=1, max_size=20), st.binary(max_size=2), st.one_of(st.just(b""), LIKE_NAMES))
+def test_a_page_of_names_says_where_a_range_begins(there, prefix, after):
+    names = sorted(there)
+    below = [name <= after or name < prefix for name in names]
+    expected = lib.DL_RUN_AFTER if all(below) else lib.DL_RUN_OK if below[0] else lib.DL_RUN_BEFORE
+    page = seal(b"".join(map(name_entry, names)), len(names), 1, lib.DL_RUN_NAMES)
+    assert len(page) > PAGE or seek(page, prefix, after) == expected
+
+
+def test_names_that_end_where_a_range_does_are_told_apart():
+    names = [b"a", b"a\0", b"a\0\0", b"ab", b"b", b"\xc3\xa4", "äb".encode(), b"\xff" * 1024]
+    pages = paged([name_entry(name) for name in names], 1, lib.DL_RUN_NAMES)
+
+    def listed(prefix, after):
+        return [text_of(each) for each in taken(pages, prefix, after, 9)[1]]
+
+    assert listed(b"", b"") == names
+    assert listed(b"a", b"") == names[:4]
+    assert listed(b"a", b"a") == names[1:4]
+    assert listed(b"a\0", b"") == names[1:3]
+    assert listed(b"a\0", b"a\0") == names[2:3]
+    assert listed("ä".encode(), b"b") == names[5:7]
+    assert listed(b"\xff" * 1024, b"") == names[7:]
+    assert listed(b"\xff" * 1025, b"") == []
+    assert listed(b"b", b"c") == []
+
+
+@given(ROWS, st.integers(0, 6))
+def test_the_names_that_are_due_are_picked(drawn, now_ms):
+    entries = [entry_of(each) for each in last_of_each(rows_of(drawn))]
+    expected = [each for each in entries if flags_of(each) == 0 and NAME.unpack_from(each)[1] <= now_ms]
+    pages = paged(entries, 1, lib.DL_RUN_NAMES)
+    assert due(pages, now_ms, 80)[:2] == (lib.DL_RUN_OK, expected)
+    if expected:
+        assert due(pages, now_ms, len(expected) - 1)[:2] == (lib.DL_RUN_FULL, expected[:-1])
+
+
+def test_what_never_expires_is_never_due():
+    pages = [seal(name_entry(b"a") + name_entry(b"b", deadline=NEVER - 1), 2, 1, lib.DL_RUN_NAMES)]
+    assert due(pages, NEVER, 9)[1] == [name_entry(b"b", deadline=NEVER - 1)]
+
+
+def test_names_stop_before_a_bad_page():
+    pages = paged([name_entry(b"name %03d" % at + b"x" * 1000) for at in range(12)], 1, lib.DL_RUN_NAMES)
     pages[2] = pages[2][:-1] + b"x"
-    assert names_of(pages, b"", b"", 3)[::3] == (lib.DL_RUN_BAD_CRC, 2 * PAGE)
+    for verdict, names, bytes_read in (taken(pages, b"", b"", 99), due(pages, 0, 99)):
+        assert (verdict, bytes_read) == (lib.DL_RUN_BAD_CRC, 2 * PAGE)
+        assert len(names) in (0, 6)
+    assert taken(pages, b"", b"", 5)[0] == lib.DL_RUN_FULL
+    assert seek(pages[2], b"", b"") == lib.DL_RUN_BAD_CRC
+    assert taken([pages[0], pages[1][:-1]], b"", b"", 99)[::2] == (lib.DL_RUN_BAD_LENGTH, PAGE)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [name_entry(b""), name_entry(b"n" * 1025), NAME.pack(1, NEVER, 2) + b"n", b"n" * 17],
+    ids=["no name", "long name", "longer than its page", "cut"],
+)
+def test_a_name_beyond_the_limits_is_none(bad):
+    page = seal(name_entry(b"a") + bad, 2, 1, lib.DL_RUN_NAMES)
+    assert survey(page, lib.DL_RUN_NAMES)[0] == lib.DL_RUN_BAD_ITEM
+    assert taken([page], b"", b"", 9)[0] == lib.DL_RUN_BAD_ITEM
+    assert due([page], 0, 9)[0] == lib.DL_RUN_BAD_ITEM
+    assert seek(page, b"", b"a") == lib.DL_RUN_BAD_ITEM
+
+
+def test_a_survey_of_names_and_one_of_their_rows_come_to_the_same():
+    rows = [row(at, b"name %d" % at, at, b"p" * at, at % 4, 1000 - at) for at in range(20)]
+    of_rows = survey(seal(b"".join(rows), 20, 1, lib.DL_RUN_ROWS))[1]
+    names = sorted(map(entry_of, rows), key=text_of)
+    verdict, of_names = survey(seal(b"".join(names), 20, 1, lib.DL_RUN_NAMES), lib.DL_RUN_NAMES)
+    assert verdict == lib.DL_RUN_OK
+    assert (of_names.names_digest, of_names.deadline_min) == (of_rows.names_digest, 1000 - 16)
+    assert (of_names.tombstones, of_names.number_max) == (of_rows.tombstones, of_rows.number_max) == (10, 19)
+    for bad in ([names[1], names[0]], [names[0], names[0]]):
+        page = seal(b"".join(bad), 2, 1, lib.DL_RUN_NAMES)
+        assert survey(page, lib.DL_RUN_NAMES)[0] == lib.DL_RUN_BAD_ORDER
+
+
+def test_every_bit_of_a_name_counts_in_the_digest():
+    def digest(entry):
+        return survey(seal(entry, 1, 1, lib.DL_RUN_NAMES), lib.DL_RUN_NAMES)[1].names_digest
+
+    entry = bytearray(name_entry(b"some name", 77, 0, 12345))
+    whole = digest(entry)
+    for bit in range(8 * len(entry)):
+        if bit // 8 not in (16, 17):
+            entry[bit // 8] ^= 1 << bit % 8
+            assert digest(entry) != whole
+            entry[bit // 8] ^= 1 << bit % 8
+
+
+# merging
 
 
 def merged(pieces, kind, drop=0, places=None):
@@ -362,8 +539,19 @@ def test_of_merged_rows_the_first_source_wins(drawn, drop):
     expected = {}
     for rows in reversed(runs):
         expected.update(rows)
-    left = [each for _, each in sorted(expected.items()) if not (drop and each[14] & 1)]
+    left = [each for _, each in sorted(expected.items()) if not (drop and is_tombstone(each))]
     assert merged(pieces, lib.DL_RUN_ROWS, drop)[:2] == (lib.DL_RUN_OK, b"".join(paged(left, 1, lib.DL_RUN_ROWS)))
+
+
+@given(st.lists(ROWS, max_size=7), st.booleans())
+def test_of_merged_names_the_first_source_wins(drawn, drop):
+    runs = [{text_of(each): each for each in map(entry_of, rows_of(rows))} for rows in drawn]
+    pieces = [paged([names[text] for text in sorted(names)], 1, lib.DL_RUN_NAMES) for names in runs]
+    expected = {}
+    for names in reversed(runs):
+        expected.update(names)
+    left = [each for _, each in sorted(expected.items()) if not (drop and flags_of(each) & TOMBSTONE)]
+    assert merged(pieces, lib.DL_RUN_NAMES, drop)[:2] == (lib.DL_RUN_OK, b"".join(paged(left, 1, lib.DL_RUN_NAMES)))
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 3)), max_size=500), max_size=9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ HEADER = 4096
 
 
 def open_at(path: Path) -> Store:
-    return durable_log.open(path, options=SMALL)
+    """With a log that stays what it is when the store is closed."""
+    return durable_log.open(path, options=replace(SMALL, cluster_at_close=False))
 
 
 class Image(NamedTuple):

@@ -17,7 +17,7 @@ from durable_log.engine.format import encode_file_header
 from durable_log.errors import Corruption, NotAStore, StoreUnreadable, UnsupportedFormat
 from durable_log.store import Store
 
-ROOMY = replace(SMALL, segment_bytes=256 * 1024, preallocate=False)
+ROOMY = replace(SMALL, segment_bytes=256 * 1024, preallocate=False, cluster_at_close=False)
 """No background thread makes segments, and one that is found ready has room for a commit and the reserve."""
 
 

@@ -64,7 +64,7 @@ def test_numbers_only_grow_whatever_was_ready():
 def test_a_spare_with_room_for_what_the_writer_asks_is_not_thrown_away():
     """Segments of every allowed size are of use as spares for ordinary appends."""
     directory = TwinDirectory(InPlace())
-    with open_store(directory, replace(SMALL, sweep_seconds=3600.0)) as store:
+    with open_store(directory, replace(SMALL, sweep_seconds=3600.0, cluster_at_close=False)) as store:
         stream = store.create("a")
         for _ in range(100):
             stream.append(b"x" * 3000)

@@ -1,4 +1,4 @@
-"""Sorted runs: what was written is found, by name and by number; what is damaged is said, never guessed at."""
+"""Sorted runs: what was written is found, by name, by number, in order; what is damaged is said, never guessed at."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from durable_log.engine.files import DiskDirectory, MemoryDirectory, MemoryFile
 from durable_log.engine.format import KIND_LOG, PAGE, FileHeader, crc32c, encode_file_header, nonce_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import (
+    NEVER,
     NUMBER_MAX,
     PAYLOAD_BYTES_MAX,
+    NameEntry,
     Row,
     encode_hashed_row,
     encode_row,
@@ -32,6 +34,7 @@ from durable_log.errors import Corruption
 
 UUID = bytes(range(16))
 MIB = 2**20
+NOW_MS = 5000
 
 
 def no_pause():
@@ -39,7 +42,10 @@ def no_pause():
 
 
 def encoded(rows):
-    return [encode_row(*row) for row in rows]
+    return [
+        encode_row(row.name, row.number, row.payload, tombstone=row.tombstone, hidden=row.hidden, deadline=row.deadline)
+        for row in rows
+    ]
 
 
 def some_rows(count, *, seed=1, payload_max=200, first=1):
@@ -50,6 +56,8 @@ def some_rows(count, *, seed=1, payload_max=200, first=1):
             first + index,
             draw.randbytes(draw.randrange(payload_max)),
             draw.random() < 0.1,
+            draw.random() < 0.1,
+            draw.choice([NEVER, draw.randrange(2 * NOW_MS), 2**50]),
         )
         for index in range(count)
     ]
@@ -65,10 +73,26 @@ def in_order(rows):
 
 
 def named(rows, prefix, after, limit):
-    """The oracle of names_after."""
-    found = sorted((row.name.encode(), row.tombstone, row.number, row.payload) for row in rows)
-    found = [row for row in found if row[0].startswith(prefix) and row[0] > after]
+    """The oracle of names_from."""
+    found = [
+        NameEntry(row.name, row.number, row.tombstone, row.hidden, row.deadline)
+        for row in sorted(rows, key=lambda row: row.name.encode())
+        if row.name.encode().startswith(prefix) and row.name.encode() > after
+    ]
     return found[:limit], len(found) > limit
+
+
+def expiring(rows, now_ms):
+    """The oracle of due."""
+    return [
+        (row.name, row.number)
+        for row in sorted(rows, key=lambda row: row.name.encode())
+        if not row.tombstone and not row.hidden and row.deadline <= now_ms and row.deadline != NEVER
+    ]
+
+
+def due(run, now_ms):
+    return [each for piece in run.due(now_ms) for each in piece]
 
 
 def assert_run_holds(run, rows):
@@ -84,7 +108,11 @@ def assert_run_holds(run, rows):
         absent = name + "?"
         assert absent in rows or run.find(hash_of(absent), absent) is None
     assert run.find_numbers(array("Q", numbers)) == {row.number: row for row in rows.values()}
-    assert run.names_after(b"", b"", 10**4) == named(rows.values(), b"", b"", 10**4)
+    assert run.names_from(b"", b"", 10**4) == named(rows.values(), b"", b"", 10**4)
+    deadlines = [row.deadline for row in rows.values() if not row.tombstone and not row.hidden]
+    assert run.min_deadline == min(deadlines, default=NEVER)
+    for now_ms in (0, NOW_MS, NEVER - 1, NEVER):
+        assert due(run, now_ms) == expiring(rows.values(), now_ms)
     assert run.verify() == []
 
 
@@ -140,8 +168,9 @@ def test_an_empty_run_has_nothing(directory):
 
 def test_rows_at_the_limits_are_kept(directory):
     rows = [
-        Row("x" * 1024, NUMBER_MAX, bytes(PAYLOAD_BYTES_MAX), True),
-        Row("y", 0, b"", False),
+        Row("x" * 1024, NUMBER_MAX, bytes(PAYLOAD_BYTES_MAX), True, True, NEVER),
+        Row("x" * 1023 + "y", NUMBER_MAX, b"", False, True, 0),
+        Row("y", 0, b"", False, False, NEVER - 1),
         *(Row(f"large {size}", size, b"p" * size, False) for size in (4036, 4037, 4038, 8000, 8192, 100_000)),
         *some_rows(300, first=200_000),
     ]
@@ -169,6 +198,12 @@ def test_a_row_beyond_the_limits_is_refused(row):
         encode_row(*row)
 
 
+@pytest.mark.parametrize("deadline", [-1, 2**64])
+def test_a_deadline_beyond_64_bits_is_refused(deadline):
+    with pytest.raises(ValueError, match="deadline"):
+        encode_row("x", 1, b"", deadline=deadline)
+
+
 def test_bytes_that_are_no_rows_are_refused_and_leave_nothing(directory):
     whole = encode_row("a", 1, b"payload")
     for bad in (whole[:-1], whole + b"x", bytes(100), whole + encode_hashed_row(1, b"b", 1, b"")[:21]):
@@ -184,10 +219,11 @@ def test_numbers_and_names_of_runs():
         assert run_number(other) is None
 
 
-def test_an_open_run_takes_ten_bytes_a_page():
+def test_an_open_run_takes_ten_bytes_a_page_of_rows_and_nothing_for_names():
     rows = [encode_row(f"{index:090}", index, b"") for index in range(30_000)]
     run = write_run(MemoryDirectory(), 1, UUID, rows, no_pause)
     assert run.pages > 800
+    assert run.trailer.name_pages > 700
     assert run.memory() <= 10 * run.pages + 200
 
 
@@ -217,7 +253,7 @@ def test_numbers_in_bulk_read_every_page_once():
 def test_names_whose_hashes_collide_are_told_apart():
     names = [f"name {index:04}" for index in range(500)]
     rows = [encode_hashed_row(2**63, name.encode(), index, b"p" * 30) for index, name in enumerate(names)]
-    around = [encode_hashed_row(2**63 + side, b"other", 900 + side, b"") for side in (-1, 1)]
+    around = [encode_hashed_row(2**63 + side, b"other %d" % side, 900 + side, b"") for side in (-1, 1)]
     run = write_run(MemoryDirectory(), 1, UUID, rows + around, no_pause)
     assert run.pages > 6
     for index, name in enumerate(names):
@@ -229,8 +265,67 @@ def test_names_whose_hashes_collide_are_told_apart():
     assert run.find(2**63, "z") is None
     assert run.find(0, "name 0000") is None
     assert run.find(2**64 - 1, "name 0000") is None
-    assert [run.find(2**63 + side, "other").number for side in (-1, 1)] == [899, 901]
+    assert [run.find(2**63 + side, f"other {side}").number for side in (-1, 1)] == [899, 901]
     assert run.verify() == []
+
+
+def test_a_run_is_laid_out_as_the_page_of_the_format_says():
+    """Decoded with struct and ``docs/format.md`` alone."""
+    rows = [*some_rows(300, first=7), Row("large", 5, b"l" * 9000, False, True, 3)]
+    directory = MemoryDirectory()
+    run = write_run(directory, 0x2A, UUID, encoded(rows), no_pause)
+    content = bytes(directory.files["0000002a.run"]._bytes)
+    trailer = struct.unpack_from("<8sQQQQQQQQQI", content, len(content) - PAGE)
+    magic, count, tombstones, least, greatest, deadline, *pages, numbers_at, tables_crc = trailer
+    oracle = sorted(kept(rows).values(), key=lambda row: (hash_of(row.name), row.name.encode()))
+    assert magic == b"RUNTAIL\n"
+    assert content[-4:] == struct.pack("<I", crc32c(run.nonce, content[-PAGE:-4]))
+    assert (count, tombstones) == (len(oracle), sum(row.tombstone for row in oracle))
+    assert (least, greatest) == (min(row.number for row in oracle), max(row.number for row in oracle))
+    assert deadline == min(row.deadline for row in oracle if not row.tombstone and not row.hidden)
+
+    position, found = PAGE, {1: [], 2: [], 3: []}
+    begins = {1: [], 2: [], 3: []}
+    while sum(map(len, begins.values())) < sum(pages):
+        crc, length, place, items, kind, zero = struct.unpack_from("<IIIHBB", content, position)
+        size = -(-length // PAGE) * PAGE
+        page = content[position : position + size]
+        assert (crc, place, zero) == (crc32c(run.nonce, page[4:]), position // PAGE, 0)
+        assert kind == 1 or size == PAGE
+        begins[kind].append(position)
+        at = 16
+        for _ in range(items):
+            if kind == 2:
+                found[2].append((*struct.unpack_from("<QI", page, at), at == 16))
+                at += 12
+                continue
+            hash_, payload_length = struct.unpack_from("<QI", page, at) if kind == 1 else (0, 0)
+            at += 12 * (kind == 1)
+            number, flags, end, text_length = struct.unpack(
+                "<QHQH", page[at : at + 6] + b"\0\0" + page[at + 6 : at + 18]
+            )
+            text = page[at + 18 : at + 18 + text_length].decode()
+            at += 18 + text_length + payload_length
+            row = Row(text, number, page[at - payload_length : at], bool(flags & 1), bool(flags & 2), end)
+            found[kind].append((row, hash_, len(begins[1]) - 1))
+        assert at == length
+        assert not any(page[length:])
+        position += size
+    assert [len(begins[kind]) for kind in (1, 2, 3)] == pages
+    assert begins[2][0] == numbers_at
+    assert [row for row, _, _ in found[1]] == oracle
+    assert [hash_ for _, hash_, _ in found[1]] == [hash_of(row.name) for row in oracle]
+    assert [each[:2] for each in found[2]] == sorted((row.number, page) for row, _, page in found[1])
+    by_name = sorted(oracle, key=lambda row: row.name.encode())
+    assert [row for row, _, _ in found[3]] == [row._replace(payload=b"") for row in by_name]
+
+    tables = content[position:-PAGE]
+    places = [at // PAGE for at in (*begins[1], numbers_at)]
+    fences = [hash_ for index, (_, hash_, page) in enumerate(found[1]) if index == 0 or page != found[1][index - 1][2]]
+    first_numbers = [number for number, _, is_first in found[2] if is_first]
+    expected = struct.pack(f"<{len(fences) + len(first_numbers)}Q{len(places)}I", *fences, *first_numbers, *places)
+    assert tables == expected.ljust(-(-len(expected) // PAGE) * PAGE, b"\0")
+    assert tables_crc == crc32c(run.nonce, tables)
 
 
 # names in order
@@ -242,22 +337,109 @@ def test_names_come_in_order_in_pages_of_the_limit():
     for prefix in (b"", b"a/", "ä/1".encode(), b"z/9", b"none"):
         after, pieces, more = b"", [], True
         while more:
-            found, more = run.names_after(prefix, after, 100)
+            found, more = run.names_from(prefix, after, 100)
             assert (found, more) == named(rows.values(), prefix, after, 100)
             pieces += found
-            after = found[-1][0] if found else after
+            after = found[-1].name.encode() if found else after
         assert pieces == named(rows.values(), prefix, b"", 10**6)[0]
 
 
 def test_a_prefix_is_a_name_of_its_own():
-    rows = [Row(name, index, b"", False) for index, name in enumerate(["a", "ab", "abc", "b"])]
+    rows = [Row(name, index, b"") for index, name in enumerate(["a", "ab", "abc", "b"])]
     run = write_run(MemoryDirectory(), 1, UUID, encoded(rows), no_pause)
-    assert [row[0] for row in run.names_after(b"ab", b"", 5)[0]] == [b"ab", b"abc"]
-    assert [row[0] for row in run.names_after(b"ab", b"ab", 5)[0]] == [b"abc"]
-    assert run.names_after(b"", b"", 4)[1] is False
-    assert run.names_after(b"", b"", 3)[1] is True
+    assert [entry.name for entry in run.names_from(b"ab", b"", 5)[0]] == ["ab", "abc"]
+    assert [entry.name for entry in run.names_from(b"ab", b"ab", 5)[0]] == ["abc"]
+    assert run.names_from(b"", b"", 4)[1] is False
+    assert run.names_from(b"", b"", 3)[1] is True
+    assert run.names_from(b"a", b"", 3)[1] is False
+    assert run.names_from(b"", b"b", 3) == ([], False)
     with pytest.raises(ValueError, match="limit"):
-        run.names_after(b"", b"", 0)
+        run.names_from(b"", b"", 0)
+
+
+def test_names_that_begin_alike_are_kept_apart_on_every_page():
+    """Each is longer than the one before, up to the limit, and begins with all of it: few fit on a page."""
+    names = ["ä" * length for length in range(1, 513)] + ["ä" * length + "a" for length in range(0, 512, 7)]
+    rows = kept(Row(name, index, b"") for index, name in enumerate(names))
+    run = write_run(MemoryDirectory(), 1, UUID, encoded(rows.values()), no_pause)
+    assert run.trailer.name_pages > 70
+    ordered = sorted(names, key=str.encode)
+    for index in range(0, len(ordered), 11):
+        after = ordered[index].encode()
+        assert [entry.name for entry in run.names_from(b"", after, 3)[0]] == ordered[index + 1 : index + 4]
+        assert run.names_from(after, b"", 600) == named(rows.values(), after, b"", 600)
+        assert run.names_from(after + b"!", b"", 600) == ([], False)
+    assert_run_holds(run, rows)
+
+
+def counted_reads(run):
+    """The pieces that are read of a run from now on, as (position, length)."""
+    reads, read = [], run.file.read
+    run.file.read = lambda position, length: reads.append((position, length)) or read(position, length)
+    return reads
+
+
+def test_a_page_of_names_is_found_in_a_few_reads():
+    names = [f"tenant/{index % 50:03}/{index:06}" for index in range(20_000)]
+    run = write_run(MemoryDirectory(), 1, UUID, [encode_row(name, 1, b"") for name in names], no_pause)
+    reads = counted_reads(run)
+    steps_max = run.trailer.name_pages.bit_length()
+    for prefix, limit in (
+        (b"", 10),
+        (b"tenant/017/", 400),
+        (b"tenant/049/0199", 1),
+        (b"z", 5),
+        (b"tenant/025/01", 9999),
+    ):
+        reads.clear()
+        found, _ = run.names_from(prefix, b"", limit)
+        assert len(reads) <= steps_max + 3
+        assert sum(length for _, length in reads[:-1]) <= (steps_max + 2 + limit // 50) * PAGE
+        assert [entry.name for entry in found] == sorted(name for name in names if name.encode().startswith(prefix))[
+            :limit
+        ]
+
+
+# deadlines
+
+
+def test_looking_for_what_is_due_reads_the_names_once_and_no_rows():
+    rows = [Row(f"name {index:05}", index, bytes(100), deadline=10**6 + index) for index in range(40_000)]
+    run = write_run(MemoryDirectory(), 1, UUID, encoded(rows), no_pause)
+    assert run.min_deadline == 10**6
+    reads = counted_reads(run)
+    assert due(run, 10**6 - 1) == []
+    assert reads == []
+    assert due(run, 10**6) == [("name 00000", 0)]
+    assert [position for position, _ in reads] == list(
+        range(run.trailer.names_position, run.trailer.tables_position, MIB)
+    )
+    assert due(run, 10**6 + 39_998) == [(row.name, row.number) for row in rows[:-1]]
+
+
+def test_what_is_deleted_or_hidden_is_never_due():
+    rows = [
+        Row("dead", 1, b"", tombstone=True, deadline=1),
+        Row("hidden", 2, b"", hidden=True, deadline=2),
+        Row("both", 3, b"", tombstone=True, hidden=True, deadline=3),
+        Row("alive", 4, b"", deadline=40),
+        Row("forever", 5, b""),
+    ]
+    run = write_run(MemoryDirectory(), 1, UUID, encoded(rows), no_pause)
+    assert run.min_deadline == 40
+    assert due(run, 39) == []
+    assert due(run, NEVER) == [("alive", 4)]
+
+
+def test_the_least_deadline_of_a_merge_is_that_of_the_rows_that_stay():
+    directory = MemoryDirectory()
+    old = write_run(directory, 1, UUID, encoded([Row("a", 1, b"", deadline=5), Row("b", 2, b"", deadline=9)]), no_pause)
+    new = write_run(directory, 2, UUID, encoded([Row("a", 1, b"", deadline=50)]), no_pause)
+    gone = write_run(directory, 3, UUID, encoded([Row("b", 2, b"", True), Row("a", 1, b"", hidden=True)]), no_pause)
+    for number, runs, expected in ((4, [new, old], 9), (5, [gone, new, old], NEVER), (6, [old, new], 5)):
+        merged = merge_runs(directory, number, UUID, runs, drop_tombstones=True, pause=no_pause)
+        assert merged.min_deadline == expected
+        assert Run.open(directory, run_name(number)).min_deadline == expected
 
 
 # merging
@@ -289,7 +471,7 @@ def test_merging_one_run_copies_it_and_merging_none_gives_an_empty_one():
 
 def test_a_run_of_tombstones_merges_into_nothing():
     directory = MemoryDirectory()
-    run = write_run(directory, 1, UUID, [encode_row(f"{i}", i, b"", True) for i in range(1000)], no_pause)
+    run = write_run(directory, 1, UUID, [encode_row(f"{i}", i, b"", tombstone=True) for i in range(1000)], no_pause)
     assert run.tombstones == 1000
     assert_run_holds(merge_runs(directory, 2, UUID, [run], drop_tombstones=True, pause=no_pause), {})
 
@@ -311,23 +493,42 @@ def test_rows_larger_than_a_slice_merge():
     assert_run_holds(merged, kept([*old, *new]))
 
 
-NAMES = st.text("abäz/", min_size=1, max_size=5)
-ROWS = st.lists(st.tuples(NAMES, st.sampled_from([0, 1, 60, 4000, 4090, 9000]), st.booleans()), max_size=60)
+NAMES = st.one_of(
+    st.text("abäz/", min_size=1, max_size=5),
+    st.text(min_size=1, max_size=3),
+    st.lists(st.sampled_from(["a", "\0", "日本", "x" * 100]), min_size=1, max_size=10).map("".join),
+)
+DEADLINES = st.sampled_from([0, NOW_MS, NOW_MS + 1, NEVER - 1, NEVER])
+SIZES = st.sampled_from([0, 1, 60, 4000, 4090, 9000])
+ROWS = st.lists(st.tuples(NAMES, SIZES, st.booleans(), st.booleans(), DEADLINES), max_size=60)
 
 
 @settings(max_examples=60)
-@given(st.lists(ROWS, min_size=1, max_size=5), st.booleans(), st.binary(max_size=2), NAMES, st.integers(1, 9))
-def test_any_rows_are_written_merged_and_read_as_the_oracle_says(pieces, drop, prefix, after, limit):
+@given(
+    st.lists(ROWS, min_size=1, max_size=5),
+    st.booleans(),
+    st.binary(max_size=2),
+    NAMES,
+    st.integers(1, 9),
+    st.integers(3, 99),
+)
+def test_any_rows_are_written_merged_and_read_as_the_oracle_says(pieces, drop, prefix, after, limit, pairs_max):
     directory, runs, all_rows = MemoryDirectory(), [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_writer, "PAIRS_MAX", pairs_max)
+        check_any_rows(directory, runs, all_rows, pieces, drop, prefix, after, limit)
+
+
+def check_any_rows(directory, runs, all_rows, pieces, drop, prefix, after, limit):
     for number, piece in enumerate(pieces, 1):
-        rows = [Row(name, number << 16 | at, b"p" * size, dead) for at, (name, size, dead) in enumerate(piece)]
+        rows = [Row(name, number << 16 | at, b"p" * size, *rest) for at, (name, size, *rest) in enumerate(piece)]
         runs.insert(0, write_run(directory, number, UUID, encoded(rows), no_pause))
         assert_run_holds(runs[0], kept(rows))
         all_rows += rows
     merged = merge_runs(directory, 99, UUID, runs, drop_tombstones=drop, pause=no_pause)
     expected = {name: row for name, row in kept(all_rows).items() if not (drop and row.tombstone)}
     assert_run_holds(merged, expected)
-    assert merged.names_after(prefix, after.encode(), limit) == named(expected.values(), prefix, after.encode(), limit)
+    assert merged.names_from(prefix, after.encode(), limit) == named(expected.values(), prefix, after.encode(), limit)
     assert_run_holds(Run.open(directory, run_name(99)), expected)
 
 
@@ -337,17 +538,22 @@ def test_any_rows_are_written_merged_and_read_as_the_oracle_says(pieces, drop, p
 @pytest.fixture
 def damaged():
     """A small run of uneven pages, and a way to damage it."""
-    rows = [Row(f"name {index}", 100 - index, bytes([index]) * 60, index % 9 == 0) for index in range(60)]
-    rows.append(Row("large", 1000, b"l" * 4300, False))
+    rows = [
+        Row(f"name {index}", 100 - index, bytes([index]) * 60, index % 9 == 0, index % 7 == 0, 1000 + index)
+        for index in range(60)
+    ]
+    rows.append(Row("large", 1000, b"l" * 4300))
+    rows += [Row(letter * 1000, 1001 + index, b"") for index, letter in enumerate("xyz")]
     directory = MemoryDirectory()
     run = write_run(directory, 1, UUID, encoded(rows), no_pause)
     assert 3 <= run.pages <= 4
+    assert run.trailer.name_pages == 2
     return directory, run, rows, directory.files[run_name(1)]._bytes
 
 
 def test_every_flipped_byte_is_reported_and_no_row_is_ever_wrong(damaged):
     directory, run, rows, content = damaged
-    rows_end = run._trailer.numbers_position
+    rows_end, names, names_end = run.trailer.numbers_position, run.trailer.names_position, run.trailer.tables_position
     by_page = {run.extent(run._candidates(hash_of(row.name))[1]): row for row in rows}
     assert len(by_page) == run.pages
     numbers = array("Q", sorted(row.number for row in rows))
@@ -355,7 +561,7 @@ def test_every_flipped_byte_is_reported_and_no_row_is_ever_wrong(damaged):
     for position in range(len(content)):
         content[position] ^= 1 << position % 8
         opened = Run.open(directory, run_name(1))
-        if PAGE <= position < run._trailer.numbers_position + run._trailer.number_pages * PAGE:
+        if PAGE <= position < names_end:
             assert opened is not None
             assert [at for at, _ in opened.verify()] == [position_of_page(run, position)]
         else:
@@ -367,17 +573,23 @@ def test_every_flipped_byte_is_reported_and_no_row_is_ever_wrong(damaged):
                     run.find(hash_of(row.name), row.name)
             elif position % 101 == 0:
                 assert run.find(hash_of(row.name), row.name) == row
+        if names <= position < names_end:
+            for read in (lambda: run.names_from(b"", b"", 99), lambda: due(run, NOW_MS)):
+                with pytest.raises(Corruption, match=f"position {position_of_page(run, position)}"):
+                    read()
+        elif position % 101 == 0:
+            assert run.names_from(b"", b"", 99) == named(rows, b"", b"", 99)
+            assert due(run, 1030) == expiring(rows, 1030)
         if PAGE <= position < rows_end and position % 7 == 0:
             with pytest.raises(Corruption):
-                run.names_after(b"", b"", 5)
-            with pytest.raises(Corruption):
                 list(run.rows())
+        if (PAGE <= position < rows_end or names <= position < names_end) and position % 13 == 0:
             with pytest.raises(Corruption):
                 merge_runs(directory, 2, UUID, [run], drop_tombstones=False, pause=no_pause)
             assert directory.names() == [run_name(1)]
         with contextlib.suppress(Corruption):
             assert run.find_numbers(numbers) == by_number
-            assert opened is None
+            assert opened is None or names <= position < names_end
         content[position] ^= 1 << position % 8
     assert run.verify() == []
 
@@ -410,11 +622,12 @@ def test_a_file_that_lost_its_end_while_open_is_corrupt(damaged):
     for row in lost:
         with pytest.raises(Corruption, match="longer than what is there"):
             run.find(hash_of(row.name), row.name)
-    with pytest.raises(Corruption):
-        run.names_after(b"", b"", 100)
+    for read in (lambda: run.names_from(b"", b"", 100), lambda: due(run, NOW_MS)):
+        with pytest.raises(Corruption, match="longer than what is there"):
+            read()
     with pytest.raises(Corruption):
         merge_runs(directory, 2, UUID, [run], drop_tombstones=False, pause=no_pause)
-    assert len(run.verify()) == run.pages - 1 + run._trailer.number_pages + 1
+    assert len(run.verify()) == run.pages - 1 + run.trailer.number_pages + run.trailer.name_pages + 1
 
 
 def test_a_page_of_another_place_is_not_believed():
@@ -451,26 +664,58 @@ def resealed(run, content, position, change):
     content[position : position + PAGE] = page
 
 
+def put(at, data):
+    """Set bytes of a page: its header has 16, then come the fields of the first item."""
+    return lambda page: page.__setitem__(slice(at, at + len(data)), data)
+
+
+def flip(at):
+    return lambda page: page.__setitem__(at, page[at] ^ 1)
+
+
 @pytest.mark.parametrize(
-    ("page", "change", "reason"),
+    ("kind", "index", "change", "reason"),
     [
-        (1, lambda page: page.__setitem__(slice(16, 24), bytes(8)), "begins with another hash"),
-        (2, lambda page: page.__setitem__(slice(16, 24), bytes(8)), "begins before the last one ended"),
-        (2, lambda page: page.__setitem__(slice(16, 24), b"\xff" * 8), "out of order"),
-        (1, lambda page: page.__setitem__(30, page[30] ^ 1), "counts other rows"),
-        (1, lambda page: page.__setitem__(24, page[24] ^ 1), "name other rows"),
-        (1, lambda page: page.__setitem__(12, page[12] - 1), "does not fit"),
-        (1, lambda page: page.__setitem__(slice(36, 38), b"\0\0"), "does not fit"),
-        (1, lambda page: page.__setitem__(14, 2), "another place"),
-        (-1, lambda page: page.__setitem__(slice(16, 24), b"\x01" + bytes(7)), "another number"),
+        ("rows", 0, put(16, bytes(8)), "begins with another hash"),
+        ("rows", 1, put(16, bytes(8)), "begins before the last one ended"),
+        ("rows", 1, put(16, b"\xff" * 8), "out of order"),
+        ("rows", 0, flip(34), "counts other rows"),
+        ("rows", 0, flip(34), "names are others"),
+        ("rows", 0, flip(28), "numbers name other rows"),
+        ("rows", 0, put(36, bytes(8)), "counts other rows"),
+        ("rows", 0, put(36, bytes(8)), "names are others"),
+        ("rows", 0, flip(46), "names are others"),
+        ("rows", 0, lambda page: page.__setitem__(12, page[12] - 1), "does not fit"),
+        ("rows", 0, put(44, b"\0\0"), "does not fit"),
+        ("rows", 0, put(14, b"\2"), "another place"),
+        ("numbers", 0, put(16, b"\1" + bytes(7)), "another number"),
+        ("names", 0, flip(16), "names are others"),
+        ("names", 0, flip(22), "names are others"),
+        ("names", 0, flip(24), "names are others"),
+        ("names", 0, put(34, b"A"), "names are others"),
+        ("names", 0, put(34, b"\x7f"), "out of order"),
+        ("names", 1, put(34, b"\0"), "begins before the last one ended"),
+        ("names", 0, put(32, b"\0\0"), "does not fit"),
+        ("names", 0, put(14, b"\1"), "another place"),
     ],
 )
-def test_a_writer_that_was_wrong_is_found_out(page, change, reason):
+def test_a_writer_that_was_wrong_is_found_out(kind, index, change, reason):
+    directory = MemoryDirectory()
+    rows = [row._replace(tombstone=False, hidden=False) for row in some_rows(200, first=5)]
+    run = write_run(directory, 1, UUID, encoded(rows), no_pause)
+    first = {"rows": PAGE, "numbers": run.trailer.numbers_position, "names": run.trailer.names_position}[kind]
+    assert run.trailer.name_pages > 1
+    resealed(run, directory.files[run_name(1)]._bytes, first + index * PAGE, change)
+    assert reason in " ".join(reason for _, reason in run.verify())
+
+
+def test_runs_whose_names_are_not_those_of_their_rows_are_not_merged():
     directory = MemoryDirectory()
     run = write_run(directory, 1, UUID, encoded(some_rows(200, first=5)), no_pause)
-    position = page * PAGE if page > 0 else run._trailer.numbers_position
-    resealed(run, directory.files[run_name(1)]._bytes, position, change)
-    assert reason in " ".join(reason for _, reason in run.verify())
+    resealed(run, directory.files[run_name(1)]._bytes, run.trailer.names_position, flip(16))
+    with pytest.raises(Corruption, match="other names than rows"):
+        merge_runs(directory, 2, UUID, [run], drop_tombstones=False, pause=no_pause)
+    assert directory.names() == [run_name(1)]
 
 
 def test_numbers_that_name_a_page_without_them_are_corrupt():
@@ -480,7 +725,7 @@ def test_numbers_that_name_a_page_without_them_are_corrupt():
     def other_page(page):
         page[24] ^= 1
 
-    resealed(run, directory.files[run_name(1)]._bytes, run._trailer.numbers_position, other_page)
+    resealed(run, directory.files[run_name(1)]._bytes, run.trailer.numbers_position, other_page)
     with pytest.raises(Corruption, match="lacks a row"):
         run.find_numbers(array("Q", [5]))
 
@@ -570,7 +815,9 @@ def test_a_pause_comes_at_every_mebibyte():
     merge_runs(directory, 2, UUID, [run], drop_tombstones=False, pause=directory.pause)
     assert max(directory.written) <= MIB + PAGE
     before = len(directory.written)
-    dead = write_run(directory, 3, UUID, [encode_row(f"{i}", i, bytes(3000), True) for i in range(3000)], no_pause)
+    dead = write_run(
+        directory, 3, UUID, [encode_row(f"{i}", i, bytes(3000), tombstone=True) for i in range(3000)], no_pause
+    )
     merge_runs(directory, 4, UUID, [dead], drop_tombstones=True, pause=directory.pause)
     assert len(directory.written) - before > 9
 
@@ -581,5 +828,5 @@ def test_pages_cover_the_file_without_gaps():
         spans = list(run.spans(length))
         assert spans[0].position == PAGE
         assert all(a.position + a.length == b.position and a.first < b.first for a, b in pairwise(spans))
-        assert spans[-1].position + spans[-1].length == run._trailer.numbers_position
+        assert spans[-1].position + spans[-1].length == run.trailer.numbers_position
         assert all(span.length <= max(length, run.extent(span.first)[1]) for span in spans)
