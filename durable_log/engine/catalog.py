@@ -22,6 +22,7 @@ from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import Row, hash_of
 from durable_log.engine.state import StreamState, lost_ancestor, touch_interval
+from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
 NAMES_PAGE: Final = 1000

@@ -215,20 +215,18 @@ class Checkpointer:
             pause()
         return encoded
 
-    def _rows_of(self, state: StreamState, lsn: int) -> Iterator[bytes]:
+    def _rows_of(self, state: StreamState, lsn: int, *, young: bool = False) -> Iterator[bytes]:
         """The row of a stream's name, and of those whose rows have to agree with it.
 
         If the stream is gone meanwhile, its source has a fork less. If the name leads a new life that is a fork, what
-        it descends from may be as young, and have no row yet.
+        it descends from may be as ``young``, and have no row yet.
         """
         yield self._row(state, lsn)
-        present, gone = self._catalog.get(state.name), state
-        while gone.gone and not gone.forks and gone.fork is not None:
-            gone = gone.fork.source
-            yield self._row(gone, lsn)
-        while present is not None and present is not state and present.fork is not None:
-            present = present.fork.source
-            yield self._row(present, lsn)
+        present = self._catalog.get(state.name)
+        if state.gone and not state.forks and state.fork is not None:
+            yield from self._rows_of(state.fork.source, lsn)
+        if present is not None and present.fork is not None and (young or present is not state):
+            yield from self._rows_of(present.fork.source, lsn, young=True)
 
     def _row(self, state: StreamState, lsn: int) -> bytes:
         """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""
