@@ -187,7 +187,7 @@ class Catalog:
         return len(self._resident) > len(self._idle) or bool(self._removed)
 
     def changed(self) -> list[StreamState]:
-        """The resident streams that are not idle."""
+        """The resident streams that are not idle, by name."""
         with self.lock:
             return [state for state in self._resident.values() if state not in self._idle]
 

@@ -55,12 +55,17 @@ class Sealed(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``."""
+    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``, by name."""
 
     number: int
     lsn: int
     removed: list[StreamState]
     changed: list[StreamState]
+
+    def life_of(self, name: str) -> StreamState | None:
+        """The stream of that name that had changed. O(log n)."""
+        at = bisect_left(self.changed, name, key=lambda state: state.name)
+        return self.changed[at] if at < len(self.changed) and self.changed[at].name == name else None
 
 
 class Unfinished(NamedTuple):
@@ -211,22 +216,23 @@ class Checkpointer:
                     if not state.gone or state.forks:
                         places = [place for rows in written for place in rows.of(state.number)]
                         state.index = state.index.replaced(below, places)
-                    encoded += self._rows_of(state, lsn)
+                    encoded += self._rows_of(state, epoch, lsn)
             pause()
         return encoded
 
-    def _rows_of(self, state: StreamState, lsn: int, *, young: bool = False) -> Iterator[bytes]:
+    def _rows_of(self, state: StreamState, epoch: Epoch, lsn: int, *, young: bool = False) -> Iterator[bytes]:
         """The row of a stream's name, and of those whose rows have to agree with it.
 
-        If the stream is gone meanwhile, its source has a fork less. If the name leads a new life that is a fork, what
-        it descends from may be as ``young``, and have no row yet.
+        If a life of the name ended meanwhile, its source has a fork less. If the name leads a new life that is a fork,
+        what it descends from may be as ``young``, and have no row yet.
         """
         yield self._row(state, lsn)
         present = self._catalog.get(state.name)
-        if state.gone and not state.forks and state.fork is not None:
-            yield from self._rows_of(state.fork.source, lsn)
+        for life in {state, epoch.life_of(state.name) or state}:
+            if life.gone and not life.forks and life.fork is not None:
+                yield from self._rows_of(life.fork.source, epoch, lsn)
         if present is not None and present.fork is not None and (young or present is not state):
-            yield from self._rows_of(present.fork.source, lsn, young=True)
+            yield from self._rows_of(present.fork.source, epoch, lsn, young=True)
 
     def _row(self, state: StreamState, lsn: int) -> bytes:
         """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""
