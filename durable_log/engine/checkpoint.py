@@ -53,6 +53,12 @@ class Sealed(NamedTuple):
         """The LSN that all of them lie below."""
         return lsn_of(self.segments[-1].number + 1, 0)
 
+    @property
+    def last(self) -> tuple[int, int] | None:
+        """LSN and checksum of the last block; None if there is none, as after a cut before the first of a segment."""
+        found = [blocks[-1] for blocks in self.blocks if blocks]
+        return (found[-1].lsn, found[-1].header_crc) if found else None
+
 
 class Epoch(NamedTuple):
     """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``, by name."""
@@ -154,8 +160,7 @@ class Checkpointer:
     def _sealed(self, *, closing: bool = False) -> list[LogSegment]:
         found = []
         end = self._writer.segment.number + (closing and self._writer.position > PAGE)
-        for number in sorted(self._reader.segments):
-            segment = self._reader.segments[number]
+        for number, segment in sorted(self._reader.segments.copy().items()):
             # What can't be read stays, and whatever comes after it, until somebody repairs the store.
             if number >= end or number >= self._unreadable or segment.damaged:
                 break
@@ -220,19 +225,23 @@ class Checkpointer:
             pause()
         return encoded
 
-    def _rows_of(self, state: StreamState, epoch: Epoch, lsn: int, *, young: bool = False) -> Iterator[bytes]:
+    def _rows_of(self, state: StreamState, epoch: Epoch, lsn: int) -> Iterator[bytes]:
         """The row of a stream's name, and of those whose rows have to agree with it.
 
-        If a life of the name ended meanwhile, its source has a fork less. If the name leads a new life that is a fork,
-        what it descends from may be as ``young``, and have no row yet.
+        If a life of the name ended meanwhile, its source has a fork less. If one began that is a fork, what it descends
+        from may be as young, and have no row yet.
         """
-        yield self._row(state, lsn)
-        present = self._catalog.get(state.name)
-        for life in {state, epoch.life_of(state.name) or state}:
-            if life.gone and not life.forks and life.fork is not None:
-                yield from self._rows_of(life.fork.source, epoch, lsn)
-        if present is not None and present.fork is not None and (young or present is not state):
-            yield from self._rows_of(present.fork.source, epoch, lsn, young=True)
+        todo, seen = [state], {state}
+        while todo:
+            life = todo.pop()
+            yield self._row(life, lsn)
+            before, present = epoch.life_of(life.name), self._catalog.get(life.name)
+            for other in (life, before, present):
+                if other is None or other.fork is None or other.fork.source in seen:
+                    continue
+                if (other is present is not before) or (other.gone and not other.forks):
+                    todo.append(other.fork.source)
+                    seen.add(other.fork.source)
 
     def _row(self, state: StreamState, lsn: int) -> bytes:
         """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""
@@ -247,14 +256,14 @@ class Checkpointer:
         catalog, run = self._catalog, None
         if rows:
             run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
-        last = sealed.blocks[-1][-1]
+        previous = sealed.last or (self.manifest.previous_lsn, self.manifest.previous_crc)
         try:
             with self._committer.exclusive():
                 lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
             self.save(
                 log_first=sealed.segments[-1].number + 1,
-                previous_lsn=last.lsn,
-                previous_crc=last.header_crc,
+                previous_lsn=previous[0],
+                previous_crc=previous[1],
                 lsn=lsn,
                 streams=streams,
                 next_stream=next_stream,
