@@ -7,15 +7,14 @@ these methods can stand in its place. Any thread may call anything here.
 from __future__ import annotations
 
 import atexit
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import Checkpointer
+from durable_log.engine.clustering import Clustering
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
@@ -29,20 +28,11 @@ from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import StreamState
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import (
-    CommitFailed,
-    Corruption,
-    DurableLogError,
-    StoreClosed,
-    StoreFull,
-    StoreUnreadable,
-    StreamGone,
-    StreamNotFound,
-)
+from durable_log.errors import Corruption, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
 from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
-_log = logging.getLogger("durable_log")
+Found = TypeVar("Found")
 
 
 class LogEngine:
@@ -103,13 +93,11 @@ class LogEngine:
             self._directory, manifest, catalog, self._committer, writer, reader, self._live, self._spares, self.options,
             self.clock, unreadable,
         )  # fmt: skip
-        self._compactor = Compactor(
-            self._directory, catalog, self._committer, writer, reader, self._checkpointer, self._live
-        )
+        compactor = Compactor(self._directory, catalog, self._committer, writer, reader, self._checkpointer, self._live)
+        self._clustering = Clustering(catalog, self._committer, self._checkpointer, compactor)
         seconds = self.options.sweep_seconds
-        self._clustering = threading.Lock()
         self._keeper = Background("keeper", seconds, self._spares.refill, self.sweep)
-        self._clusterer = Background("clusterer", seconds, self.cluster_if_due)
+        self._clusterer = Background("clusterer", seconds, lambda: self._clustering.if_due(lambda: self._closed))
         self._committer.start()
         self._keeper.start()
         self._clusterer.start()
@@ -146,15 +134,8 @@ class LogEngine:
 
         With ``number``, another life of the name is :class:`StreamGone`; without, none is :class:`StreamNotFound`.
         """
-        state = self._state(name, number)
-        self._touch(state)
-        try:
-            return self._reader.read(state, offset, limit)
-        except (OSError, Corruption) as error:
-            self._check_open()  # the files may have been closed under it
-            if isinstance(error, Corruption):
-                raise
-            raise StoreUnreadable(str(error.filename or self.path), error) from error
+        self._touch(self._state(name, number))
+        return self._from_files(name, number, lambda state: self._reader.read(state, offset, limit))
 
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
         """Like :meth:`read`, but None where it would have to read a file."""
@@ -169,11 +150,34 @@ class LogEngine:
         """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
         twice.
         """
-        state = self._state(name, number)
-        if offset >= state.durable:
-            return offset, offset
-        start, end = self._reader.record_bounds(state, offset)
-        return max(state.first, start), end
+
+        def bounds(state: StreamState) -> tuple[int, int]:
+            if offset >= state.durable:
+                return offset, offset
+            start, end = self._reader.record_bounds(state, offset)
+            return max(state.first, start), end
+
+        return self._from_files(name, number, bounds)
+
+    def _from_files(self, name: str, number: int | None, look: Callable[[StreamState], Found]) -> Found:
+        while True:
+            state = self._state(name, number)
+            try:
+                return look(state)
+            except (OSError, Corruption) as error:
+                refusal = self._unreadable(error)
+            # If it was let go meanwhile, or deleted, nobody kept its index up to date.
+            if self._catalog.get(name) is state:
+                raise refusal
+
+    def _unreadable(self, error: OSError | Corruption) -> Corruption | StoreUnreadable:
+        """What a caller is told. The files may have been closed under it."""
+        self._check_open()
+        if isinstance(error, Corruption):
+            return error
+        refusal = StoreUnreadable(str(error.filename or self.path), error)
+        refusal.__cause__ = error
+        return refusal
 
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
@@ -205,10 +209,7 @@ class LogEngine:
         try:
             yield from names
         except (OSError, Corruption) as error:
-            self._check_open()  # the files may have been closed under it
-            if isinstance(error, Corruption):
-                raise
-            raise StoreUnreadable(str(error.filename or self.path), error) from error
+            raise self._unreadable(error) from None
 
     # --- the store ------------------------------------------------------------------------------------------------
 
@@ -248,30 +249,17 @@ class LogEngine:
         with self._committer.exclusive():
             self._catalog.evict()
 
-    def cluster_if_due(self) -> None:
-        """Do what clustering and compaction have to do by now."""
-        with self._clustering:
-            if self._committer.failure is not None:
-                return
-            if self._checkpointer.due():
-                self._checkpointer.run()
-            while not self._closed and self._compactor.step():
-                pass
-
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
-        with self._clustering:
-            self._committer.roll()
-            self._checkpointer.run()
+        with self._clustering.turn:
+            self._check_open()
+            self._clustering.cluster()
 
     def compact(self) -> None:
         """Give back all the space that can be given back, now. Blocks."""
-        with self._clustering:
-            self._committer.roll()
-            self._checkpointer.run()
-            while self._compactor.step(0.0):
-                pass
-            self._compactor.merge_all()
+        with self._clustering.turn:
+            self._check_open()
+            self._clustering.compact(lambda: self._closed)
 
     def close(self) -> None:
         """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
@@ -281,24 +269,14 @@ class LogEngine:
         atexit.unregister(self.close)
         self._clusterer.stop()
         self._keeper.stop()
-        try:
-            self._committer.stop(self._used_since_saved)
-            if self.options.cluster_at_close:
-                self._cluster_at_close()
-        finally:
-            self._close_files()
-            self._directory.close()
-
-    def _cluster_at_close(self) -> None:
-        """Leave nothing to replay. What can't be clustered now is replayed and clustered later."""
-        if isinstance(self._committer.failure, CommitFailed):
-            return
-        try:
-            if self._catalog.has_changed and self._checkpointer.run(closing=True):
-                while self._compactor.merge_small():
-                    pass
-        except (OSError, DurableLogError) as error:
-            _log.warning("%s: the log was not clustered when the store was closed: %s", self.path, error)
+        with self._clustering.turn:  # whoever clusters writes files that the next one to open would not expect
+            try:
+                self._committer.stop(self._used_since_saved)
+                if self.options.cluster_at_close:
+                    self._clustering.at_close(self.path)
+            finally:
+                self._close_files()
+                self._directory.close()
 
     def _used_since_saved(self) -> list[StreamState]:
         return [
@@ -339,7 +317,12 @@ class LogEngine:
     def _state(self, name: str, number: int | None = None, *, wait: bool = True) -> StreamState:
         if self._committer.failure is not None:
             self._check_open()
-        state = self._catalog.live(name, wait=wait)
+        try:
+            state = self._catalog.live(name, wait=wait)
+        except BlockingIOError:
+            raise
+        except (OSError, Corruption) as error:
+            raise self._unreadable(error) from None
         if state is not None and (state.gone or number not in (None, state.number)):
             raise StreamGone(name)
         if number is not None and state is None:

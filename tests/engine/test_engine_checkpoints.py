@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_store
+from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until
+
+from durable_log.engine import catalog
+from durable_log.engine.files import DiskDirectory, MemoryDirectory
+from durable_log.errors import StoreClosed, StoreFull
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
+COLD = replace(CALM, recent_bytes_max=1)
+"""Nothing is read from memory."""
 
 
 def no_space_for(twin: TwinDirectory, suffix: str) -> None:
@@ -104,3 +110,167 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
     assert len(made) > 1
     assert len(made) == len(set(made))
+
+
+# --- readers
+
+
+def while_it(twin: TwinDirectory, what: str, meanwhile, look):
+    """Look at a store; before the first ``what`` of a file, ``meanwhile`` happens, once."""
+    done = []
+
+    def hook(proceed):
+        if not done:
+            done.append(True)
+            meanwhile()
+        return proceed()
+
+    twin.hooks[what] = hook
+    found = look()
+    twin.hooks.clear()
+    assert done
+    return found
+
+
+def read_while(twin: TwinDirectory, what: str, store, meanwhile):
+    return while_it(twin, what, meanwhile, lambda: store.stream("a").read().data)
+
+
+def on_disk(tmp_path) -> TwinDirectory:
+    return TwinDirectory(DiskDirectory(tmp_path))
+
+
+def test_a_read_whose_log_segment_is_closed_under_it_begins_anew(tmp_path):
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=b"b")
+        twin = store.engine._directory
+        assert read_while(twin, "gather", store, store.engine.cluster) == bytes(1000)
+
+
+def test_a_read_whose_clustered_segment_is_closed_under_it_begins_anew(tmp_path):
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=bytes(1000))
+        store.engine.cluster()
+        store.delete("b")
+        twin = store.engine._directory
+        assert read_while(twin, "read", store, store.engine.compact) == bytes(1000)
+
+
+def test_a_read_of_a_stream_that_was_let_go_under_it_begins_anew(tmp_path, monkeypatch):
+    """Its index is that of a state that nobody keeps up to date any more."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        for name in ("a", "b", "c"):
+            store.create(name, data=bytes(1000))
+        store.engine.cluster()
+        store.delete("b")
+
+        def let_go_and_move() -> None:
+            store.engine.sweep()
+            store.engine.compact()
+
+        store.stream("a").info()
+        assert read_while(store.engine._directory, "read", store, let_go_and_move) == bytes(1000)
+
+
+def test_the_bounds_of_a_record_are_found_though_its_segment_goes_meanwhile(tmp_path):
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        store.create("a", content_type="application/json")
+        for value in range(3):
+            store.stream("a").append_json("x" * 400 * (value + 1))
+        store.create("b", data=bytes(1000))
+        store.engine.cluster()
+        store.delete("b")
+        twin, engine = store.engine._directory, store.engine
+        assert while_it(twin, "read", engine.compact, lambda: engine.record_bounds("a", 500)) == (403, 1206)
+
+
+def test_figures_are_given_while_segments_go(monkeypatch):
+    """The table of segments changes between the listing of its numbers and the look at each."""
+    with open_store(TwinDirectory(), CALM, Clock()) as store:
+        store.create("a", data=b"x")
+        store.engine._committer.roll()
+
+        class Vanishing(dict):
+            def __iter__(self):
+                numbers = list(super().__iter__())
+                self.clear()
+                return iter(numbers)
+
+        segments = store.engine._reader.segments
+        store.engine._reader.segments = Vanishing(segments)
+        store.engine._checkpointer.debt()
+        store.engine._reader.segments = segments
+
+
+# --- the end of the store
+
+
+def test_a_store_is_closed_only_when_its_clustering_has_ended():
+    """Whoever opens it next would find files changed by a process that does not hold the lock any more."""
+    twin, barrier = TwinDirectory(), Barrier()
+    store = open_store(twin, CALM, Clock())
+    store.create("a", data=b"x")
+    twin.hooks["create"] = lambda proceed: barrier(proceed) if twin.calls[-1][1].endswith(".seg.tmp") else proceed()
+    clustering = Task(store.engine.cluster)
+    barrier.wait()
+    closing = Task(store.close)
+    until(lambda: store.engine._closed, "closing")
+    assert not closing.done
+    barrier.let_go()
+    clustering.result()
+    closing.result()
+    assert all(what != "close" or index > twin.calls.index(("rename", "MANIFEST.tmp"))
+               for index, (what, name) in enumerate(twin.calls) if name.endswith(".seg"))  # fmt: skip
+    with pytest.raises(StoreClosed):
+        store.engine.cluster()
+    with open_store(twin.inner, CALM, Clock()) as again:
+        assert again.stream("a").read().data == b"x"
+
+
+# --- the log
+
+
+def test_a_sealed_segment_without_blocks_that_count_is_clustered_too():
+    """After a cut before its first block, the log went on in a new segment."""
+    directory = MemoryDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        store.create("a", data=b"one")
+        store.engine._committer.roll()
+        store.stream("a").append(b"two")
+        torn = copy_of(directory)
+    file = torn.files["00000002.log"]
+    file.write(4096 + 64, bytes(byte ^ 0xFF for byte in file.read(4096 + 64, 8)))
+    with open_store(torn, CALM, Clock()) as store:
+        assert (store.report.cut, store.stream("a").read().data) == (True, b"one")
+        assert store.engine._checkpointer.run()
+        store.stream("a").append(b"three")
+        store.engine.cluster()
+        killed = copy_of(torn)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.report.damage == []
+        assert store.stream("a").read().data == b"onethree"
+
+
+def test_what_was_written_before_a_roll_that_found_no_room_is_seen_and_kept():
+    """The roll had synced it, and the commit that was to publish it was refused."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        stream = store.create("a", data=bytes(32 * 1024))
+        store.engine.cluster()
+        twin.hooks["commit"] = lambda proceed: no_space(proceed) if "3.log" in twin.calls[-1][1] else proceed()
+        tail, full = 32 * 1024, False
+        while not full:
+            try:
+                tail = stream.append(bytes(8 * 1024), durability="written").next_offset
+            except StoreFull:
+                full = True
+        twin.hooks.clear()
+        until(lambda: stream.info().tail == tail, "the written bytes to be seen")
+        store.engine.cluster()
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("a").info().tail == tail
+        store.engine.check()
