@@ -1,7 +1,7 @@
 """When to cluster, to compact and to merge: checkpoints and compaction in their order.
 
-Law of this room: it holds no logic but this order. Whoever has the ``turn`` clusters, nobody else: the background thread,
-who asks for it, and who closes the store.
+Law of this room: it holds no logic but this order. Whoever has the ``turn`` clusters, nobody else: the background
+thread, who asks for it, and who closes the store.
 """
 
 from __future__ import annotations
