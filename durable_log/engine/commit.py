@@ -22,9 +22,9 @@ from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.counters import Counters
+from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
-from durable_log.engine.keeper import ExpiryQueue
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
+from durable_log.engine.expiry import Dormant
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
 from durable_log.engine.format import PAGE
 from durable_log.engine.keeper import Background, Spares
@@ -26,8 +27,8 @@ from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.recovery import Recovered, Report, recover
 from durable_log.engine.segment import LogSegment
-from durable_log.engine.state import StreamState
-from durable_log.engine.watermark import Port
+from durable_log.engine.state import LET_GO, StreamState
+from durable_log.engine.watermark import Crowd, Port
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import (
     CommitFailed,
@@ -42,6 +43,9 @@ from durable_log.errors import (
 from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
+SWEPT_AT_ONCE: Final = 256
+"""How many expired streams are deleted in one group: each is loaded with the commit lock held."""
+
 _log = logging.getLogger("durable_log")
 
 
@@ -109,7 +113,8 @@ class LogEngine:
         seconds = self.options.sweep_seconds
         self._clustering = threading.Lock()
         self._keeper = Background("keeper", seconds, self._spares.refill, self.sweep)
-        self._clusterer = Background("clusterer", seconds, self.cluster_if_due)
+        self._dormant = Dormant(catalog)
+        self._clusterer = Background("clusterer", seconds, self.sweep_dormant, self.cluster_if_due)
         self._committer.start()
         self._keeper.start()
         self._clusterer.start()
@@ -139,15 +144,14 @@ class LogEngine:
 
     def touch(self, name: str) -> None:
         """Count a use, which renews a sliding TTL. Raises :class:`StreamNotFound`."""
-        self._touch(self._state(name))
+        self._used(name)
 
     def read(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk:
         """At most ``limit`` durable bytes from ``offset`` on, maybe from disk. Counts as a use.
 
         With ``number``, another life of the name is :class:`StreamGone`; without, none is :class:`StreamNotFound`.
         """
-        state = self._state(name, number)
-        self._touch(state)
+        state = self._used(name, number)
         try:
             return self._reader.read(state, offset, limit)
         except (OSError, Corruption) as error:
@@ -159,10 +163,9 @@ class LogEngine:
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
         """Like :meth:`read`, but None where it would have to read a file."""
         try:
-            state = self._state(name, number, wait=False)
+            state = self._used(name, number, wait=False)
         except BlockingIOError:
             return None
-        self._touch(state)
         return read_from_memory(state, offset, limit)
 
     def record_bounds(self, name: str, offset: int, number: int | None = None) -> tuple[int, int]:
@@ -242,11 +245,35 @@ class LogEngine:
 
     def sweep(self) -> None:
         """Delete what has expired, persist noted uses, let go of idle streams."""
-        for state in self._committer.expiries.due(self.clock()):
+        committer = self._committer
+        for state in committer.expiries.due(self.clock()):
             self.execute(Delete(state.name, state.number, expired=True))
-        self._committer.flush_touches()
-        with self._committer.exclusive():
-            self._catalog.evict()
+        committer.flush_touches()
+        with committer.exclusive():
+            gone, used = self._catalog.evict()
+        for state in gone:
+            committer.expiries.removed(state)
+        for state in used:
+            self._save_use(state)
+
+    def sweep_dormant(self) -> None:
+        """Delete what has expired without being in memory."""
+        with self._clustering:
+            for streams in self._dormant.due(self.clock()):
+                for first in range(0, len(streams), SWEPT_AT_ONCE):
+                    self._delete_expired(streams[first : first + SWEPT_AT_ONCE])
+
+    def _delete_expired(self, streams: list[tuple[str, int]]) -> None:
+        if self._closed:
+            return
+        crowd = Crowd(len(streams))
+        for name, number in streams:
+            self.submit(Delete(name, number, expired=True), crowd, None)
+        crowd.wait()
+        for name, number in streams:
+            state = self._catalog.find_resident(name)
+            if state is not None and state.number == number and not state.gone:
+                self._committer.expiries.add(state)  # it was used since its row was written
 
     def cluster_if_due(self) -> None:
         """Do what clustering and compaction have to do by now."""
@@ -348,10 +375,21 @@ class LogEngine:
             raise StreamNotFound(name)
         return state
 
-    def _touch(self, state: StreamState) -> None:
-        expiry = state.expiry
-        if expiry is not None and expiry.touch(self.clock()) and self._committer.failure is None:
-            expiry.saved = expiry.touched
+    def _used(self, name: str, number: int | None = None, *, wait: bool = True) -> StreamState:
+        """The stream, used once more."""
+        while True:
+            state = self._state(name, number, wait=wait)
+            expiry = state.expiry
+            if expiry is None:
+                return state
+            if expiry.touch(self.clock()):
+                self._save_use(state)
+            if state.epoch != LET_GO:
+                return state
+
+    def _save_use(self, state: StreamState) -> None:
+        if state.expiry is not None and self._committer.failure is None:
+            state.expiry.saved = state.expiry.touched
             self._committer.touch(state)
 
     def _next_segment(self, number: int, size: int) -> LogSegment:
