@@ -21,7 +21,7 @@ from sortedcontainers import SortedDict
 
 from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import Row, hash_of
+from durable_log.engine.run_format import NameEntry, Row, hash_of
 from durable_log.engine.state import LET_GO, StreamState, touch_interval
 from durable_log.errors import Corruption
 
@@ -323,7 +323,7 @@ class Catalog:
         while True:
             runs = self.runs
             try:
-                found, horizons = _rows_of_page(runs, prefix, after, int(self._clock() * 1000))
+                found, horizons = _names_of_page(runs, prefix, after)
             except (OSError, Corruption):
                 if self.runs is runs:
                     raise
@@ -334,18 +334,21 @@ class Catalog:
                 removed = found.keys() & self._removed.keys()
                 states = self._resident_page(prefix, after)
             break
-        found.update(dict.fromkeys(removed, False))
-        for name, there in found.items():
-            if there is None:
-                state = self.live(name)
-                found[name] = state is not None and not state.gone
         if len(states) == NAMES_PAGE:
             horizons.append(states[-1].name)
-        now = self._clock()
-        for state in states:
-            found[state.name] = not state.gone and state.deadline > now
-        horizon = min(horizons, default="")
-        return sorted(name for name, there in found.items() if there and (name <= horizon or not horizon)), horizon
+        horizon, now = min(horizons, default=""), self._clock()
+        there = {state.name for state in states if not state.gone and state.deadline > now}
+        rest = found.keys() - removed - {state.name for state in states}
+        there.update(name for name in rest if (name <= horizon or not horizon) and self._is_readable(found[name], now))
+        return sorted(name for name in there if name <= horizon or not horizon), horizon
+
+    def _is_readable(self, entry: NameEntry, now: float) -> bool:
+        if entry.tombstone or entry.hidden:
+            return False
+        if entry.deadline > now * 1000 or (self.crashed_at is None and self.catch_up is None):
+            return entry.deadline > now * 1000
+        state = self.live(entry.name)  # it may have been used, or forgiven uses, that its row does not know of
+        return state is not None and not state.gone
 
     def _resident_page(self, prefix: str, after: str) -> list[StreamState]:
         """The first resident states with that prefix beyond ``after``. With the lock."""
@@ -357,20 +360,14 @@ class Catalog:
         return states
 
 
-def _rows_of_page(
-    runs: tuple[Run, ...], prefix: str, after: str, now_ms: int
-) -> tuple[dict[str, bool | None], list[str]]:
-    """Whether the newest row of each name is that of a readable stream, None if its deadline has come: the stream's own
-    may be later; and how far the runs were read, if not to their end.
-    """
-    found: dict[str, bool | None] = {}
+def _names_of_page(runs: tuple[Run, ...], prefix: str, after: str) -> tuple[dict[str, NameEntry], list[str]]:
+    """The newest word on each name; and how far the runs were read, if not to their end."""
+    found: dict[str, NameEntry] = {}
     horizons = []
     for run in runs:
         entries, more = run.names_from(prefix.encode(), after.encode(), NAMES_PAGE)
-        for name, _, tombstone, hidden, deadline in entries:
-            if name not in found:
-                there = not tombstone and not hidden
-                found[name] = None if there and deadline <= now_ms else there
+        for entry in entries:
+            found.setdefault(entry.name, entry)
         if more:
             horizons.append(entries[-1].name)
     return found, horizons

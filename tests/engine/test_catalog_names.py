@@ -8,7 +8,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import SMALL, Clock, Task, TwinDirectory, open_store
+from twins import SMALL, Clock, Task, TwinDirectory, copy_of, open_store
 
 from durable_log.engine import catalog as catalog_module
 from durable_log.engine.catalog import Catalog
@@ -249,6 +249,24 @@ def test_names_are_whole_while_the_store_is_clustered_and_compacted(tmp_path, sm
             turns += 1
         worker.result()
         assert list(store.names()) == stable
+
+
+def test_what_a_crash_is_forgiven_is_listed():
+    """Uses of a stream that nobody wrote down are given back when it is loaded; a listing says the same."""
+    clock = Clock()
+    directory = MemoryDirectory()
+    with open_store(directory, SMALL, clock) as store:
+        store.create("short", ttl=5)
+        store.create("shorter", ttl=1, data=b"x")
+        store.engine.cluster()
+        store.create("zero")
+        killed = copy_of(directory)
+    clock.now += 3
+    with open_store(killed, SMALL, clock) as store:
+        assert list(store.names()) == ["short", "shorter", "zero"]
+        assert store.stream("shorter").info().tail == 1
+        clock.now += 2
+        assert list(store.names()) == ["short", "zero"]
 
 
 def test_a_listing_ends_with_the_store_that_it_is_of(tmp_path, small_pages):
