@@ -60,7 +60,7 @@ class Front:
         await self._streams(scope, receive, send)
 
     def _health(self) -> tuple[int, Page]:
-        latched = self._store.stats()["failure"] is not None
+        latched = self._store.engine.failure is not None
         # The reason names files; it is in the log, and not for everybody who can reach the port.
         body = b'{"status":"%b"}\n' % (b"failed" if latched else b"ok")
         return 503 if latched else 200, Page("application/json", body)

@@ -125,10 +125,10 @@ class Committer:
         Raises what :meth:`submit` raises if the store takes no changes any more.
         """
         with self._lock:
+            if self._writer.unsynced and not self._latched():
+                self._guard(self._sync_written)
             if isinstance(self.failure, CommitFailed):
                 raise self.failure.again()
-            if self._writer.unsynced:
-                self._guard(self._sync_written)
             try:
                 yield
             finally:
@@ -136,10 +136,12 @@ class Committer:
         if self._staging or due is not None:
             self._ring()
 
-    def roll(self) -> None:
-        """Go on in a new log segment, if this one holds anything, so that it can be clustered. Raises ``OSError``."""
+    def roll(self, *, shrink: bool = False) -> None:
+        """Go on in a new log segment; see :meth:`LogWriter.following`. Raises ``OSError``, which latches nothing."""
         with self.exclusive():
-            self._guard(self._writer.roll)
+            segment = self._writer.following(shrink=shrink)
+            if segment is not None:
+                self._guard(self._writer.enter, segment, self._clock())
 
     def stop(self, touched: Callable[[], Iterable[StreamState]]) -> None:
         """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""

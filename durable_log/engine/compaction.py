@@ -7,7 +7,7 @@ same background thread, never beside a checkpoint. What it moves keeps its bytes
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import SLICE_STATES, Checkpointer, Rows, pause
@@ -29,6 +29,15 @@ RUNS_MAX: Final = 4
 DEAD_PART: Final = 0.5
 
 
+class Needed(NamedTuple):
+    """The rows of a segment that some stream's index names: row → stream number; and pairs of a stream's number and the
+    first byte of it that is needed, for those that were trimmed, ascending.
+    """
+
+    rows: dict[int, int]
+    trims: list[tuple[int, int]]
+
+
 class Compactor:
     """Rewrites and merges, one step at a time."""
 
@@ -48,7 +57,7 @@ class Compactor:
         number = self._most_dead(dead_part)
         if number is None:
             return False
-        self._rewrite(self._reader.clustered[number])
+        self.rewrite(self._reader.clustered[number])
         return True
 
     def merge_all(self) -> None:
@@ -78,18 +87,22 @@ class Compactor:
             run.close()
             self._directory.remove(run.file.name)
 
-    def _rewrite(self, old: ClusteredSegment) -> None:
-        """Copy what is needed of a segment into a new one, have the manifest say so, and remove it."""
+    def rewrite(self, old: ClusteredSegment, needed: Needed | None = None) -> None:
+        """Copy what is needed of a segment into a new one, have the manifest say so, and remove it.
+
+        Whoever has looked already says what is ``needed``; it may be more than that, never less.
+        """
         checkpointer, catalog = self._checkpointer, self._catalog
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
-        needed = self._needed(old)
+        needed = needed or self._needed(old)
         moved: list[StreamState] = []
         runs = checkpointer.manifest.runs
-        new = self._copy(old, needed) if needed else None
+        new = self._copy(old, needed) if needed.rows else None
         run = None
-        if new is not None:
-            run = self._relocate(old, Rows(new), sorted(set(needed.values())), moved)
+        if needed.rows:
+            rows = None if new is None else Rows(new)
+            run = self._relocate(old, rows, sorted(set(needed.rows.values())), moved)
             runs = (run.number, *runs)
         manifest = checkpointer.manifest
         clustered = tuple(file for file in manifest.clustered if file.number != old.number)
@@ -103,18 +116,19 @@ class Compactor:
         old.close()
         self._directory.remove(old.file.name)
 
-    def _copy(self, old: ClusteredSegment, needed: dict[int, int]) -> ClusteredSegment | None:
+    def _copy(self, old: ClusteredSegment, needed: Needed) -> ClusteredSegment | None:
         manifest = self._checkpointer.manifest
-        rows = array("Q", sorted(needed))
-        new = rewrite_clustered(self._directory, manifest.next_file, manifest.uuid, [(old, rows)], pause=pause)
+        selected = [(old, array("Q", sorted(needed.rows)))]
+        new = rewrite_clustered(
+            self._directory, manifest.next_file, manifest.uuid, selected, pause=pause, trims=needed.trims
+        )
         if new is not None:
             self._checkpointer.adopt(new)
         return new
 
-    def _needed(self, old: ClusteredSegment) -> dict[int, int]:
-        """The rows of a segment that some stream's index names: row → stream number."""
+    def _needed(self, old: ClusteredSegment) -> Needed:
         streams, _, _ = old.streams()
-        needed = {}
+        needed, trims = {}, {}
         for first in range(0, len(streams), SLICE_STATES):
             with self._committer.exclusive():
                 for row in range(first, min(first + SLICE_STATES, len(streams))):
@@ -122,11 +136,13 @@ class Compactor:
                     place = clustered_place(old.number, row)
                     if state is not None and any(found == place for _, _, found in state.index):
                         needed[row] = streams[row]
+                        if state.first and not state.forks:
+                            trims[state.number] = state.first
                 self._catalog.evict()
             pause()
-        return needed
+        return Needed(needed, sorted(trims.items()))
 
-    def _relocate(self, old: ClusteredSegment, rows: Rows, numbers: list[int], moved: list[StreamState]) -> Run:
+    def _relocate(self, old: ClusteredSegment, rows: Rows | None, numbers: list[int], moved: list[StreamState]) -> Run:
         encoded = []
         for first in range(0, len(numbers), SLICE_STATES):
             with self._committer.exclusive():
@@ -137,7 +153,7 @@ class Compactor:
                         # Not idle until its new row counts: the old one names the segment that goes.
                         self._catalog.hold(state)
                         moved.append(state)
-                        state.index = state.index.relocated(old.number, rows.of(number))
+                        state.index = state.index.relocated(old.number, [] if rows is None else rows.of(number))
                         encoded.append(encode_row(state.name, number, encode_state(state, lsn)))
             pause()
         manifest = self._checkpointer.manifest

@@ -13,23 +13,27 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
+from durable_log.engine.backup import Backups
 from durable_log.engine.catalog import Catalog
+from durable_log.engine.check import FileFault, check_tables
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
+from durable_log.engine.figures import Figures, figures_of
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
 from durable_log.engine.format import PAGE
 from durable_log.engine.keeper import Background, Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
+from durable_log.engine.reclaim import Reclaimer
 from durable_log.engine.recovery import Recovered, Report, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import StreamState
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import Corruption, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
-from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
+from durable_log.model import NOW, Backup, Chunk, Delete, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
 
@@ -55,6 +59,7 @@ class LogEngine:
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)
+        self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
             self._begin_log(recovered)
@@ -94,8 +99,16 @@ class LogEngine:
         self._compactor = Compactor(
             self._directory, catalog, self._committer, writer, reader, self._checkpointer, self._live
         )
-        seconds = self.options.sweep_seconds
+        self._reclaimer = Reclaimer(
+            self._directory, catalog, self._committer, reader, self._checkpointer, self._compactor, self._live,
+            self._spares, self.clock,
+        )  # fmt: skip
         self._clustering = threading.Lock()
+        self._backups = Backups(
+            self._directory, catalog, self._committer, writer, reader, self.report.unreadable_segments,
+            self._clustering, self._check_open, self.clock,
+        )  # fmt: skip
+        seconds = self.options.sweep_seconds
         self._keeper = Background("keeper", seconds, self._spares.refill, self.sweep)
         self._clusterer = Background("clusterer", seconds, self.cluster_if_due)
         self._committer.start()
@@ -191,33 +204,17 @@ class LogEngine:
 
     # --- the store ------------------------------------------------------------------------------------------------
 
-    def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment; bytes and counts since the store was opened."""
-        counters = self._committer.counters
-        failure = self._committer.failure
-        clustered = list(self._reader.clustered.values())
-        payload = sum(segment.payload_bytes for segment in clustered)
-        live = sum(max(0, self._live[segment.number]) for segment in clustered)
-        return {
-            "streams": len(self._catalog),
-            "resident_streams": self._catalog.resident,
-            "log_segments": len(self._reader.segments),
-            "log_bytes": sum(segment.size for segment in list(self._reader.segments.values())),
-            "clustered_segments": len(clustered),
-            "clustered_live_bytes": live,
-            "clustered_dead_bytes": payload - live,
-            "clustering_debt_bytes": self._checkpointer.debt(),
-            "catalog_runs": len(self._catalog.runs),
-            "commits": counters.commits,
-            "records": counters.records,
-            "bytes_appended": counters.bytes_appended,
-            "bytes_written": counters.bytes_written,
-            "sync_seconds": counters.sync_ns / 1e9,
-            "watched_streams": len(self._committer.watermarks),
-            "recent_bytes": self._committer.recent.total,
-            "damaged_places": len(self.report.damage) + len(self.report.unreadable_segments),
-            "failure": None if failure is None else str(failure),
-        }
+    @property
+    def failure(self) -> Exception | None:
+        """Why no changes are accepted any more, if that is so."""
+        return self._committer.failure
+
+    def stats(self) -> Figures:
+        """Figures of this moment; see :meth:`Store.stats`."""
+        return figures_of(
+            self._directory, self._catalog, self._reader, self._committer, self._checkpointer, self._live,
+            self._spares, self.report,
+        )  # fmt: skip
 
     def sweep(self) -> None:
         """Delete what has expired, persist noted uses, let go of idle streams."""
@@ -242,13 +239,31 @@ class LogEngine:
             self._checkpointer.run()
 
     def compact(self) -> None:
-        """Give back all the space that can be given back, now. Blocks."""
+        """Give back all the space that can be given back, now. Blocks. Raises :class:`StoreFull`,
+        :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
+        """
+        self._check_open()
+        self.sweep()
         with self._clustering:
-            self._committer.roll()
-            self._checkpointer.run()
-            while self._compactor.step(0.0):
-                pass
-            self._compactor.merge_all()
+            self._check_open()
+            try:
+                self._reclaimer.run()
+            except OSError as error:
+                if is_out_of_space(error):
+                    raise StoreFull(self.path, PAGE) from error
+                raise StoreUnreadable(str(error.filename or self.path), error) from error
+            finally:
+                self._asked_in = 0  # whoever appends from here on may want spares again
+
+    def backup(self, path: StorePath, *, verify: bool = True) -> Backup:
+        """A consistent copy in a new or empty directory; see :class:`Backups`. Blocks; appends go on."""
+        return self._backups.make(path, verify=verify)
+
+    def check_files(self) -> list[FileFault]:
+        """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""
+        with self._clustering:
+            self._check_open()
+            return list(check_tables(self._directory, load_manifest(self._directory, 0)))
 
     def close(self) -> None:
         """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
@@ -258,11 +273,12 @@ class LogEngine:
         atexit.unregister(self.close)
         self._clusterer.stop()
         self._keeper.stop()
-        try:
-            self._committer.stop(self._used_since_saved)
-        finally:
-            self._close_files()
-            self._directory.close()
+        with self._clustering:  # a backup or a compaction that is under way
+            try:
+                self._committer.stop(self._used_since_saved)
+            finally:
+                self._close_files()
+                self._directory.close()
 
     def _used_since_saved(self) -> list[StreamState]:
         return [

@@ -113,6 +113,23 @@ def is_readable(payload: bytes, now: float) -> bool:
     return bool(expires_ms == _NEVER or expires_ms / 1000 > now)
 
 
+class Needed(NamedTuple):
+    """What a row says of the bytes of its stream: where they lie, the first that is needed, whether it has expired."""
+
+    places: StreamIndex
+    first: int
+    expired: bool
+
+
+def needed_of(payload: bytes, now: float) -> Needed:
+    """What a row says of its stream's bytes, without decoding all of it."""
+    head = _HEAD.unpack_from(payload)
+    first, forks, index_length, seq_length, type_length, flags = head[3], head[7], head[8], head[11], head[12], head[13]
+    at = _HEAD.size + type_length + (0 if seq_length == _NO_SEQ else seq_length)
+    index = StreamIndex.frombytes(payload[at : at + index_length])
+    return Needed(index, 0 if forks else first, not flags & _DELETED and not is_readable(payload, now))
+
+
 def encode_tombstone(lsn: int) -> bytes:
     """The row's payload for a stream that was removed before ``lsn``."""
     return struct.pack("<Q", lsn)
