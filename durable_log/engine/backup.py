@@ -83,7 +83,9 @@ class Backups:
             made = self._transfer(image, target)
         target.sync()
         if verify:
-            _check(target, [*check_tables(target, image.manifest), *check_log(target, image.manifest, image.last_lsn)])
+            manifest = image.manifest
+            _check(target, check_tables(target, manifest, self._check_open))
+            _check(target, check_log(target, manifest, image.last_lsn))
         save_manifest(target, image.manifest, int(self._clock() * 1000))
         if verify and load_manifest(target, 0) != image.manifest:
             _check(target, [FileFault(MANIFEST_NAME, 0, "it reads otherwise than it was written")])

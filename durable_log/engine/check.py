@@ -7,8 +7,8 @@ the rule of that room: clustered segments and runs by their own, the log by the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from durable_log.engine.chain import Base, Found, follow
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
@@ -19,8 +19,8 @@ from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
 from durable_log.engine.segment import LogSegment, segment_name, segment_number, survey
 
-MISSING = "the manifest names it, and it is not there"
-NO_HEADER = "the file header or the trailer fails its checksum"
+MISSING: Final = "the manifest names it, and it is not there"
+NO_HEADER: Final = "the file header or the trailer fails its checksum"
 
 
 class FileFault(NamedTuple):
@@ -36,11 +36,17 @@ class FileFault(NamedTuple):
     end: int = 0
 
 
-def check_tables(directory: Directory, manifest: Manifest) -> Iterator[FileFault]:
-    """Read every clustered segment and every run that the manifest names. Raises ``OSError``."""
+def check_tables(
+    directory: Directory, manifest: Manifest, pause: Callable[[], None] = lambda: None
+) -> Iterator[FileFault]:
+    """Read every clustered segment and every run that the manifest names; ``pause`` is called now and then.
+
+    Raises ``OSError``.
+    """
     for file in manifest.clustered:
-        yield from _check_clustered(directory, cluster_name(file.number))
+        yield from _check_clustered(directory, cluster_name(file.number), pause)
     for number in manifest.runs:
+        pause()
         yield from _check_run(directory, run_name(number))
 
 
@@ -69,7 +75,7 @@ def check_log(directory: Directory, manifest: Manifest, last_lsn: int) -> Iterat
         yield _in_log(last, f"the log ends with this block, not with that of {expected}")
 
 
-def _check_clustered(directory: Directory, name: str) -> Iterator[FileFault]:
+def _check_clustered(directory: Directory, name: str, pause: Callable[[], None]) -> Iterator[FileFault]:
     if name not in directory.names():
         yield FileFault(name, 0, MISSING)
         return
@@ -78,7 +84,7 @@ def _check_clustered(directory: Directory, name: str) -> Iterator[FileFault]:
         yield FileFault(name, 0, NO_HEADER)
         return
     try:
-        for fault in segment.verify():
+        for fault in segment.verify(pause):
             yield FileFault(name, fault.position, fault.reason, fault.stream, fault.start, fault.end)
     finally:
         segment.close()

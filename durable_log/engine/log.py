@@ -10,9 +10,11 @@ import atexit
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
+from durable_log.engine.ancestry import owner_at
 from durable_log.engine.backup import Backups
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.check import FileFault, check_tables
@@ -176,6 +178,18 @@ class LogEngine:
         start, end = self._reader.record_bounds(state, offset)
         return max(state.first, start), end
 
+    def place_end(self, name: str, offset: int) -> int:
+        """Where the bytes end that lie in one place with the one at ``offset``: a record, or a row of a segment."""
+        owner, _, limit = owner_at(self._state(name), offset)
+        return min(limit, owner.index.place_at(offset)[1])
+
+    def name_of(self, number: int) -> str | None:
+        """The name of the stream of that number, if the catalog's runs know it and can be read."""
+        with suppress(Corruption):
+            state = self._catalog.find_number(number) if number else None
+            return None if state is None else state.name
+        return None
+
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
 
@@ -203,11 +217,6 @@ class LogEngine:
         return self._catalog.names(prefix)
 
     # --- the store ------------------------------------------------------------------------------------------------
-
-    @property
-    def failure(self) -> Exception | None:
-        """Why no changes are accepted any more, if that is so."""
-        return self._committer.failure
 
     def stats(self) -> Figures:
         """Figures of this moment; see :meth:`Store.stats`."""
