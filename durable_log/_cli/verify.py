@@ -20,7 +20,7 @@ from durable_log.engine.files import directory_at
 from durable_log.engine.format import position_of, segment_of
 from durable_log.engine.manifest import load_manifest
 from durable_log.engine.segment import segment_name
-from durable_log.errors import Corruption
+from durable_log.errors import Corruption, StoreUnreadable
 from durable_log.store import Store
 
 
@@ -68,7 +68,9 @@ def verify(data: str, *, as_json: bool) -> bool:
     clock = _Clock()
     try:
         store = open_store(data, calm=True, clock=clock)
-    except Corruption as error:
+    except (Corruption, StoreUnreadable) as error:
+        if isinstance(error, StoreUnreadable) and not isinstance(error.cause, FileNotFoundError):
+            raise
         findings = examine_closed(data, error)
     else:
         with store:
@@ -108,7 +110,7 @@ def examine(store: Store) -> Findings:
     return Findings(log, report.unreadable_segments, tables, holes, streams, total)
 
 
-def examine_closed(data: str, error: Corruption) -> Findings:
+def examine_closed(data: str, error: Corruption | StoreUnreadable) -> Findings:
     """All that is damaged in the files of a store that can't be opened because of ``error``."""
     with closing(directory_at(data)) as directory:
         directory.lock()
@@ -116,7 +118,11 @@ def examine_closed(data: str, error: Corruption) -> Findings:
             faults = list(check_tables(directory, load_manifest(directory, 0)))
         except Corruption:
             faults = []
-    return Findings([], [], [(fault, None) for fault in _with(faults, error)], [], 0, 0, closed=True)
+    if isinstance(error, Corruption):
+        faults = _with(faults, error)
+    elif not faults:
+        raise error
+    return Findings([], [], [(fault, None) for fault in faults], [], 0, 0, closed=True)
 
 
 def _with(faults: list[FileFault], error: Corruption) -> list[FileFault]:
