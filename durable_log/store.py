@@ -291,7 +291,7 @@ class Store:
                                    most some more or less
         ``clustered_dead_bytes``   stream bytes in them that nobody needs any more
         ``catalog_runs``           immutable files of the catalog
-        ``catalog_rows``           rows in them; a stream has one in each run that was written since it changed
+        ``catalog_rows``           rows in them, older ones of the same stream included
         ``catalog_tombstones``     those of the rows that say that a stream was deleted
         ``catalog_bytes``          sizes of these files
         ``disk_bytes``             what all files of the store take on disk, spares included

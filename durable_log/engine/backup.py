@@ -19,7 +19,7 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.check import FileFault, check_log, check_tables
 from durable_log.engine.cluster import cluster_name
 from durable_log.engine.commit import Committer
-from durable_log.engine.files import LOCK_NAME, Directory, StorePath, directory_at, is_out_of_space
+from durable_log.engine.files import LOCK_NAME, Directory, StorePath, directory_at, holds, is_out_of_space
 from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME, Manifest, load_manifest, save_manifest
 from durable_log.engine.reader import Reader
 from durable_log.engine.run_format import run_name
@@ -57,6 +57,8 @@ class Backups:
         :class:`StoreClosed`.
         """
         self._check_open()
+        if holds(self._directory, path):
+            raise BackupFailed(str(path), f"it lies inside of the store {self._directory.path}", "name one outside")
         target = _target_at(path)
         try:
             _claim(target)

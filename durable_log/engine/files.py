@@ -221,6 +221,14 @@ def directory_at(path: StorePath) -> Directory:
     return MemoryDirectory() if path == ":memory:" else DiskDirectory(os.path.expanduser(path))
 
 
+def holds(directory: Directory, path: StorePath) -> bool:
+    """Whether ``path`` lies inside of a directory on disk."""
+    if not isinstance(directory, DiskDirectory):
+        return False
+    root, inside = os.path.realpath(directory._root), os.path.realpath(os.path.expanduser(path))
+    return inside != root and os.path.commonpath([root, inside]) == root
+
+
 def is_out_of_space(error: OSError) -> bool:
     """Whether the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

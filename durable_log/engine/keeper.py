@@ -61,9 +61,11 @@ class Spares:
         """Make what is missing, if anybody wanted it."""
         if not self._wanted.is_set() or not self._options.preallocate or not self._directory.grows_in_place:
             return
-        while len(self._ready) < SPARES and self._wanted.is_set():
+        while len(self._ready) < SPARES:
             try:
                 with self._making:
+                    if not self._wanted.is_set():
+                        return
                     self._ready.append(self._make(self._last_number + 1, 0))
             except OSError:
                 # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.

@@ -113,6 +113,7 @@ class Reclaimer:
         # The log goes on as in a young store: a full segment of zeroes would be most of a small store's size.
         self._spares.start_small()
         self._committer.roll(shrink=self._directory.grows_in_place)
+        self._spares.remove()  # a roll wants some
         self._checkpointer.run()
 
     def _expire(self) -> None:

@@ -396,6 +396,7 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(tmp_path):
             ("full", "it holds 'mine' already; name a new or an empty directory"),
             ("begun", "it holds a backup that was not finished; remove it"),
             ("store", "it holds '00000001.log' already"),
+            ("store/inside", "it lies inside of the store"),
         ):
             with pytest.raises(BackupFailed) as caught:
                 store.backup(tmp_path / name)
@@ -405,6 +406,7 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(tmp_path):
             store.backup(":memory:")
         (tmp_path / "empty").mkdir()
         store.backup(tmp_path / "empty")
+    assert not (tmp_path / "store" / "inside").exists()
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
 

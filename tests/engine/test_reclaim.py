@@ -7,10 +7,11 @@ import os
 from dataclasses import replace
 
 import pytest
-from twins import SMALL, Clock, Task, TwinDirectory, copy_of, open_store, until
+from twins import SMALL, Clock, Task, TwinDirectory, copy_of, open_store, sync_error, until
 
 import durable_log
-from durable_log import Corruption, OffsetOutOfRange, StoreClosed, StoreFull
+from durable_log import CommitFailed, Corruption, OffsetOutOfRange, StoreClosed, StoreFull
+from durable_log.engine import commit
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.segment import FIRST_SIZE
 from durable_log.model import Options
@@ -267,6 +268,18 @@ def test_a_damaged_segment_is_told_and_keeps_no_other_from_being_compacted(store
     assert store.stats()["clustered_dead_bytes"] == 5000
     assert first in files_of(twin)
     assert store.stats()["failure"] is None
+
+
+def test_nothing_is_clustered_after_a_sync_that_failed(store, twin, monkeypatch):
+    monkeypatch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+    store.create("a").append(b"written", durability="written")
+    twin.hooks["sync"] = sync_error
+    twin.calls.clear()
+    with pytest.raises(CommitFailed):
+        store.engine.cluster()
+    assert [name for what, name in twin.calls if what == "create"] == []
+    with pytest.raises(CommitFailed):
+        store.compact()
 
 
 def test_a_closed_store_says_so(store):
