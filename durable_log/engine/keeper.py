@@ -33,6 +33,10 @@ class Spares:
         self._ready = deque(ready)
         self._wanted = threading.Event()
         self._last_number = last_number
+        self._grow_from = 0
+
+    def __len__(self) -> int:
+        return len(self._ready)
 
     def take(self, number: int, size: int) -> LogSegment:
         """An empty segment numbered at least ``number`` in which appends may reach ``size``. Raises ``OSError``."""
@@ -56,6 +60,8 @@ class Spares:
         while len(self._ready) < SPARES:
             try:
                 with self._making:
+                    if not self._wanted.is_set():
+                        return
                     self._ready.append(self._make(self._last_number + 1, 0))
             except OSError:
                 # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
@@ -78,16 +84,32 @@ class Spares:
             else:
                 self._discard(segment)
 
+    def start_small(self) -> None:
+        """Have segments grow anew from the next one on, as in a young store. Removes what is ready."""
+        with self._making:
+            self._grow_from = self._last_number
+            self._remove_ready()
+
+    def remove(self) -> None:
+        """Give their room back, until somebody wants them again."""
+        with self._making:
+            self._wanted.clear()
+            self._remove_ready()
+
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""
         while self._ready:
             self._ready.popleft().close()
 
     def _make(self, number: int, size: int) -> LogSegment:
-        size = size_of_segment(number, self._options.segment_bytes, size)
+        size = size_of_segment(number - self._grow_from, self._options.segment_bytes, size)
         made = LogSegment.create(self._directory, number, size, self._uuid, int(time.time() * 1000))
         self._last_number = number
         return made
+
+    def _remove_ready(self) -> None:
+        while self._ready:
+            self._discard(self._ready.popleft())
 
     def _discard(self, segment: LogSegment) -> None:
         segment.close()

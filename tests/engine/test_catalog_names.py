@@ -233,11 +233,11 @@ def test_names_are_whole_while_the_store_is_clustered_and_compacted(tmp_path, sm
             for turn in range(12):
                 for number in range(1, 40, 6):
                     store.create(f"s{number:02}")
-                store.engine.cluster()
+                store.engine.upkeep.cluster()
                 for number in range(1, 40, 6):
                     store.delete(f"s{number:02}")
                 if turn % 3 == 2:
-                    store.engine.compact()
+                    store.engine.upkeep.compact()
             done.set()
 
         worker = Task(work)
@@ -258,7 +258,7 @@ def test_what_a_crash_is_forgiven_is_listed():
     with open_store(directory, SMALL, clock) as store:
         store.create("short", ttl=5)
         store.create("shorter", ttl=1, data=b"x")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         store.create("zero")
         killed = copy_of(directory)
     clock.now += 3
@@ -273,7 +273,7 @@ def test_a_listing_ends_with_the_store_that_it_is_of(tmp_path, small_pages):
     store = open_store(DiskDirectory(tmp_path / "store"), SMALL)
     for name in "abcdefgh":
         store.create(name)
-    store.engine.cluster()
+    store.engine.upkeep.cluster()
     listing = store.names()
     assert next(listing) == "a"
     store.close()
@@ -285,7 +285,7 @@ def test_a_disk_that_fails_amid_a_listing_is_said_in_our_words():
     directory = TwinDirectory()
     with open_store(directory, SMALL) as store:
         store.create("a")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
 
         def fails(_proceed):
             raise OSError(errno.EIO, "it broke")

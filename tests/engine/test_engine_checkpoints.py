@@ -21,10 +21,10 @@ def test_a_disk_that_has_no_room_for_a_new_segment_latches_nothing_when_clusteri
         store.create("a", data=b"one")
         twin.hooks["create"] = no_space
         with pytest.raises(OSError, match="space"):
-            store.engine.cluster()
+            store.engine.upkeep.cluster()
         twin.hooks.clear()
         store.stream("a").append(b"two")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         assert store.stream("a").read().data == b"onetwo"
 
 
@@ -34,14 +34,14 @@ def test_a_segment_goes_only_when_rows_that_name_its_successor_count():
     with open_store(twin, CALM, Clock()) as store:
         for name in ("stays", "goes"):
             store.create(name, data=bytes(1000))
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         store.delete("goes")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         no_space_for(twin, ".run.tmp")
         with pytest.raises(OSError, match="space"):
-            store.engine.compact()
+            store.engine.upkeep.compact()
         twin.hooks.clear()
-        store.engine.compact()
+        store.engine.upkeep.compact()
         killed = copy_of(twin)
     with open_store(killed, CALM, Clock()) as store:
         assert store.stream("stays").read().data == bytes(1000)
@@ -56,10 +56,10 @@ def test_a_checkpoint_that_fails_again_and_again_takes_no_more_room():
             no_space_for(twin, failing)
             for _ in range(3):
                 with pytest.raises(OSError, match="space"):
-                    store.engine.cluster()
+                    store.engine.upkeep.cluster()
         assert sum(name.endswith(".seg") for name in twin.names()) == 2
         twin.hooks.clear()
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         assert sum(name.endswith(".seg") for name in twin.names()) == 2
         assert store.stats()["clustered_live_bytes"] == 20_000
 
@@ -74,7 +74,7 @@ def test_a_clustered_segment_that_fails_takes_those_before_it_along():
         )
         for _ in range(3):
             with pytest.raises(OSError, match="space"):
-                store.engine.cluster()
+                store.engine.upkeep.cluster()
         assert not [name for name in twin.names() if name.endswith(".seg")]
 
 
@@ -85,7 +85,7 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
     with open_store(twin, CALM, Clock()) as store:
         for turn in range(3):
             store.create(f"s{turn}", data=b"x")
-            store.engine.cluster()
+            store.engine.upkeep.cluster()
 
         def unknown(proceed):
             if ("rename", "MANIFEST.tmp") in twin.calls[-2:]:
@@ -95,12 +95,12 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
         twin.calls.clear()
         twin.hooks["sync directory"] = unknown
         with pytest.raises(OSError, match="Input/output"):
-            store.engine.compact()
+            store.engine.upkeep.compact()
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
         twin.hooks.clear()
         twin.calls.clear()
         store.create("later")
-        store.engine.compact()
+        store.engine.upkeep.compact()
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
     assert len(made) > 1
     assert len(made) == len(set(made))
