@@ -22,7 +22,7 @@ from sortedcontainers import SortedDict
 from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NameEntry, Row, hash_of
-from durable_log.engine.state import LET_GO, StreamState, touch_interval
+from durable_log.engine.state import LET_GO, StreamState, lost_ancestor, touch_interval
 from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
@@ -298,9 +298,7 @@ class Catalog:
 
     def _ancestor(self, number: int) -> StreamState:
         state = self.find_number(number)
-        if state is None:
-            raise Corruption("the catalog", 0, f"stream number {number}, which a fork descends from, has no row")
-        return state
+        return lost_ancestor(number) if state is None else state
 
     def _drop(self, state: StreamState) -> None:
         del self._resident[state.name]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -211,9 +211,22 @@ class Checkpointer:
                     if not state.gone or state.forks:
                         places = [place for rows in written for place in rows.of(state.number)]
                         state.index = state.index.replaced(below, places)
-                    encoded.append(self._row(state, lsn))
+                    encoded += self._rows_of(state, lsn)
             pause()
         return encoded
+
+    def _rows_of(self, state: StreamState, lsn: int, *, young: bool = False) -> Iterator[bytes]:
+        """The row of a stream's name, and of those whose rows have to agree with it.
+
+        If the stream is gone meanwhile, its source has a fork less. If the name leads a new life that is a fork, what
+        it descends from may be as ``young``, and have no row yet.
+        """
+        yield self._row(state, lsn)
+        present = self._catalog.get(state.name)
+        if state.gone and not state.forks and state.fork is not None:
+            yield from self._rows_of(state.fork.source, lsn)
+        if present is not None and present.fork is not None and (young or present is not state):
+            yield from self._rows_of(present.fork.source, lsn, young=True)
 
     def _row(self, state: StreamState, lsn: int) -> bytes:
         """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""

@@ -127,7 +127,7 @@ def _replay_log(
     clean = chain.blocks[-1].clean if chain.blocks else bool(manifest.clean)
     catalog.crashed_at = None if clean else clock()
     backlog = _backlog_of(segments, chain)
-    replay = Replay(catalog, backlog, manifest.lsn)
+    replay = Replay(catalog, backlog, manifest.lsn, damaged=bool(chain.damage or unreadable))
     replay.run()
     if chain.damage:
         replay.look_up_all()

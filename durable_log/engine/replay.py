@@ -74,14 +74,19 @@ class CatchUp:
 
 
 class Replay:
-    """Brings a catalog up to date. ``counted_lsn`` is where the catalog's count of streams was taken."""
+    """Brings a catalog up to date. ``counted_lsn`` is where the catalog's count of streams was taken: what was there
+    then has a row, or its creation is in the log, unless the log is ``damaged``.
+    """
 
-    def __init__(self, catalog: Catalog, backlog: Backlog, counted_lsn: int = 0) -> None:
+    def __init__(self, catalog: Catalog, backlog: Backlog, counted_lsn: int = 0, *, damaged: bool = False) -> None:
         self._catalog, self._backlog, self._counted_lsn = catalog, backlog, counted_lsn
+        self._complete_until = 0 if damaged else counted_lsn
         self._catch_up = catalog.catch_up = CatchUp(backlog)
         self._known_below = catalog.next_number
         self._states: dict[int, StreamState | None] = {}
         self._row_lsns: dict[int, int] = {}
+        self._shadows: set[int] = set()
+        """Lives that the log tells of and that are over by what the rows say; they are not in the catalog."""
         self._born: list[StreamState] = []
         self._unknown = 0
 
@@ -125,17 +130,17 @@ class Replay:
     def _create(self, record: Record) -> None:
         row, frame = self._backlog.frame(record)
         creation = decode_create(frame[row[6] :])
-        if self._catalog.row_lsn(creation.name) > record.lsn:
-            # The row is of this life, and knows more, or of a later one, and this one is over.
+        source = self._find(creation.source) if creation.source else None
+        owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
+        if self._catalog.row_lsn(creation.name) > record.lsn or self._is_over(record.lsn, creation):
+            self._shadow(record, creation, source)
             return
         before = self._catalog.get(creation.name)
         if before is not None:
             self._remove(before, record.lsn)  # its DELETE is damaged
         fork = None
         if creation.source:
-            owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
             known = tuple((owner, end) for owner, end in owners if owner is not None)
-            source = self._find(creation.source)
             if source is None or len(known) < len(owners):
                 self._add(record.lsn, self._orphan(record.stream, creation))
                 return
@@ -144,6 +149,31 @@ class Replay:
         state = StreamState(record.stream, creation.name, creation.config, creation.created_ms, fork)
         state.trimmed = state.first = record.offset
         self._add(record.lsn, state)
+
+    def _is_over(self, lsn: int, creation: Creation) -> bool:
+        """Whether something is gone by what the rows say that the fork needs; then the fork was gone before it."""
+        needed = [creation.source, *(ancestor.number for ancestor in creation.ancestors)] if creation.source else []
+        return any(
+            number in self._shadows
+            or (self._states[number] is None and max(self._row_lsns.get(number, 0), self._complete_until) > lsn)
+            for number in needed
+        )
+
+    def _shadow(self, record: Record, creation: Creation, source: StreamState | None) -> None:
+        """A life of which a row knows more, or that is over, while the row of its source may know less.
+
+        What is not there any more is followed to its end all the same, for the sake of those that it descends from.
+        """
+        state = self._find(record.stream)
+        if state is None:
+            fork = None if source is None else Fork(source, creation.base, ())
+            state = StreamState(record.stream, creation.name, creation.config, creation.created_ms, fork)
+            self._states[record.stream] = state
+            self._shadows.add(record.stream)
+        elif source is not None and state.fork is not None:
+            state.fork = state.fork._replace(source=source)
+        if source is not None:
+            self._set_forks(source, source.forks + 1, record.lsn)
 
     def _add(self, lsn: int, state: StreamState) -> None:
         self._states[state.number] = state
@@ -164,8 +194,7 @@ class Replay:
         if state is None:
             known = record.stream < self._known_below or record.stream in self._row_lsns
             self._unknown += not known
-        elif record.lsn >= self._row_lsns.get(record.stream, 0):
-            self._catalog.change(state)
+        elif self._begins(state, record.lsn):
             state.deleted = state.gone = True
             if not state.forks:
                 self._remove(state, record.lsn)
@@ -174,13 +203,22 @@ class Replay:
         for leaving in leave(state, lambda source, forks: self._set_forks(source, forks, lsn)):
             self._states[leaving.number] = None
             self._row_lsns.setdefault(leaving.number, lsn)
-            self._catalog.remove(leaving, counted=lsn < self._counted_lsn)
+            if leaving.number not in self._shadows:
+                self._catalog.remove(leaving, counted=lsn < self._counted_lsn)
 
     def _set_forks(self, source: StreamState, forks: int, lsn: int) -> None:
         self._find(source.number)
-        if lsn >= self._row_lsns.get(source.number, 0):
-            self._catalog.change(source)
+        if self._begins(source, lsn):
             source.forks = forks
+
+    def _begins(self, state: StreamState, lsn: int) -> bool:
+        """Whether what happens to a stream at ``lsn`` is not in its row already."""
+        if state.number in self._shadows:
+            return True
+        if lsn < self._row_lsns.get(state.number, 0):
+            return False
+        self._catalog.change(state)
+        return True
 
 
 class _Application:

@@ -13,12 +13,13 @@ from functools import lru_cache
 from typing import Any, Final
 
 from durable_log.engine.ancestry import Fork
-from durable_log.engine.index import StreamIndex
+from durable_log.engine.index import LOST, StreamIndex
 from durable_log.model import StreamConfig, StreamInfo
 
 TOUCH_SECONDS_MIN: Final = 60.0
 LET_GO: Final = -1
 """The epoch of a state that is not in memory any more, for those who still hold it."""
+OFFSET_MAX: Final = 2**63 - 1
 
 Watcher = tuple[Any, Any]
 
@@ -133,3 +134,13 @@ class StreamState:
             self.name, self.number, config.content_type, self.durable, self.durable_closed, config.ttl,
             config.expires_at, self.created_ms / 1000, self.first, fork and fork.source.name, fork and fork.base,
         )  # fmt: skip
+
+
+def lost_ancestor(number: int) -> StreamState:
+    """What stands for an ancestor that has no row: the log is about to say that its fork is gone, too; or else the
+    bytes that the fork had of it are lost.
+    """
+    state = StreamState(number, "", StreamConfig(), 0)
+    state.index.add(OFFSET_MAX, LOST)
+    state.tail = state.durable = OFFSET_MAX
+    return state
