@@ -467,7 +467,7 @@ enum dl_run_verdict dl_run_names_seek(const uint8_t *page, size_t length, uint32
 enum dl_run_verdict dl_run_names_take(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
                                       const dl_run_range *range, dl_run_picked *picked);
 enum dl_run_verdict dl_run_names_due(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
-                                     uint64_t now_ms, dl_run_picked *picked);
+                                     uint64_t from_ms, uint64_t now_ms, uint64_t *next_ms, dl_run_picked *picked);
 /* cffi: end */
 
 #endif

@@ -101,16 +101,21 @@ enum dl_run_verdict dl_run_names_take(const uint8_t *bytes, size_t length, uint3
     return verdict == DL_RUN_ABSENT ? DL_RUN_OK : verdict;
 }
 
-/* The names in whole pages whose streams are not deleted and may expire by "now_ms". */
+/* The names in whole pages whose streams are not deleted and may expire from "from_ms" to "now_ms"; "next_ms" falls
+ * to the least deadline of the others that comes later. */
 enum dl_run_verdict dl_run_names_due(const uint8_t *bytes, size_t length, uint32_t place, uint32_t nonce,
-                                     uint64_t now_ms, dl_run_picked *picked) {
+                                     uint64_t from_ms, uint64_t now_ms, uint64_t *next_ms, dl_run_picked *picked) {
     names walk = {bytes, length, place, nonce, 0, 0, {NULL, 0, 0, 0}};
     const uint8_t *name;
     enum dl_run_verdict verdict = length > UINT32_MAX ? DL_RUN_BAD_LENGTH : DL_RUN_OK;
     picked->count = 0;
     while (verdict == DL_RUN_OK && (verdict = names_next(&walk, &name)) == DL_RUN_OK) {
         const uint64_t deadline = dl_name_deadline(name);
-        if (deadline <= now_ms && deadline != DL_RUN_NEVER && !pick(picked, &walk, name)) verdict = DL_RUN_FULL;
+        if (deadline == DL_RUN_NEVER || deadline < from_ms) continue;
+        if (deadline > now_ms)
+            *next_ms = deadline < *next_ms ? deadline : *next_ms;
+        else if (!pick(picked, &walk, name))
+            verdict = DL_RUN_FULL;
     }
     picked->bytes_read = walk.page;
     return verdict == DL_RUN_ABSENT ? DL_RUN_OK : verdict;

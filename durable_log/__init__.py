@@ -6,6 +6,7 @@ speaks the Durable Streams HTTP protocol.
 """
 
 from durable_log.errors import (
+    BackupFailed,
     CommitFailed,
     ContentTypeMismatch,
     Corruption,
@@ -30,7 +31,7 @@ from durable_log.errors import (
     StreamNotFound,
     UnsupportedFormat,
 )
-from durable_log.model import EARLIEST, NOW, START, Appended, Chunk, Options, Producer, StreamInfo
+from durable_log.model import EARLIEST, NOW, START, Appended, Backup, Chunk, Options, Producer, StreamInfo
 from durable_log.store import Store, Stream, open  # noqa: A004 - durable_log.open reads like open
 
 __version__ = "0.1.0"
@@ -40,6 +41,8 @@ __all__ = [
     "NOW",
     "START",
     "Appended",
+    "Backup",
+    "BackupFailed",
     "Chunk",
     "CommitFailed",
     "ContentTypeMismatch",

@@ -229,7 +229,16 @@ class _Lib:
         self, bytes_: CData | bytes, length: int, place: int, nonce: int, range_: CData, picked: CData, /
     ) -> int: ...
     def dl_run_names_due(
-        self, bytes_: CData | bytes, length: int, place: int, nonce: int, now_ms: int, picked: CData, /
+        self,
+        bytes_: CData | bytes,
+        length: int,
+        place: int,
+        nonce: int,
+        from_ms: int,
+        now_ms: int,
+        next_ms: CData,
+        picked: CData,
+        /,
     ) -> int: ...
     def dl_records_scan(
         self,

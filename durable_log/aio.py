@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from durable_log.model import (
     START,
     Append,
     Appended,
+    Backup,
     Chunk,
     Created,
     Delete,
@@ -323,8 +325,20 @@ class AsyncStore:
         return list(self.engine.names(prefix))
 
     def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment: streams, segments, bytes, commits."""
+        """Figures of this moment; see :meth:`durable_log.Store.stats`."""
         return self.engine.stats()
+
+    async def compact(self) -> None:
+        """Give back all the space that can be given back; see :meth:`durable_log.Store.compact`."""
+        await asyncio.get_running_loop().run_in_executor(None, self.engine.upkeep.compact)
+
+    async def backup(self, directory: str | os.PathLike[str], *, verify: bool = True) -> Backup:
+        """Make a copy of the store in a new or empty directory; see :meth:`durable_log.Store.backup`.
+
+        Cancelling it does not stop it.
+        """
+        work = partial(self.engine.upkeep.backup, directory, verify=verify)
+        return await asyncio.get_running_loop().run_in_executor(None, work)
 
     async def close(self) -> None:
         """Make everything durable and let go of the directory. Closing twice is harmless."""

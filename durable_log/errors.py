@@ -217,6 +217,16 @@ class StoreLocked(DurableLogError):
         self.path, self.holder = path, holder
 
 
+class BackupFailed(DurableLogError):
+    """There is no backup in ``target``. The store itself is as it was."""
+
+    code = "backup_failed"
+
+    def __init__(self, target: str, reason: str, advice: str) -> None:
+        super().__init__(f"no backup was made in {target}: {reason}; {advice}")
+        self.target, self.reason = target, reason
+
+
 class StoreClosed(DurableLogError):
     """The store was closed, or belongs to the parent of this process."""
 

@@ -160,6 +160,17 @@ class StreamInfo(NamedTuple):
     fork_at: int | None = None
 
 
+class Backup(NamedTuple):
+    """What became of a backup: how many files share their bytes with the store's, how many were copied, how many bytes
+    that was, and how many streams it holds.
+    """
+
+    files_linked: int
+    files_copied: int
+    bytes_copied: int
+    streams: int
+
+
 class StreamConfig(NamedTuple):
     """What a stream is created with, and what an idempotent create compares."""
 

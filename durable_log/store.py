@@ -24,6 +24,7 @@ from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     START,
     Appended,
+    Backup,
     Chunk,
     Create,
     Created,
@@ -275,8 +276,56 @@ class Store:
         return self.engine.names(prefix)
 
     def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment: streams, segments, bytes, commits."""
+        """Figures of this moment.
+
+        =========================  =====================================================================================
+        ``streams``                streams that exist, and deleted ones that are kept for their forks
+        ``resident_streams``       those of them whose state is in memory
+        ``watched_streams``        those that somebody waits for
+        ``log_segments``           segments of the log that are in use, the one that is written included
+        ``log_bytes``              their sizes, whether they are full or not
+        ``spare_segments``         empty segments that are ready for the log
+        ``clustering_debt_bytes``  sizes of the log segments that wait to be clustered
+        ``clustered_segments``     immutable segments, grouped by stream
+        ``clustered_live_bytes``   stream bytes in them that are needed; of a segment that was not counted lately, at
+                                   most some more or less
+        ``clustered_dead_bytes``   stream bytes in them that nobody needs any more
+        ``catalog_runs``           immutable files of the catalog
+        ``catalog_rows``           rows in them, older ones of the same stream included
+        ``catalog_tombstones``     those of the rows that say that a stream was deleted
+        ``catalog_bytes``          sizes of these files
+        ``disk_bytes``             what all files of the store take on disk, spares included
+        ``recent_bytes``           stream bytes that are kept in memory
+        ``commits``                group commits since the store was opened; and of these:
+        ``records``                records with data
+        ``bytes_appended``         their bytes
+        ``bytes_written``          bytes that went into the log for them, without padding
+        ``sync_seconds``           time that syncs took
+        ``damaged_places``         places in the log that opening found damaged
+        ``failure``                why the store takes no changes any more, or None
+        =========================  =====================================================================================
+        """
         return self.engine.stats()
+
+    def compact(self) -> None:
+        """Give back all the space that can be given back, now: of deleted, expired and trimmed streams, of what the log
+        holds twice, of spare segments. Takes as long as rewriting what is left; appends and reads go on.
+
+        Less than a hundredth of a segment is not worth a rewrite and stays. Spare segments come back when appends want
+        them. Raises :class:`StoreFull` (a rewrite needs room for one segment), :class:`StoreUnreadable`,
+        :class:`Corruption` (after all else was compacted), :class:`CommitFailed`, :class:`StoreClosed`.
+        """
+        self.engine.upkeep.compact()
+
+    def backup(self, directory: str | os.PathLike[str], *, verify: bool = True) -> Backup:
+        """Make a copy of the store in a new or empty ``directory``, durably. It holds everything that was acknowledged
+        before the call; appends and reads go on. :func:`open` opens it.
+
+        Files that never change again share their bytes with the store's where the file system can do that. Unless
+        ``verify`` is False, everything is read again before this returns. Raises :class:`BackupFailed`, and then
+        nothing is left there; :class:`StoreLocked`, :class:`CommitFailed`, :class:`StoreClosed`.
+        """
+        return self.engine.upkeep.backup(directory, verify=verify)
 
     @property
     def report(self) -> Report:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import click
 
 import durable_log
-from durable_log._cli import directory, follow
+from durable_log._cli import directory, follow, upkeep
 from durable_log._cli import verify as verification
 from durable_log.errors import DurableLogError, StoreLocked
 
@@ -86,8 +86,9 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
     show_default=True,
     help="How long a long-poll waits for news.",
 )
+@click.option("--backups", metavar="DIR", help="At SIGUSR1, make a backup in a new directory in DIR.")
 @click.option("--page", type=click.Path(exists=True, dir_okay=False), hidden=True)
-def serve(data: str, host: str, port: int, long_poll_timeout: float, page: str | None) -> None:
+def serve(data: str, host: str, port: int, long_poll_timeout: float, backups: str | None, page: str | None) -> None:
     """Serve a store over HTTP.
 
     Streams are at /v1/stream/NAME, in the Durable Streams protocol; /healthz answers 200, or 503 once the store accepts
@@ -98,7 +99,7 @@ def serve(data: str, host: str, port: int, long_poll_timeout: float, page: str |
     from durable_log._cli import serve as server  # noqa: PLC0415 - the other commands need no uvicorn
 
     pages = {} if page is None else {"/": server.Page("text/html; charset=utf-8", Path(page).read_bytes())}
-    server.serve(data, host, port, long_poll_timeout, pages)
+    server.serve(data, host, port, long_poll_timeout, backups, pages)
 
 
 @commands.command("ls")
@@ -190,11 +191,52 @@ def remove(data: str, names: tuple[str, ...]) -> None:
 @commands.command()
 @data_option
 @json_option
+def stats(data: str, as_json: bool) -> None:
+    """Show how large the store is, and what it is made of.
+
+    Live are stream bytes that are needed, dead ones those that compact would give back. The log's segments are counted
+    by their sizes, however full they are; on disk is what all files take, spare segments included.
+    """
+    upkeep.show_stats(data, as_json=as_json)
+
+
+@commands.command()
+@data_option
+@json_option
+def compact(data: str, as_json: bool) -> None:
+    """Give back all the space that can be given back, now.
+
+    That of deleted and expired streams, of trimmed bytes, of what the log holds twice, and of spare segments. Takes as
+    long as rewriting what is left, and at most the room of one segment more while it runs.
+    """
+    upkeep.compact(data, as_json=as_json)
+
+
+@commands.command()
+@data_option
+@click.option("--no-verify", is_flag=True, help="Do not read the backup again.")
+@json_option
+@click.argument("target")
+def backup(data: str, target: str, no_verify: bool, as_json: bool) -> None:
+    """Copy the store into TARGET, a new or an empty directory.
+
+    The copy is a store like any other: name it with --data, or move it to where the old one was. Files that never
+    change again are hard links if TARGET is on the same file system: that takes no space and little time, and survives
+    mistakes, but not the disk; copy it elsewhere for that. Everything is read again before the command returns.
+
+    A store that a server holds is backed up by the server: start it with --backups.
+    """
+    upkeep.backup(data, target, verify=not no_verify, as_json=as_json)
+
+
+@commands.command()
+@data_option
+@json_option
 def verify(data: str, as_json: bool) -> None:
     """Read everything that the store holds and report what is damaged.
 
-    Each damaged range comes on a line of its own: the stream, its offsets, the file and the position. Nothing is
-    repaired or changed. Exits with 1 if anything is damaged.
+    Each damaged place in a file and each damaged range of a stream comes on a line of its own: the stream, its offsets,
+    the file and the position. Nothing is repaired or changed. Exits with 1 if anything is damaged.
     """
     # What opening finds is in the report; it need not be logged as well.
     logging.getLogger("durable_log").setLevel(logging.CRITICAL)

@@ -28,16 +28,21 @@ PIECE_BYTES: Final = 2**20
 """The most that ``append`` takes from stdin for one record."""
 
 TEXT_DEFAULT: Final = "text/plain"
+REST_SECONDS: Final = 30 * 86_400.0
 
 
-def open_store(data: str, *, create: bool = False, clock: Callable[[], float] = time.time) -> Store:
-    """The store in directory ``data``; a new one only if ``create``. Raises what :func:`durable_log.open` raises."""
+def open_store(data: str, *, create: bool = False, calm: bool = False, clock: Callable[[], float] = time.time) -> Store:
+    """The store in directory ``data``; a new one only if ``create``. Raises what :func:`durable_log.open` raises.
+
+    ``calm``: without background work, for those who look and want to find everything as it was.
+    """
     directory = Path(data)
     if not create and not (directory / MANIFEST_NAME).exists():
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         if not set(names) - {LOCK_NAME} and not directory.is_file():
             raise click.ClickException(f"there is no store in {data}; name its directory with --data")
-    return durable_log.open(data, options=Options(preallocate=False), clock=clock)
+    options = Options(preallocate=False, sweep_seconds=REST_SECONDS) if calm else Options(preallocate=False)
+    return durable_log.open(data, options=options, clock=clock)
 
 
 def facts(info: StreamInfo) -> dict[str, Any]:

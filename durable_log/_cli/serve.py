@@ -10,7 +10,10 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +22,8 @@ import uvicorn
 
 import durable_log
 from durable_log import asgi
+from durable_log._cli.upkeep import summary
+from durable_log.errors import DurableLogError
 from durable_log.store import Store
 
 Message = MutableMapping[str, Any]
@@ -31,6 +36,9 @@ GRACE_SECONDS: Final = 1
 
 KEEP_ALIVE_SECONDS: Final = 75
 """Producers pause between tokens; their connections should outlive that."""
+
+
+_log = logging.getLogger("durable_log.server")
 
 
 class Page(NamedTuple):
@@ -98,7 +106,35 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(data: str, host: str, port: int, long_poll_seconds: float, pages: Mapping[str, Page]) -> None:
+class BackupsOnDemand:
+    """Makes a backup whenever a signal asks for one, each in a new directory in ``parent``, on a thread of its own."""
+
+    def __init__(self, store: Store, parent: str | None) -> None:
+        self._store, self._parent = store, parent
+        self._busy = threading.Lock()
+
+    def handle(self, _sig: int, _frame: FrameType | None) -> None:
+        """Called by the interpreter between two steps of the main thread."""
+        if self._parent is None:
+            _log.error("no backup was made: start the server with --backups DIR")
+        elif not self._busy.acquire(blocking=False):
+            _log.error("no backup was made: one is under way")
+        else:
+            name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            threading.Thread(target=self._make, args=(str(Path(self._parent) / name),)).start()
+
+    def _make(self, target: str) -> None:
+        try:
+            click.echo(f"durable-log made a backup: {summary(target, self._store.backup(target))}")
+        except DurableLogError as error:
+            _log.error("%s", error)
+        finally:
+            self._busy.release()
+
+
+def serve(
+    data: str, host: str, port: int, long_poll_seconds: float, backups: str | None, pages: Mapping[str, Page]
+) -> None:
     """Serve the store in directory ``data`` until a signal comes, then close it.
 
     Raises what :func:`durable_log.open` raises, and :class:`click.ClickException` if nothing can listen there.
@@ -124,6 +160,7 @@ def serve(data: str, host: str, port: int, long_poll_seconds: float, pages: Mapp
         # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)
+        signal.signal(signal.SIGUSR1, BackupsOnDemand(store, backups).handle)
         server.run(sockets=[listener])
 
 

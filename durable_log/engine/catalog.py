@@ -9,6 +9,7 @@ the tables; runs are replaced as a whole tuple under it.
 
 from __future__ import annotations
 
+import errno
 import threading
 from array import array
 from collections import OrderedDict
@@ -20,8 +21,8 @@ from sortedcontainers import SortedDict
 
 from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import Row, hash_of
-from durable_log.engine.state import StreamState, lost_ancestor, touch_interval
+from durable_log.engine.run_format import NameEntry, Row, hash_of
+from durable_log.engine.state import LET_GO, StreamState, lost_ancestor, touch_interval
 from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
@@ -160,19 +161,29 @@ class Catalog:
             if self.crashed_at is not None:
                 expiry.renew(min(self.crashed_at, expiry.touched + touch_interval(expiry.ttl)))
 
-    def evict(self) -> list[StreamState]:
-        """Let go of idle streams beyond the bound, least recently loaded first."""
+    def evict(self) -> tuple[list[StreamState], list[StreamState]]:
+        """Let go of idle streams beyond the bound, least recently loaded first. Returns those, and others that can't go
+        yet, as their last use is known to nobody else.
+        """
         gone: list[StreamState] = []
+        used: list[StreamState] = []
         with self.lock:
             surplus = len(self._idle) - IDLE_MAX
             for state in list(islice(self._idle, max(0, surplus))):
                 del self._idle[state]
+                self._idle[state] = None
                 if state.pins or state.watchers is not None:
-                    self._idle[state] = None
-                else:
-                    self._drop(state)
-                    gone.append(state)
-        return gone
+                    continue
+                # Whoever notes a use looks at the epoch afterwards, so one that is not seen here is noted again.
+                epoch, state.epoch = state.epoch, LET_GO
+                if state.expiry is not None and state.expiry.touched > state.expiry.saved:
+                    state.epoch = epoch
+                    used.append(state)
+                    continue
+                del self._idle[state]
+                self._drop(state)
+                gone.append(state)
+        return gone, used
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -195,6 +206,11 @@ class Catalog:
         """The resident streams that can expire."""
         with self.lock:
             return [state for state in self._resident.values() if state.expiry is not None and not state.deleted]
+
+    def find_resident(self, name: str) -> StreamState | None:
+        """The stream of that name if it is in memory. O(1), no reads."""
+        state: StreamState | None = self._resident.get(name)
+        return state
 
     @property
     def resident(self) -> int:
@@ -252,8 +268,10 @@ class Catalog:
         return None
 
     def _load(self, name: str, *, wait: bool) -> StreamState | None:
-        digest = hash_of(name)
-        with self.lock:
+        if not self.lock.acquire(blocking=wait):
+            raise BlockingIOError(errno.EAGAIN, "somebody else is reading the catalog")
+        try:
+            digest = hash_of(name)
             state: StreamState | None = self._resident.get(name)
             if state is not None or name in self._removed:
                 return state
@@ -261,6 +279,8 @@ class Catalog:
                 row = run.find(digest, name) if wait else _find_cached(run, digest, name)
                 if row is not None:
                     return None if row.tombstone else self._admit(name, row, wait=wait)
+        finally:
+            self.lock.release()
         return None
 
     def _admit(self, name: str, row: Row, *, wait: bool) -> StreamState:
@@ -301,7 +321,7 @@ class Catalog:
         while True:
             runs = self.runs
             try:
-                found, horizons = _rows_of_page(runs, prefix, after, int(self._clock() * 1000))
+                found, horizons = _names_of_page(runs, prefix, after)
             except (OSError, Corruption):
                 if self.runs is runs:
                     raise
@@ -312,14 +332,21 @@ class Catalog:
                 removed = found.keys() & self._removed.keys()
                 states = self._resident_page(prefix, after)
             break
-        found.update(dict.fromkeys(removed, False))
         if len(states) == NAMES_PAGE:
             horizons.append(states[-1].name)
-        now = self._clock()
-        for state in states:
-            found[state.name] = not state.gone and state.deadline > now
-        horizon = min(horizons, default="")
-        return sorted(name for name, there in found.items() if there and (name <= horizon or not horizon)), horizon
+        horizon, now = min(horizons, default=""), self._clock()
+        there = {state.name for state in states if not state.gone and state.deadline > now}
+        rest = found.keys() - removed - {state.name for state in states}
+        there.update(name for name in rest if (name <= horizon or not horizon) and self._is_readable(found[name], now))
+        return sorted(name for name in there if name <= horizon or not horizon), horizon
+
+    def _is_readable(self, entry: NameEntry, now: float) -> bool:
+        if entry.tombstone or entry.hidden:
+            return False
+        if entry.deadline > now * 1000 or (self.crashed_at is None and self.catch_up is None):
+            return entry.deadline > now * 1000
+        state = self.live(entry.name)  # it may have been used, or forgiven uses, that its row does not know of
+        return state is not None and not state.gone
 
     def _resident_page(self, prefix: str, after: str) -> list[StreamState]:
         """The first resident states with that prefix beyond ``after``. With the lock."""
@@ -331,17 +358,14 @@ class Catalog:
         return states
 
 
-def _rows_of_page(runs: tuple[Run, ...], prefix: str, after: str, now_ms: int) -> tuple[dict[str, bool], list[str]]:
-    """Whether the newest row of each name is that of a readable stream; and how far the runs were read, if not to their
-    end.
-    """
-    found: dict[str, bool] = {}
+def _names_of_page(runs: tuple[Run, ...], prefix: str, after: str) -> tuple[dict[str, NameEntry], list[str]]:
+    """The newest word on each name; and how far the runs were read, if not to their end."""
+    found: dict[str, NameEntry] = {}
     horizons = []
     for run in runs:
         entries, more = run.names_from(prefix.encode(), after.encode(), NAMES_PAGE)
-        for name, _, tombstone, hidden, deadline in entries:
-            if name not in found:
-                found[name] = not tombstone and not hidden and deadline > now_ms
+        for entry in entries:
+            found.setdefault(entry.name, entry)
         if more:
             horizons.append(entries[-1].name)
     return found, horizons

@@ -22,9 +22,9 @@ from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.counters import Counters
+from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
-from durable_log.engine.keeper import ExpiryQueue
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
@@ -109,9 +109,11 @@ class Committer:
             raise submission.result
         return submission.result
 
-    def touch(self, state: StreamState) -> None:
-        """Persist the last use of a stream with some later commit."""
-        self._touches.append(state)
+    def save_use(self, state: StreamState) -> None:
+        """Persist the last use of a stream, as far as that is possible now."""
+        if state.expiry is not None and self.failure is None:
+            state.expiry.saved = state.expiry.touched
+            self._touches.append(state)
 
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
@@ -125,10 +127,10 @@ class Committer:
         Raises what :meth:`submit` raises if the store takes no changes any more.
         """
         with self._lock:
+            if self._writer.unsynced and not self._latched():
+                self._guard(self._sync_written)
             if isinstance(self.failure, CommitFailed):
                 raise self.failure.again()
-            if self._writer.unsynced:
-                self._guard(self._sync_written)
             try:
                 yield
             finally:
@@ -136,10 +138,12 @@ class Committer:
         if self._staging or due is not None:
             self._ring()
 
-    def roll(self) -> None:
-        """Go on in a new log segment, if this one holds anything, so that it can be clustered. Raises ``OSError``."""
+    def roll(self, *, shrink: bool = False) -> None:
+        """Go on in a new log segment; see :meth:`LogWriter.following`. Raises ``OSError``, which latches nothing."""
         with self.exclusive():
-            self._writer.roll()  # all is synced, so what can fail is the making of a segment, which harms nothing
+            segment = self._writer.following(shrink=shrink)
+            if segment is not None:
+                self._guard(self._writer.enter, segment, self._clock())
 
     def stop(self, touched: Callable[[], Iterable[StreamState]]) -> None:
         """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""

@@ -7,7 +7,8 @@ same background thread, never beside a checkpoint. What it moves keeps its bytes
 from __future__ import annotations
 
 from array import array
-from typing import Final, NamedTuple
+from collections import defaultdict
+from typing import Final
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import SLICE_STATES, Checkpointer, Rows, pause
@@ -30,6 +31,24 @@ SMALL_MAX: Final = 8
 """So many clustered segments of about the same size are merged into one,"""
 CLASSES_MERGED: Final = 4
 """unless they are of 32 MiB or more."""
+
+
+class Needed:
+    """The rows of clustered segments that indexes of streams name, by segment; the numbers of these streams; and of
+    those that were trimmed, the first byte that is needed.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, set[int]] = defaultdict(set)
+        self.streams: set[int] = set()
+        self.trims: dict[int, int] = {}
+
+    def add(self, stream: int, segment: int, row: int, first: int) -> None:
+        """That stream needs a row, from the stream's byte ``first`` on."""
+        self.rows[segment].add(row)
+        self.streams.add(stream)
+        if first:
+            self.trims[stream] = first
 
 
 class Compactor:
@@ -56,7 +75,7 @@ class Compactor:
         number = self._most_dead(dead_part)
         if number is None:
             return self.merge_small()
-        self._rewrite([self._reader.clustered[number]])
+        self.rewrite([self._reader.clustered[number]])
         return True
 
     def merge_all(self) -> None:
@@ -97,20 +116,23 @@ class Compactor:
             classes.setdefault(_size_class(segment.payload_bytes), []).append(segment)
         for size_class in sorted(classes):
             if len(classes[size_class]) >= SMALL_MAX and size_class < CLASSES_MERGED:
-                self._rewrite(classes[size_class])
+                self.rewrite(classes[size_class])
                 return True
         return False
 
-    def _rewrite(self, olds: list[ClusteredSegment]) -> None:
-        """Copy what is needed of some segments into a new one, have the manifest say so, and remove them."""
+    def rewrite(self, olds: list[ClusteredSegment], needed: Needed | None = None) -> None:
+        """Copy what is needed of some segments into a new one, have the manifest say so, and remove them.
+
+        Whoever has looked already says what is ``needed``; it may be more than that, never less.
+        """
         checkpointer, catalog = self._checkpointer, self._catalog
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
-        needed = self._needed(olds)
+        needed = needed or self._needed(olds)
         gone = frozenset(old.number for old in olds)
-        new = self._copy(olds, needed) if needed.streams else None
-        if new is not None:
-            self._relocate(gone, Rows(new), sorted(needed.streams))
+        if needed.streams:
+            new = self._copy(olds, needed)
+            self._relocate(gone, None if new is None else Rows(new), sorted(needed.streams))
         run = self._write_rows() if self._moved else None
         manifest = checkpointer.manifest
         clustered = tuple(file for file in manifest.clustered if file.number not in gone)
@@ -133,36 +155,31 @@ class Compactor:
             self._directory.remove(old.file.name)
 
     def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
-        checkpointer = self._checkpointer
-        selected = [(old, array("Q", needed.rows[old.number])) for old in olds]
+        number, uuid = self._checkpointer.new_number(), self._checkpointer.manifest.uuid
+        selected = [(old, array("Q", sorted(needed.rows[old.number]))) for old in olds]
         new = rewrite_clustered(
-            self._directory,
-            checkpointer.new_number(),
-            checkpointer.manifest.uuid,
-            selected,
-            pause=pause,
-            trims=sorted(needed.trims),
+            self._directory, number, uuid, selected, pause=pause, trims=sorted(needed.trims.items())
         )
         if new is not None:
-            checkpointer.adopt(new)
+            self._checkpointer.adopt(new)
         return new
 
     def _needed(self, olds: list[ClusteredSegment]) -> Needed:
-        """The rows of some segments that indexes of streams name."""
-        needed = Needed({old.number: [] for old in olds}, set(), set())
+        needed = Needed()
         for old in olds:
             streams, _, _ = old.streams()
             for first in range(0, len(streams), SLICE_STATES):
                 with self._committer.exclusive():
                     for row in range(first, min(first + SLICE_STATES, len(streams))):
                         state = self._catalog.find_number(streams[row])
-                        if state is not None:
-                            needed.note(state, old.number, row)
+                        place = clustered_place(old.number, row)
+                        if state is not None and any(found == place for _, _, found in state.index):
+                            needed.add(state.number, old.number, row, 0 if state.forks else state.first)
                     self._catalog.evict()
                 pause()
         return needed
 
-    def _relocate(self, gone: frozenset[int], rows: Rows, numbers: list[int]) -> None:
+    def _relocate(self, gone: frozenset[int], rows: Rows | None, numbers: list[int]) -> None:
         for first in range(0, len(numbers), SLICE_STATES):
             with self._committer.exclusive():
                 for number in numbers[first : first + SLICE_STATES]:
@@ -171,7 +188,7 @@ class Compactor:
                         # Not idle until its new row counts: the old one names the segments that go.
                         self._catalog.hold(state)
                         self._moved.append(state)
-                        state.index = state.index.relocated(gone, rows.of(number))
+                        state.index = state.index.relocated(gone, [] if rows is None else rows.of(number))
             pause()
 
     def _write_rows(self) -> Run:
@@ -188,23 +205,6 @@ class Compactor:
             pause()
         checkpointer = self._checkpointer
         return write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
-
-
-class Needed(NamedTuple):
-    """What has to stay of some segments: rows by segment, ascending; their streams; what was trimmed of these."""
-
-    rows: dict[int, list[int]]
-    streams: set[int]
-    trims: set[tuple[int, int]]
-
-    def note(self, state: StreamState, segment: int, row: int) -> None:
-        """Take up a row of that stream if its index names it."""
-        place = clustered_place(segment, row)
-        if any(found == place for _, _, found in state.index):
-            self.rows[segment].append(row)
-            self.streams.add(state.number)
-            if state.first and not state.forks:
-                self.trims.add((state.number, state.first))
 
 
 def _size_class(size: int) -> int:

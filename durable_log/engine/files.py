@@ -1,10 +1,9 @@
-"""Files and directories, on the operating system or in memory.
+"""Files and directories of the operating system.
 
 Law of this room: the only module of the engine that touches the operating system. It knows names, positions and
 bytes, nothing of what they mean, except that the commit and the gathering of frames are single calls into C, with the
-interpreter's lock released; for other loops in C a file says by what C can read it. Errors leave as ``OSError``;
-:class:`WriteFailed` and :class:`SyncFailed` tell which step of a commit failed. Any thread; nobody may write the same
-bytes from two threads.
+interpreter's lock released; for other loops in C a file says by what C can read it. What it is to others is written
+down in ``storage``, and ``memory`` is its twin. Any thread; nobody may write the same bytes from two threads.
 """
 
 from __future__ import annotations
@@ -13,62 +12,26 @@ import errno
 import fcntl
 import os
 import socket
-import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from durable_log._core import ffi, lib
-from durable_log.engine.format import PAGE, position_of
+from durable_log.engine.format import PAGE
 from durable_log.engine.gather import Gather
+from durable_log.engine.memory import MemoryDirectory, MemoryFile
+from durable_log.engine.storage import Directory, File, SyncFailed, WriteFailed
 from durable_log.errors import NotAStore, StoreLocked
+
+__all__ = ["Directory", "DiskDirectory", "File", "MemoryDirectory", "MemoryFile", "SyncFailed", "WriteFailed"]
 
 LOCK_NAME: Final = "LOCK"
 StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(2**20)
 _GATHER_SPAN: Final = 256 * 2**10
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
-
-
-class WriteFailed(OSError):
-    """The write of a commit failed: its bytes are not on disk, whole or not, and nobody was told of them."""
-
-
-class SyncFailed(OSError):
-    """The sync of a commit failed: what is on disk is unknown, and another sync would not tell."""
-
-
-class File(Protocol):
-    """One file of a store. Positions and lengths are bytes."""
-
-    name: str
-
-    def size(self) -> int: ...
-    def read(self, position: int, length: int) -> bytes: ...
-    def read_cached(self, position: int, length: int) -> bytes: ...
-    def write(self, position: int, data: bytes | bytearray | memoryview) -> None: ...
-    def sync(self) -> None: ...
-    def fill_with_zeroes(self, size: int) -> None: ...
-    def commit(self, block: bytearray, info: Any, sync: bool) -> int: ...
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int: ...
-    def source(self) -> tuple[int, Any]: ...
-    def close(self) -> None: ...
-
-
-class Directory(Protocol):
-    """The files of one store."""
-
-    path: str
-    grows_in_place: bool
-
-    def lock(self) -> None: ...
-    def names(self) -> list[str]: ...
-    def open(self, name: str) -> File: ...
-    def create(self, name: str) -> File: ...
-    def rename(self, old: str, new: str) -> None: ...
-    def remove(self, name: str) -> None: ...
-    def sync(self) -> None: ...
-    def close(self) -> None: ...
+_NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What a file system answers that has no link to give where a copy may still do."""
 
 
 class DiskFile:
@@ -159,6 +122,10 @@ class DiskFile:
         """What C reads the file by, as long as it is open: its descriptor."""
         return self._fd, None
 
+    def forget(self) -> None:
+        """Let go of what the system has cached of it and is synced, so that the next read comes from the disk."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
         """Close the descriptor. Closing twice is harmless."""
         if self._fd >= 0:
@@ -172,7 +139,7 @@ class DiskDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._root = os.path.abspath(self.path)  # the process may move
-        _make_directories(self._root)
+        self._made = _make_directories(self._root)
         self._lock_fd = -1
         fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -200,6 +167,11 @@ class DiskDirectory:
         """Names of all entries, sorted."""
         return sorted(os.listdir(self._root))
 
+    def sizes(self) -> dict[str, int]:
+        """What each file takes on disk, in bytes."""
+        with os.scandir(self._root) as entries:
+            return {entry.name: size for entry in entries if (size := _size_on_disk(entry)) is not None}
+
     def open(self, name: str) -> DiskFile:
         """An existing file, for reading and writing."""
         return DiskFile(os.path.join(self._root, name), os.O_RDWR)
@@ -216,9 +188,26 @@ class DiskDirectory:
         """Remove a file; durable after :meth:`sync`."""
         os.unlink(os.path.join(self._root, name))
 
+    def link_from(self, source: Directory, name: str) -> bool:
+        """Give a file of ``source`` a name here, too; durable after :meth:`sync`. False where it would take a copy."""
+        if not isinstance(source, DiskDirectory):
+            return False
+        try:
+            os.link(os.path.join(source._root, name), os.path.join(self._root, name))
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return False
+            raise
+        return True
+
     def sync(self) -> None:
         """Make the directory's entries durable."""
         _sync_directory(self._root)
+
+    def discard(self) -> None:
+        """Remove the directory if it was made for this object and is empty."""
+        if self._made and not os.listdir(self._root):
+            os.rmdir(self._root)
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -227,109 +216,17 @@ class DiskDirectory:
             os.close(fd)
 
 
-class MemoryFile:
-    """A file that lives as long as its directory. Syncing it does nothing, as nothing survives the process."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._bytes = bytearray()
-        self._mutex = threading.Lock()
-
-    def size(self) -> int:
-        """Length of the file."""
-        return len(self._bytes)
-
-    def read(self, position: int, length: int) -> bytes:
-        """``length`` bytes, fewer only where the file ends."""
-        with self._mutex:
-            return bytes(self._bytes[position : position + length])
-
-    def read_cached(self, position: int, length: int) -> bytes:
-        """As ``read``."""
-        return self.read(position, length)
-
-    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
-        """All of ``data``; a hole before it reads as zeroes."""
-        with self._mutex:
-            if position > len(self._bytes):
-                self._bytes.extend(bytes(position - len(self._bytes)))
-            self._bytes[position : position + len(data)] = data
-
-    def sync(self) -> None:
-        """Nothing to do."""
-
-    def fill_with_zeroes(self, size: int) -> None:
-        """Nothing to do: memory grows in place."""
-
-    def commit(self, block: bytearray, info: Any, sync: bool) -> int:
-        """As on disk: seal and write."""
-        if lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), len(block), info) != lib.DL_OK:
-            raise WriteFailed(errno.EINVAL, "block does not hold its frames", self.name)
-        self.write(position_of(info.lsn), block)
-        return 0
-
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
-        """As on disk."""
-        gather = Gather(nonce, stream, positions, offsets, span)
-        start = positions[0]
-        piece = self.read(start, gather.end_of(gather.count - 1) - start)
-        return bytes(gather.out) if gather.feed(piece, start, gather.count) else gather.done
-
-    def source(self) -> tuple[int, Any]:
-        """What C reads the file by: its memory, which can't grow as long as somebody holds it."""
-        return -1, self._bytes
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
-class MemoryDirectory:
-    """A store's files in memory: ``open(":memory:")``, and the disk of fast tests."""
-
-    grows_in_place = False
-
-    def __init__(self, path: str = ":memory:") -> None:
-        self.path = path
-        self.files: dict[str, MemoryFile] = {}
-
-    def lock(self) -> None:
-        """Nothing to do: nobody else can see it."""
-
-    def names(self) -> list[str]:
-        """Names of all files, sorted."""
-        return sorted(self.files)
-
-    def open(self, name: str) -> MemoryFile:
-        """An existing file."""
-        if name not in self.files:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return self.files[name]
-
-    def create(self, name: str) -> MemoryFile:
-        """A new file; one of that name is replaced."""
-        self.files[name] = MemoryFile(name)
-        return self.files[name]
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file."""
-        file = self.files.pop(old)
-        file.name = new
-        self.files[new] = file
-
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        del self.files[name]
-
-    def sync(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
 def directory_at(path: StorePath) -> Directory:
     """The directory that ``path`` names; ``":memory:"`` names a new one in memory."""
     return MemoryDirectory() if path == ":memory:" else DiskDirectory(os.path.expanduser(path))
+
+
+def holds(directory: Directory, path: StorePath) -> bool:
+    """Whether ``path`` lies inside of a directory on disk."""
+    if not isinstance(directory, DiskDirectory):
+        return False
+    root, inside = os.path.realpath(directory._root), os.path.realpath(os.path.expanduser(path))
+    return inside != root and os.path.commonpath([root, inside]) == root
 
 
 def is_out_of_space(error: OSError) -> bool:
@@ -365,17 +262,27 @@ if _register is not None:
     _register(after_in_child=_tell_forked)
 
 
-def _make_directories(path: str) -> None:
-    """Make a directory and those above it, each durable in its parent."""
+def _make_directories(path: str) -> bool:
+    """Make a directory and those above it, each durable in its parent. False if it was there."""
     if os.path.isdir(path):
-        return
+        return False
     _make_directories(os.path.dirname(path))
+    made = True
     try:
         os.mkdir(path)
     except FileExistsError:
         if not os.path.isdir(path):
             raise NotAStore(path, "it is a file") from None
+        made = False
     _sync_directory(os.path.dirname(path))
+    return made
+
+
+def _size_on_disk(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_blocks * 512 if entry.is_file() else None
+    except FileNotFoundError:
+        return None  # it went while the directory was read
 
 
 def _sync_directory(path: str) -> None:

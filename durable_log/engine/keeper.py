@@ -1,15 +1,13 @@
-"""What the store does in the background: empty segments ready before they are needed, expired streams swept.
+"""What the store does in the background: threads that take steps, and empty segments ready before they are needed.
 
-Law of this room: one thread of its own, which never holds the commit lock. Segments that it has made are handed over
-whole. It deletes expired streams by ordinary requests, like anybody else. No trouble here stops a commit: a segment
-that could not be made ahead is made by the commit that needs it, and fails there if it must.
+Law of this room: a thread of its own, which never holds the commit lock. Segments that it has made are handed over
+whole. No trouble here stops a commit: a segment that could not be made ahead is made by the commit that needs it, and
+fails there if it must.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -18,11 +16,9 @@ from typing import Final
 
 from durable_log.engine.files import Directory
 from durable_log.engine.segment import LogSegment, size_of_segment
-from durable_log.engine.state import StreamState
 from durable_log.model import Options
 
 SPARES: Final = 2
-EXPIRY_GONE_MIN: Final = 64
 _log = logging.getLogger("durable_log")
 
 
@@ -37,6 +33,10 @@ class Spares:
         self._ready = deque(ready)
         self._wanted = threading.Event()
         self._last_number = last_number
+        self._grow_from = 0
+
+    def __len__(self) -> int:
+        return len(self._ready)
 
     def take(self, number: int, size: int) -> LogSegment:
         """An empty segment numbered at least ``number`` in which appends may reach ``size``. Raises ``OSError``."""
@@ -60,6 +60,8 @@ class Spares:
         while len(self._ready) < SPARES:
             try:
                 with self._making:
+                    if not self._wanted.is_set():
+                        return
                     self._ready.append(self._make(self._last_number + 1, 0))
             except OSError:
                 # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
@@ -82,65 +84,36 @@ class Spares:
             else:
                 self._discard(segment)
 
+    def start_small(self) -> None:
+        """Have segments grow anew from the next one on, as in a young store. Removes what is ready."""
+        with self._making:
+            self._grow_from = self._last_number
+            self._remove_ready()
+
+    def remove(self) -> None:
+        """Give their room back, until somebody wants them again."""
+        with self._making:
+            self._wanted.clear()
+            self._remove_ready()
+
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""
         while self._ready:
             self._ready.popleft().close()
 
     def _make(self, number: int, size: int) -> LogSegment:
-        size = size_of_segment(number, self._options.segment_bytes, size)
+        size = size_of_segment(number - self._grow_from, self._options.segment_bytes, size)
         made = LogSegment.create(self._directory, number, size, self._uuid, int(time.time() * 1000))
         self._last_number = number
         return made
 
+    def _remove_ready(self) -> None:
+        while self._ready:
+            self._discard(self._ready.popleft())
+
     def _discard(self, segment: LogSegment) -> None:
         segment.close()
         self._directory.remove(segment.file.name)
-
-
-class ExpiryQueue:
-    """Streams by the moment that they may expire at. A deadline that has moved is noticed when it comes up."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._heap: list[tuple[float, int, StreamState]] = []
-        self._gone = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def add(self, state: StreamState) -> None:
-        """Watch a stream that has a deadline. O(log n)."""
-        if state.deadline != math.inf:
-            with self._mutex:
-                heapq.heappush(self._heap, (state.deadline, state.number, state))
-
-    def removed(self, state: StreamState) -> None:
-        """A stream is gone. Amortised O(1)."""
-        if state.deadline == math.inf:
-            return
-        with self._mutex:
-            self._gone += 1
-            if self._gone > EXPIRY_GONE_MIN and 2 * self._gone > len(self._heap):
-                self._heap = [entry for entry in self._heap if not entry[2].gone]
-                heapq.heapify(self._heap)
-                self._gone = 0
-
-    def due(self, now: float) -> list[StreamState]:
-        """The streams that have expired by ``now``; they stay in the queue until they are gone."""
-        found = []
-        with self._mutex:
-            while self._heap and self._heap[0][0] <= now:
-                state = heapq.heappop(self._heap)[2]
-                if state.gone:
-                    continue
-                if state.deadline <= now:
-                    found.append(state)
-                else:
-                    heapq.heappush(self._heap, (state.deadline, state.number, state))
-            for state in found:
-                heapq.heappush(self._heap, (now + 60, state.number, state))
-        return found
 
 
 class Background:

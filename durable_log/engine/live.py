@@ -26,6 +26,10 @@ class LiveBytes:
     def __setitem__(self, number: int, live: int) -> None:
         self._live[number] = live
 
+    def counted(self, number: int, live: int) -> None:
+        """Somebody has counted, while bytes may have become dead."""
+        self._live[number] = min(self._live[number], live)
+
     def removed(self, states: Iterable[StreamState]) -> None:
         """The bytes of these streams are needed by nobody any more."""
         for state in states:

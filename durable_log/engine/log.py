@@ -9,27 +9,35 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from durable_log.engine.ancestry import owner_at
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.checkpoint import Checkpointer
-from durable_log.engine.clustering import Clustering
 from durable_log.engine.commit import Committer
-from durable_log.engine.compaction import Compactor
+from durable_log.engine.figures import Figures, figures_of
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
 from durable_log.engine.format import PAGE
-from durable_log.engine.keeper import Background, Spares
+from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.recovery import Recovered, Report, recover
 from durable_log.engine.segment import LogSegment
-from durable_log.engine.state import StreamState
+from durable_log.engine.state import LET_GO, StreamState
+from durable_log.engine.upkeep import Upkeep
 from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import Corruption, StoreClosed, StoreFull, StoreUnreadable, StreamGone, StreamNotFound
-from durable_log.model import NOW, Chunk, Delete, Options, Request, StreamInfo
+from durable_log.errors import (
+    Corruption,
+    StoreClosed,
+    StoreFull,
+    StoreUnreadable,
+    StreamGone,
+    StreamNotFound,
+)
+from durable_log.model import NOW, Chunk, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
 Found = TypeVar("Found")
@@ -44,7 +52,6 @@ class LogEngine:
         self._directory = directory
         self._pid = process_id()
         self._closed = False
-        self._asked_in = 0
 
     def start(self) -> None:
         """Recover, find the end of the log and begin. Raises ``OSError``, :class:`Corruption`."""
@@ -56,13 +63,14 @@ class LogEngine:
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)
+        self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
             self._begin_log(recovered)
         except BaseException:
             self._close_files()
             raise
-        self._begin_work(manifest, recovered.unreadable)
+        self._begin_work(manifest, recovered)
         call_after_fork(self)
         atexit.register(self.close)
 
@@ -84,23 +92,17 @@ class LogEngine:
             segment.begin_after(recovered.previous_lsn or 1)
         return Tail(segment, PAGE, recovered.previous_lsn, recovered.previous_crc)
 
-    def _begin_work(self, manifest: Manifest, unreadable: int | None) -> None:
-        catalog, writer, reader = self._catalog, self._writer, self._reader
-        self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, self._live)
+    def _begin_work(self, manifest: Manifest, recovered: Recovered) -> None:
+        catalog, writer, live = self._catalog, self._writer, self._live
+        self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, live)
         for state in catalog.expiring():
             self._committer.expiries.add(state)
-        self._checkpointer = Checkpointer(
-            self._directory, manifest, catalog, self._committer, writer, reader, self._live, self._spares, self.options,
-            self.clock, unreadable,
+        self.upkeep = Upkeep(
+            self._directory, manifest, recovered, catalog, self._committer, writer, self._reader, live, self._spares,
+            self.options, self.clock, self._check_open,
         )  # fmt: skip
-        compactor = Compactor(self._directory, catalog, self._committer, writer, reader, self._checkpointer, self._live)
-        self._clustering = Clustering(catalog, self._committer, self._checkpointer, compactor)
-        seconds = self.options.sweep_seconds
-        self._keeper = Background("keeper", seconds, self._spares.refill, self.sweep)
-        self._clusterer = Background("clusterer", seconds, lambda: self._clustering.if_due(lambda: self._closed))
         self._committer.start()
-        self._keeper.start()
-        self._clusterer.start()
+        self.upkeep.start()
 
     # --- changes --------------------------------------------------------------------------------------------------
 
@@ -127,23 +129,22 @@ class LogEngine:
 
     def touch(self, name: str) -> None:
         """Count a use, which renews a sliding TTL. Raises :class:`StreamNotFound`."""
-        self._touch(self._state(name))
+        self._used(name)
 
     def read(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk:
         """At most ``limit`` durable bytes from ``offset`` on, maybe from disk. Counts as a use.
 
         With ``number``, another life of the name is :class:`StreamGone`; without, none is :class:`StreamNotFound`.
         """
-        self._touch(self._state(name, number))
+        self._used(name, number)
         return self._from_files(name, number, lambda state: self._reader.read(state, offset, limit))
 
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
         """Like :meth:`read`, but None where it would have to read a file."""
         try:
-            state = self._state(name, number, wait=False)
+            state = self._used(name, number, wait=False)
         except BlockingIOError:
             return None
-        self._touch(state)
         return read_from_memory(state, offset, limit)
 
     def record_bounds(self, name: str, offset: int, number: int | None = None) -> tuple[int, int]:
@@ -179,6 +180,18 @@ class LogEngine:
         refusal.__cause__ = error
         return refusal
 
+    def place_end(self, name: str, offset: int) -> int:
+        """Where the bytes end that lie in one place with the one at ``offset``: a record, or a row of a segment."""
+        owner, _, limit = owner_at(self._state(name), offset)
+        return min(limit, owner.index.place_at(offset)[1])
+
+    def name_of(self, number: int) -> str | None:
+        """The name of the stream of that number, if the catalog's runs know it and can be read."""
+        with suppress(Corruption):
+            state = self._catalog.find_number(number) if number else None
+            return None if state is None else state.name
+        return None
+
     def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
 
@@ -213,53 +226,12 @@ class LogEngine:
 
     # --- the store ------------------------------------------------------------------------------------------------
 
-    def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment; bytes and counts since the store was opened."""
-        counters = self._committer.counters
-        failure = self._committer.failure
-        clustered = list(self._reader.clustered.values())
-        payload = sum(segment.payload_bytes for segment in clustered)
-        live = sum(max(0, self._live[segment.number]) for segment in clustered)
-        return {
-            "streams": len(self._catalog),
-            "resident_streams": self._catalog.resident,
-            "log_segments": len(self._reader.segments),
-            "log_bytes": sum(segment.size for segment in list(self._reader.segments.values())),
-            "clustered_segments": len(clustered),
-            "clustered_live_bytes": live,
-            "clustered_dead_bytes": payload - live,
-            "clustering_debt_bytes": self._checkpointer.debt(),
-            "catalog_runs": len(self._catalog.runs),
-            "commits": counters.commits,
-            "records": counters.records,
-            "bytes_appended": counters.bytes_appended,
-            "bytes_written": counters.bytes_written,
-            "sync_seconds": counters.sync_ns / 1e9,
-            "watched_streams": len(self._committer.watermarks),
-            "recent_bytes": self._committer.recent.total,
-            "damaged_places": len(self.report.damage) + len(self.report.unreadable_segments),
-            "failure": None if failure is None else str(failure),
-        }
-
-    def sweep(self) -> None:
-        """Delete what has expired, persist noted uses, let go of idle streams."""
-        for state in self._committer.expiries.due(self.clock()):
-            self.execute(Delete(state.name, state.number, expired=True))
-        self._committer.flush_touches()
-        with self._committer.exclusive():
-            self._catalog.evict()
-
-    def cluster(self) -> None:
-        """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
-        with self._clustering.turn:
-            self._check_open()
-            self._clustering.cluster()
-
-    def compact(self) -> None:
-        """Give back all the space that can be given back, now. Blocks."""
-        with self._clustering.turn:
-            self._check_open()
-            self._clustering.compact(lambda: self._closed)
+    def stats(self) -> Figures:
+        """Figures of this moment; see :meth:`Store.stats`."""
+        return figures_of(
+            self._directory, self._catalog, self._reader, self._committer, self.upkeep.checkpointer, self._live,
+            self._spares, self.report,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
@@ -267,13 +239,11 @@ class LogEngine:
             return
         self._closed = True
         atexit.unregister(self.close)
-        self._clusterer.stop()
-        self._keeper.stop()
-        with self._clustering.turn:  # whoever clusters writes files that the next one to open would not expect
+        with self.upkeep.stop():
             try:
                 self._committer.stop(self._used_since_saved)
                 if self.options.cluster_at_close:
-                    self._clustering.at_close(self.path)
+                    self.upkeep.cluster_at_close()
             finally:
                 self._close_files()
                 self._directory.close()
@@ -331,11 +301,17 @@ class LogEngine:
             raise StreamNotFound(name)
         return state
 
-    def _touch(self, state: StreamState) -> None:
-        expiry = state.expiry
-        if expiry is not None and expiry.touch(self.clock()) and self._committer.failure is None:
-            expiry.saved = expiry.touched
-            self._committer.touch(state)
+    def _used(self, name: str, number: int | None = None, *, wait: bool = True) -> StreamState:
+        """The stream, used once more."""
+        while True:
+            state = self._state(name, number, wait=wait)
+            expiry = state.expiry
+            if expiry is None:
+                return state
+            if expiry.touch(self.clock()):
+                self._committer.save_use(state)
+            if state.epoch != LET_GO:
+                return state
 
     def _next_segment(self, number: int, size: int) -> LogSegment:
         segment = self._spares.take(number, size)
@@ -343,11 +319,7 @@ class LogEngine:
         return segment
 
     def _look_ahead(self, writer: LogWriter) -> None:
-        if writer.position > writer.segment.size // 2 and self._asked_in != writer.segment.number:
-            self._asked_in = writer.segment.number
-            self._spares.want()
-            self._keeper.wake()
-            self._clusterer.wake()
+        self.upkeep.look_ahead(writer)
 
 
 def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:

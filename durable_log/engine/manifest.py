@@ -27,6 +27,9 @@ from durable_log.engine.format import (
 from durable_log.errors import Corruption, NotAStore
 
 MANIFEST_NAME: Final = "MANIFEST"
+UNFINISHED_NAME: Final = "BACKUP.tmp"
+"""In a backup until its manifest is there. Left behind after that, it is a temporary file like any other."""
+
 _TEMPORARY: Final = "MANIFEST.tmp"
 _STATE, _CLUSTERED, _RUN = 16, 17, 18
 _NUMBERS: Final = struct.Struct("<QQQQQQQ")
@@ -62,6 +65,8 @@ def check_directory(directory: Directory) -> None:
     """Raise :class:`NotAStore` if the directory holds other things. Changes nothing."""
     names = set(directory.names())
     strange = names - {LOCK_NAME, _TEMPORARY}
+    if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
+        raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
     if MANIFEST_NAME not in names and strange:
         raise NotAStore(directory.path, f"it has no {MANIFEST_NAME} but {min(strange)!r}")
 

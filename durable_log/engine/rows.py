@@ -117,6 +117,21 @@ def _decode_producers(state: StreamState, payload: bytes, at: int, count: int) -
     return at
 
 
+class Needed(NamedTuple):
+    """What a row says of the bytes of its stream: where they lie, and the first that is needed."""
+
+    places: StreamIndex
+    first: int
+
+
+def needed_of(payload: bytes) -> Needed:
+    """What a row says of its stream's bytes, without decoding all of it."""
+    head = _HEAD.unpack_from(payload)
+    first, forks, index_length, seq_length, type_length = head[3], head[7], head[8], head[11], head[12]
+    at = _HEAD.size + type_length + (0 if seq_length == _NO_SEQ else seq_length)
+    return Needed(StreamIndex.frombytes(payload[at : at + index_length]), 0 if forks else first)
+
+
 def encode_tombstone(lsn: int) -> bytes:
     """The row's payload for a stream that was removed before ``lsn``."""
     return struct.pack("<Q", lsn)

@@ -20,7 +20,7 @@ from durable_log.engine.format import PAGE, FileHeader
 from durable_log.engine.run_check import check
 from durable_log.engine.run_file import arguments, corruption, expect, load
 from durable_log.engine.run_format import NameEntry, Row, Tables, Trailer, decode_row, size_of_row
-from durable_log.engine.run_names import Names
+from durable_log.engine.run_names import Due, Names
 from durable_log.errors import Corruption
 
 _find: Final = lib.dl_run_find
@@ -190,13 +190,13 @@ class Run:
             raise ValueError(f"a limit of {limit} names")
         return self._names.listed(prefix, after, limit)
 
-    def due(self, now_ms: int) -> Iterator[list[tuple[str, int]]]:
-        """Name and number of every stream that is neither deleted nor hidden and whose deadline has come, in order.
+    def due(self, from_ms: int, now_ms: int) -> Iterator[Due]:
+        """Every stream that is neither deleted nor hidden, and whose deadline is ``from_ms`` or later and has come, in
+        the order of the names.
 
-        A list for each mebibyte of names, empty ones too; nothing is read where ``min_deadline`` lies later. Raises
-        :class:`Corruption` and ``OSError``.
+        A :class:`Due` for each mebibyte of names. Reads all of them. Raises :class:`Corruption` and ``OSError``.
         """
-        return self._names.due(now_ms) if self.min_deadline <= now_ms else iter(())
+        return self._names.due(from_ms, now_ms)
 
     def rows(self) -> Iterator[Row]:
         """Every row, by hash, then name. Raises :class:`Corruption` and ``OSError``."""

@@ -9,13 +9,13 @@ checksum. Any thread.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
 from durable_log.engine.files import File
 from durable_log.engine.format import PAGE
 from durable_log.engine.run_file import SCAN_BYTES, arguments, corruption, expect
-from durable_log.engine.run_format import NameEntry, Trailer, decode_name
+from durable_log.engine.run_format import NEVER, NameEntry, Trailer, decode_name
 
 _SCAN_PAGES: Final = SCAN_BYTES // PAGE
 _SCAN_NAMES: Final = SCAN_BYTES // lib.DL_RUN_NAME_HEADER
@@ -23,6 +23,13 @@ _AFTER: Final = lib.DL_RUN_AFTER
 _BEFORE: Final = lib.DL_RUN_BEFORE
 _FULL: Final = lib.DL_RUN_FULL
 _OK: Final = lib.DL_RUN_OK
+
+
+class Due(NamedTuple):
+    """Name and number of streams whose time has come; and when that of the next one comes, of all that were read."""
+
+    streams: list[tuple[str, int]]
+    next_ms: int
 
 
 class Names:
@@ -50,15 +57,17 @@ class Names:
             page += step
         return found, verdict == _FULL
 
-    def due(self, now_ms: int) -> Iterator[list[tuple[str, int]]]:
+    def due(self, from_ms: int, now_ms: int) -> Iterator[Due]:
         """See :meth:`Run.due`."""
         at = ffi.new("uint32_t[]", _SCAN_NAMES)
         picked = ffi.new("dl_run_picked *", [at, _SCAN_NAMES, 0, 0])
+        next_ms = ffi.new("uint64_t *", NEVER)
         for page in range(0, self.pages, _SCAN_PAGES):
             position, data = self._read(page, _SCAN_PAGES)
-            verdict = lib.dl_run_names_due(*arguments(position, data, self._nonce), now_ms, picked)
+            where = arguments(position, data, self._nonce)
+            verdict = lib.dl_run_names_due(*where, from_ms, now_ms, next_ms, picked)
             expect(self._file, position + picked.bytes_read, verdict)
-            yield [decode_name(data, place)[:2] for place in ffi.unpack(at, picked.count)]
+            yield Due([decode_name(data, place)[:2] for place in ffi.unpack(at, picked.count)], next_ms[0])
 
     def _seek(self, bounds: Any) -> int:
         """The page with the first name that is not below the bounds; or the one after it, if that begins with it."""

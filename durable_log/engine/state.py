@@ -17,6 +17,8 @@ from durable_log.engine.index import LOST, StreamIndex
 from durable_log.model import StreamConfig, StreamInfo
 
 TOUCH_SECONDS_MIN: Final = 60.0
+LET_GO: Final = -1
+"""The epoch of a state that is not in memory any more, for those who still hold it."""
 OFFSET_MAX: Final = 2**63 - 1
 
 Watcher = tuple[Any, Any]

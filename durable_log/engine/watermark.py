@@ -23,6 +23,24 @@ class Port(Protocol):
         """Pairs of the token that was handed in and its result; an exception as result means failure."""
 
 
+class Crowd:
+    """A port for one thread that waits for ``count`` results together, whatever they are."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._done = threading.Event()
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        """Some of them have come."""
+        self._left -= len(results)
+        if self._left <= 0:
+            self._done.set()
+
+    def wait(self) -> None:
+        """Until all have come."""
+        self._done.wait()
+
+
 class Deliveries:
     """Results of one commit, by port."""
 

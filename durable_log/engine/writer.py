@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from durable_log._core import ffi
 from durable_log.engine.files import is_out_of_space
 from durable_log.engine.format import BLOCK_CLEAN, BLOCK_HEADER, PAGE, lsn_of, pages
-from durable_log.engine.segment import LogSegment
+from durable_log.engine.segment import FIRST_SIZE, LogSegment
 from durable_log.errors import StoreFull
 
 _PADDING: Final = bytes(PAGE)
@@ -53,6 +53,11 @@ class LogWriter:
         return lsn_of(self.segment.number, self.position)
 
     @property
+    def last_lsn(self) -> int:
+        """The LSN of the newest block; 0 if there is none."""
+        return self._previous_lsn
+
+    @property
     def unsynced(self) -> bool:
         """Whether something was written that no sync has covered yet."""
         return self.durable_lsn != self.end_lsn
@@ -76,10 +81,19 @@ class LogWriter:
             raise StoreFull(error.filename or self.segment.file.name, needed) from error
         self._enter(segment)
 
-    def roll(self) -> None:
-        """Go on in a new segment unless this one is empty. Raises ``OSError``."""
-        if self.position > PAGE:
-            self._enter(self._next_segment(self.segment.number + 1, 2 * PAGE))
+    def following(self, *, shrink: bool) -> LogSegment | None:
+        """A segment to go on in, so that this one can be clustered, or None if it is empty. To ``shrink`` is to leave
+        one that is empty, too, if it is larger than that of a young store. Raises ``OSError``.
+        """
+        if self.position > PAGE or (shrink and self.segment.size > FIRST_SIZE):
+            return self._next_segment(self.segment.number + 1, 2 * PAGE)
+        return None
+
+    def enter(self, segment: LogSegment, now: float) -> None:
+        """Go on in that segment. Raises ``OSError``."""
+        if self.position == PAGE:
+            self.mark(now)  # only the last segment of a log may be without a block
+        self._enter(segment)
 
     def _enter(self, segment: LogSegment) -> None:
         if self.unsynced:

@@ -388,7 +388,11 @@ def taken(pages, prefix, after, room, place=1):
 
 
 def due(pages, now_ms, room):
-    return picked(lambda data, size, found: lib.dl_run_names_due(data, size, 1, NONCE, now_ms, found), pages, room)
+    return picked(
+        lambda data, size, found: lib.dl_run_names_due(data, size, 1, NONCE, 0, now_ms, ffi.new("uint64_t *"), found),
+        pages,
+        room,
+    )
 
 
 def seek(page, prefix, after):

@@ -207,6 +207,9 @@ def test_looking_creates_no_store(run, data):
         ("stat", "a"),
         ("rm", "a"),
         ("verify",),
+        ("stats",),
+        ("compact",),
+        ("backup", "target"),
     ):
         finished = run(*command, "--data", data)
         assert (finished.returncode, finished.stdout) == (1, b"")
@@ -260,7 +263,20 @@ def test_a_store_that_is_in_use_is_said_to_be_and_where_to_ask_instead(run, fill
 def test_help_and_version_are_there(run):
     assert output(run("--version")) == f"durable-log, version {durable_log.__version__}\n".encode()
     listed = output(run("--help")).decode()
-    for command in ("serve", "demo", "ls", "cat", "tail", "append", "stat", "rm", "verify"):
+    for command in (
+        "serve",
+        "demo",
+        "ls",
+        "cat",
+        "tail",
+        "append",
+        "stat",
+        "rm",
+        "verify",
+        "stats",
+        "compact",
+        "backup",
+    ):
         assert f"  {command} " in listed
         assert output(run(command, "--help")).decode().startswith("Usage: durable-log " + command)
     assert "..." not in listed.partition("Commands:")[2]

@@ -114,12 +114,12 @@ def reopened(directory, truth: Truth) -> None:
         again = copy_of(directory)
     with open_store(again, CALM, Clock()) as store:
         truth.check(store)
-        store.engine.compact()
+        store.engine.upkeep.compact()
         truth.check(store)
         for name in sorted(truth.readable()):
             store.delete(name)
         assert store.stats()["streams"] == 0
-        store.engine.compact()
+        store.engine.upkeep.compact()
         assert (0 * store.stats()["clustered_segments"], store.stats()["resident_streams"]) == (0, 0)
 
 
@@ -143,11 +143,11 @@ def test_what_happens_between_the_slices_of_a_checkpoint_outlives_a_kill(seed, m
                 play.step()
             for module in (checkpoint, compaction):
                 monkeypatch.setattr(module, "pause", pause)
-            chance.choice((store.engine.cluster, store.engine.cluster, store.engine.compact))()
+            chance.choice((store.engine.upkeep.cluster, store.engine.upkeep.cluster, store.engine.upkeep.compact))()
             for module in (checkpoint, compaction):
                 monkeypatch.setattr(module, "pause", lambda: None)
             truth.check(store)
             killed = copy_of(twin)
             reopened(killed, truth)
             if chance.random() < 0.3:
-                store.engine.sweep()
+                store.engine.upkeep.sweep()

@@ -61,7 +61,7 @@ def killed_at(step: int, work: Callable[[Store], None]) -> tuple[MemoryDirectory
     store = open_store(twin, CALM, Clock())
     for turn in range(3):
         fill(store, truth, turn)
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
     fill(store, truth, 3)
 
     def hook(proceed):
@@ -80,7 +80,9 @@ def killed_at(step: int, work: Callable[[Store], None]) -> tuple[MemoryDirectory
 
 
 @pytest.mark.parametrize(
-    "work", [lambda store: store.engine.cluster(), lambda store: store.engine.compact()], ids=["cluster", "compact"]
+    "work",
+    [lambda store: store.engine.upkeep.cluster(), lambda store: store.engine.upkeep.compact()],
+    ids=["cluster", "compact"],
 )
 def test_a_kill_between_any_two_steps_loses_nothing_and_leaves_no_file(work):
     step, killed = 0, True
@@ -91,7 +93,7 @@ def test_a_kill_between_any_two_steps_loses_nothing_and_leaves_no_file(work):
             check(store, truth)
             assert files_of(directory) == named_by_the_manifest(directory)
             fill(store, truth, 4)
-            store.engine.cluster()
+            store.engine.upkeep.cluster()
             check(store, truth)
         with open_store(directory, CALM, Clock()) as store:
             check(store, truth)

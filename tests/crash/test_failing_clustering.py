@@ -12,6 +12,7 @@ from twins import Clock, TwinDirectory, copy_of, open_store
 
 from durable_log.engine import checkpoint, compaction
 from durable_log.engine.keeper import Background
+from durable_log.errors import StoreFull, StoreUnreadable
 from durable_log.store import Store
 
 STRIDE = int(os.environ.get("DURABLE_LOG_STRIDE", "2"))
@@ -20,11 +21,11 @@ STEPS = ("create", "write", "fill", "sync", "rename", "remove", "sync directory"
 
 
 def cluster(store: Store) -> None:
-    store.engine.cluster()
+    store.engine.upkeep.cluster()
 
 
 def compact(store: Store) -> None:
-    store.engine.compact()
+    store.engine.upkeep.compact()
 
 
 def failing_at(step: int, twin: TwinDirectory, error: int, *, done: bool) -> Callable[[], bool]:
@@ -65,12 +66,12 @@ def test_a_failure_at_any_step_is_made_good_by_the_next_attempt(work, error, don
         with open_store(twin, CALM, Clock()) as store:
             for turn in range(3):
                 fill(store, truth, turn)
-                store.engine.cluster()
+                store.engine.upkeep.cluster()
             fill(store, truth, 3)
             has_failed = failing_at(step, twin, error, done=done)
             try:
                 work(store)
-            except OSError:
+            except (OSError, StoreFull, StoreUnreadable):
                 assert has_failed()
             failed = has_failed()
             twin.hooks.clear()

@@ -8,7 +8,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import SMALL, Clock, Task, TwinDirectory, open_store
+from twins import SMALL, Clock, Task, TwinDirectory, copy_of, open_store
 
 from durable_log.engine import catalog as catalog_module
 from durable_log.engine.catalog import Catalog
@@ -233,11 +233,11 @@ def test_names_are_whole_while_the_store_is_clustered_and_compacted(tmp_path, sm
             for turn in range(12):
                 for number in range(1, 40, 6):
                     store.create(f"s{number:02}")
-                store.engine.cluster()
+                store.engine.upkeep.cluster()
                 for number in range(1, 40, 6):
                     store.delete(f"s{number:02}")
                 if turn % 3 == 2:
-                    store.engine.compact()
+                    store.engine.upkeep.compact()
             done.set()
 
         worker = Task(work)
@@ -251,11 +251,29 @@ def test_names_are_whole_while_the_store_is_clustered_and_compacted(tmp_path, sm
         assert list(store.names()) == stable
 
 
+def test_what_a_crash_is_forgiven_is_listed():
+    """Uses of a stream that nobody wrote down are given back when it is loaded; a listing says the same."""
+    clock = Clock()
+    directory = MemoryDirectory()
+    with open_store(directory, SMALL, clock) as store:
+        store.create("short", ttl=5)
+        store.create("shorter", ttl=1, data=b"x")
+        store.engine.upkeep.cluster()
+        store.create("zero")
+        killed = copy_of(directory)
+    clock.now += 3
+    with open_store(killed, SMALL, clock) as store:
+        assert list(store.names()) == ["short", "shorter", "zero"]
+        assert store.stream("shorter").info().tail == 1
+        clock.now += 2
+        assert list(store.names()) == ["short", "zero"]
+
+
 def test_a_listing_ends_with_the_store_that_it_is_of(tmp_path, small_pages):
     store = open_store(DiskDirectory(tmp_path / "store"), SMALL)
     for name in "abcdefgh":
         store.create(name)
-    store.engine.cluster()
+    store.engine.upkeep.cluster()
     listing = store.names()
     assert next(listing) == "a"
     store.close()
@@ -267,7 +285,7 @@ def test_a_disk_that_fails_amid_a_listing_is_said_in_our_words():
     directory = TwinDirectory()
     with open_store(directory, SMALL) as store:
         store.create("a")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
 
         def fails(_proceed):
             raise OSError(errno.EIO, "it broke")

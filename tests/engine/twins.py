@@ -71,6 +71,9 @@ class TwinFile:
     def source(self) -> Any:
         return self._inner.source()
 
+    def forget(self) -> None:
+        self._inner.forget()
+
     def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
         return self._twin.call("gather", self.name, lambda: self._inner.gather(nonce, stream, positions, offsets, span))
 
@@ -98,6 +101,9 @@ class TwinDirectory:
     def names(self) -> list[str]:
         return self.inner.names()
 
+    def sizes(self) -> dict[str, int]:
+        return self.inner.sizes()
+
     def open(self, name: str) -> TwinFile:
         return TwinFile(self, self.call("open", name, lambda: self.inner.open(name)))
 
@@ -110,8 +116,15 @@ class TwinDirectory:
     def remove(self, name: str) -> None:
         self.call("remove", name, lambda: self.inner.remove(name))
 
+    def link_from(self, source: Directory, name: str) -> bool:
+        inner = source.inner if isinstance(source, TwinDirectory) else source
+        return self.call("link", name, lambda: self.inner.link_from(inner, name))
+
     def sync(self) -> None:
         self.call("sync directory", "", self.inner.sync)
+
+    def discard(self) -> None:
+        self.inner.discard()
 
     def close(self) -> None:
         self.inner.close()

@@ -260,7 +260,7 @@ def test_a_fork_inherits_the_end_of_its_source_unless_it_has_a_ttl(home: Opened,
     assert home.store.stream("own").info().expires_at is None
     clock.now += 101
     store = home.reopen()
-    store.engine.sweep()
+    store.engine.upkeep.sweep()
     assert list(store.names()) == ["own"]
     assert is_kept(store, "source")
     assert everything(store.stream("own")) == b"a"

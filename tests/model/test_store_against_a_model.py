@@ -223,17 +223,17 @@ class StoreMachine(RuleBasedStateMachine):
     def sweep(self) -> None:
         for name in list(self.model):
             self.live(name)
-        self.store.engine.sweep()
+        self.store.engine.upkeep.sweep()
         self.expired.clear()
 
     @rule()
     def cluster(self) -> None:
         """What is in the log moves to a clustered segment; nobody sees a difference."""
-        self.store.engine.cluster()
+        self.store.engine.upkeep.cluster()
 
     @rule()
     def compact(self) -> None:
-        self.store.engine.compact()
+        self.store.engine.upkeep.compact()
         assert self.store.stats()["catalog_runs"] <= 1
 
     @rule(name=NAMES, part=st.floats(0, 1.2))

@@ -76,6 +76,12 @@ class LoopStore:
     def stats(self) -> dict[str, Any]:
         return self._face.stats()
 
+    def compact(self) -> None:
+        self._loop.run(self._face.compact())
+
+    def backup(self, directory: Any, **named: Any) -> Any:
+        return self._loop.run(self._face.backup(directory, **named))
+
     def close(self) -> None:
         self._loop.run(self._face.close())
 

@@ -112,10 +112,10 @@ def test_a_stream_that_is_used_between_two_looks_of_the_sweep_stays(opened, cloc
     clock.now += 9
     stream.read()
     clock.now += 9
-    store.engine.sweep()
+    store.engine.upkeep.sweep()
     assert not gone(store)
     clock.now += 1
-    store.engine.sweep()
+    store.engine.upkeep.sweep()
     assert store.stats()["streams"] == 0
 
 
@@ -126,10 +126,10 @@ def test_the_sweep_comes_back_to_a_stream_whose_deadline_moved():
         for _ in range(5):
             clock.now += 9
             stream.append(b"x")
-            store.engine.sweep()
+            store.engine.upkeep.sweep()
             assert store.stats()["streams"] == 1
         clock.now += 10
-        store.engine.sweep()
+        store.engine.upkeep.sweep()
         assert store.stats()["streams"] == 0
 
 

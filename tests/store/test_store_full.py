@@ -169,7 +169,7 @@ def test_expired_streams_are_swept_from_a_full_disk():
         twin.hooks["create"] = no_create
         fill(store)
         clock.now += 11
-        store.engine.sweep()
+        store.engine.upkeep.sweep()
         assert store.stats()["streams"] == 1
 
 
@@ -180,10 +180,10 @@ def test_a_failed_sweep_is_tried_again():
         clock.now += 11
         twin.hooks["commit"] = no_space
         with pytest.raises(StoreFull):
-            store.engine.sweep()
+            store.engine.upkeep.sweep()
         del twin.hooks["commit"]
         clock.now += 61
-        store.engine.sweep()
+        store.engine.upkeep.sweep()
         assert store.stats()["streams"] == 0
 
 

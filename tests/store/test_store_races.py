@@ -216,7 +216,7 @@ def test_a_use_that_is_noted_while_the_store_latches_does_not_keep_it_busy(twin)
 
     class Reader(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            store.engine._committer.touch(state)
+            store.engine._committer.save_use(state)
 
     reader = Reader()
     log = logging.getLogger("durable_log")

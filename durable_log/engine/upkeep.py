@@ -1,0 +1,184 @@
+"""What goes on beside the commits: expiry, clustering, compaction, backups.
+
+Law of this room: it says when and in which order; how is said in the rooms that it calls. Two threads
+of its own: the keeper makes spare segments and sweeps streams in memory, the clusterer does all that adds and removes
+files, one thing at a time under one lock, which callers of ``cluster``, ``compact`` and ``backup`` take as well. Both
+are stopped before the log is closed. Nothing here holds the commit lock longer than a slice of streams takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from durable_log.engine.backup import Backups
+from durable_log.engine.catalog import Catalog
+from durable_log.engine.check import FileFault, check_tables
+from durable_log.engine.checkpoint import Checkpointer
+from durable_log.engine.commit import Committer
+from durable_log.engine.compaction import Compactor
+from durable_log.engine.expiry import Dormant
+from durable_log.engine.files import Directory, StorePath, is_out_of_space
+from durable_log.engine.format import PAGE
+from durable_log.engine.keeper import Background, Spares
+from durable_log.engine.live import LiveBytes
+from durable_log.engine.manifest import Manifest, load_manifest
+from durable_log.engine.reader import Reader
+from durable_log.engine.reclaim import Reclaimer
+from durable_log.engine.recovery import Recovered
+from durable_log.engine.watermark import Crowd
+from durable_log.engine.writer import LogWriter
+from durable_log.errors import CommitFailed, DurableLogError, StoreFull, StoreUnreadable
+from durable_log.model import Backup, Delete, Options
+
+SWEPT_AT_ONCE: Final = 256
+"""How many expired streams are deleted in one group: each is loaded with the commit lock held."""
+
+_log = logging.getLogger("durable_log")
+
+
+class Upkeep:
+    """The background of one open store. ``check_open`` raises if the store is closed."""
+
+    def __init__(
+        self, directory: Directory, manifest: Manifest, recovered: Recovered, catalog: Catalog, committer: Committer,
+        writer: LogWriter, reader: Reader, live: LiveBytes, spares: Spares, options: Options,
+        clock: Callable[[], float], check_open: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
+        self._spares, self._options, self._clock, self._check_open = spares, options, clock, check_open
+        self._clustering = threading.Lock()
+        self._stopping = False
+        self._asked_in = 0
+        self.checkpointer = Checkpointer(
+            directory, manifest, catalog, committer, writer, reader, live, spares, options, clock, recovered.unreadable
+        )
+        self._compactor = Compactor(directory, catalog, committer, writer, reader, self.checkpointer, live)
+        self._reclaimer = Reclaimer(
+            directory, catalog, committer, reader, self.checkpointer, self._compactor, live, spares
+        )
+        self.backups = Backups(
+            directory, catalog, committer, writer, reader, recovered.report.unreadable_segments, self._clustering,
+            check_open, clock,
+        )  # fmt: skip
+        self._dormant = Dormant(catalog)
+        seconds = options.sweep_seconds
+        self._keeper = Background("keeper", seconds, spares.refill, self._sweep_resident)
+        self._clusterer = Background("clusterer", seconds, self._sweep_dormant, self._cluster_if_due)
+
+    def start(self) -> None:
+        """Begin."""
+        self._keeper.start()
+        self._clusterer.start()
+
+    def stop(self) -> threading.Lock:
+        """End, and wait for what is under way. Returns the lock that keeps others from beginning anything."""
+        self._stopping = True
+        self._clusterer.stop()
+        self._keeper.stop()
+        return self._clustering
+
+    def look_ahead(self, writer: LogWriter) -> None:
+        """Called after each commit, with the commit lock held: a new segment may be needed soon."""
+        if writer.position > writer.segment.size // 2 and self._asked_in != writer.segment.number:
+            self._asked_in = writer.segment.number
+            self._spares.want()
+            self._keeper.wake()
+            self._clusterer.wake()
+
+    # --- expiry ---------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Delete what has expired, persist noted uses, let go of idle streams. Blocks."""
+        self._sweep_resident()
+        self._sweep_dormant()
+
+    def _sweep_resident(self) -> None:
+        committer = self._committer
+        for state in committer.expiries.due(self._clock()):
+            committer.execute(Delete(state.name, state.number, expired=True))
+        committer.flush_touches()
+        with committer.exclusive():
+            gone, used = self._catalog.evict()
+        for state in gone:
+            committer.expiries.removed(state)
+        for state in used:
+            committer.save_use(state)
+
+    def _sweep_dormant(self) -> None:
+        with self._clustering:
+            for streams in self._dormant.due(self._clock()):
+                for first in range(0, len(streams), SWEPT_AT_ONCE):
+                    if not self._stopping:
+                        self._delete_expired(streams[first : first + SWEPT_AT_ONCE])
+
+    def _delete_expired(self, streams: list[tuple[str, int]]) -> None:
+        committer, crowd = self._committer, Crowd(len(streams))
+        for name, number in streams:
+            committer.submit(Delete(name, number, expired=True), crowd, None)
+        crowd.wait()
+        for name, number in streams:
+            state = self._catalog.find_resident(name)
+            if state is not None and state.number == number and not state.gone:
+                committer.expiries.add(state)  # it was used since its row was written
+
+    # --- clustering -----------------------------------------------------------------------------------------------
+
+    def _cluster_if_due(self) -> None:
+        with self._clustering:
+            if self._committer.failure is not None:
+                return
+            if self.checkpointer.due():
+                self.checkpointer.run()
+            while not self._stopping and self._compactor.step():
+                pass
+
+    def cluster(self) -> None:
+        """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
+        with self._clustering:
+            self._check_open()
+            self._committer.roll()
+            self.checkpointer.run()
+
+    def cluster_at_close(self) -> None:
+        """Leave nothing to replay, once nothing is written any more. What can't be clustered now will be later."""
+        if isinstance(self._committer.failure, CommitFailed):
+            return
+        try:
+            if self._catalog.has_changed and self.checkpointer.run(closing=True):
+                while self._compactor.merge_small():
+                    pass
+        except (OSError, DurableLogError) as error:
+            _log.warning("%s: the log could not be clustered at the close: %s", self._directory.path, error)
+
+    def compact(self) -> None:
+        """Give back all the space that can be given back, now. Blocks. Raises :class:`StoreFull`,
+        :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
+        """
+        self._check_open()
+        self.sweep()
+        with self._clustering:
+            self._check_open()
+            try:
+                self._reclaimer.run()
+            except OSError as error:
+                path = self._directory.path
+                if is_out_of_space(error):
+                    raise StoreFull(path, PAGE) from error
+                raise StoreUnreadable(str(error.filename or path), error) from error
+            finally:
+                self._asked_in = 0  # whoever appends from here on may want spares again
+
+    # --- copies and checks ----------------------------------------------------------------------------------------
+
+    def backup(self, path: StorePath, *, verify: bool = True) -> Backup:
+        """A consistent copy in a new or empty directory; see :class:`Backups`. Blocks; appends go on."""
+        return self.backups.make(path, verify=verify)
+
+    def check_files(self) -> list[FileFault]:
+        """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""
+        with self._clustering:
+            self._check_open()
+            return list(check_tables(self._directory, load_manifest(self._directory, 0)))
