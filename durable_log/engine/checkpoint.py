@@ -135,8 +135,7 @@ class Checkpointer:
         A checkpoint whose rows could not be written, or not be named, is finished first: nothing is clustered twice.
         ``closing``: nothing will be written any more, so the last segment is as good as sealed.
         """
-        if self._unfinished is not None:
-            self._finish(self._unfinished)
+        self.finish()
         segments = self._sealed(closing=closing)
         if not segments:
             return False
@@ -147,11 +146,18 @@ class Checkpointer:
             epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
         written = self._write_all(sealed, epoch)
         for segment in written:
-            self.adopt(segment)
+            self.adopt(segment, live=0)
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
         self._unfinished = Unfinished(sealed, rows, epoch, self.new_number(), closing)
         self._finish(self._unfinished)
         return True
+
+    def finish(self) -> None:
+        """Finish a checkpoint that failed half-way: until then, streams of it have no rows, and its rows name files
+        that have to stay. Raises ``OSError``.
+        """
+        if self._unfinished is not None:
+            self._finish(self._unfinished)
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
@@ -221,6 +227,7 @@ class Checkpointer:
                     if not state.gone or state.forks:
                         places = [place for rows in written for place in rows.of(state.number)]
                         state.index = state.index.replaced(below, places)
+                        self._live.added(state, places)
                     encoded += self._rows_of(state, epoch, lsn)
             pause()
         return encoded
@@ -258,15 +265,10 @@ class Checkpointer:
             run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
         previous = sealed.last or (self.manifest.previous_lsn, self.manifest.previous_crc)
         try:
-            with self._committer.exclusive():
-                lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
             self.save(
                 log_first=sealed.segments[-1].number + 1,
                 previous_lsn=previous[0],
                 previous_crc=previous[1],
-                lsn=lsn,
-                streams=streams,
-                next_stream=next_stream,
                 clean=closing,
                 runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
             )
@@ -289,18 +291,24 @@ class Checkpointer:
         self.manifest = self.manifest._replace(next_file=number + 1)
         return number
 
-    def adopt(self, segment: ClusteredSegment) -> None:
+    def adopt(self, segment: ClusteredSegment, live: int) -> None:
         """Indexes are going to point into a new segment: it counts from the next manifest on, whatever fails before."""
-        self._live[segment.number] = segment.payload_bytes
+        self._live[segment.number] = live
         self._reader.clustered[segment.number] = segment
         file = ClusteredFile(segment.number, segment.payload_bytes)
         self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file))
 
     def save(self, **changes: Any) -> None:
         """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
-        manifest = self.manifest._replace(**changes)
-        clustered = tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered)
-        manifest = manifest._replace(clustered=clustered)
+        catalog, manifest = self._catalog, self.manifest._replace(**changes)
+        with self._committer.exclusive():
+            # All counts are those of one moment, of which replay knows what came after it.
+            manifest = manifest._replace(
+                lsn=self._writer.end_lsn,
+                streams=catalog.count,
+                next_stream=catalog.next_number,
+                clustered=tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered),
+            )
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest
         with suppress(OSError):  # the new manifest counts, whatever becomes of them

@@ -126,6 +126,7 @@ class Compactor:
         Whoever has looked already says what is ``needed``; it may be more than that, never less.
         """
         checkpointer, catalog = self._checkpointer, self._catalog
+        checkpointer.finish()
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
         needed = needed or self._needed(olds)
@@ -161,7 +162,7 @@ class Compactor:
             self._directory, number, uuid, selected, pause=pause, trims=sorted(needed.trims.items())
         )
         if new is not None:
-            self._checkpointer.adopt(new)
+            self._checkpointer.adopt(new, new.payload_bytes)
         return new
 
     def _needed(self, olds: list[ClusteredSegment]) -> Needed:

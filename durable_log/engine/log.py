@@ -63,7 +63,7 @@ class LogEngine:
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)
-        self._live.removed(self._catalog.removed())
+        self._live.removed(recovered.removed)
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
             self._begin_log(recovered)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until
 
-from durable_log.engine import catalog
+from durable_log.engine import catalog, checkpoint
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable
 
@@ -16,9 +16,17 @@ COLD = replace(CALM, recent_bytes_max=1)
 """Nothing is read from memory."""
 
 
-def no_space_for(twin: TwinDirectory, suffix: str) -> None:
-    """From now on, no file with such a name can be made."""
-    twin.hooks["create"] = lambda proceed: no_space(proceed) if twin.calls[-1][1].endswith(suffix) else proceed()
+def no_space_for(twin: TwinDirectory, suffix: str, times: int = 10**9) -> None:
+    """From now on, no file with such a name can be made, or ``times`` of them."""
+    left = [times]
+
+    def hook(proceed):
+        if not twin.calls[-1][1].endswith(suffix) or not left[0]:
+            return proceed()
+        left[0] -= 1
+        return no_space(proceed)
+
+    twin.hooks["create"] = hook
 
 
 def test_a_disk_that_has_no_room_for_a_new_segment_latches_nothing_when_clustering():
@@ -82,6 +90,25 @@ def test_a_clustered_segment_that_fails_takes_those_before_it_along():
             with pytest.raises(OSError, match="space"):
                 store.engine.upkeep.cluster()
         assert not [name for name in twin.names() if name.endswith(".seg")]
+
+
+def test_a_compaction_goes_on_only_when_the_checkpoint_before_it_is_finished():
+    """Else that would finish later, with rows that name a segment which is not there any more."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        for name in ("stays", "goes"):
+            store.create(name, data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.delete("goes")
+        store.stream("stays").append(b"more")
+        no_space_for(twin, ".run.tmp", times=1)
+        with pytest.raises(StoreFull):
+            store.engine.upkeep.compact()
+        twin.hooks.clear()
+        store.engine.upkeep.compact()
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("stays").read().data == bytes(1000) + b"more"
 
 
 def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
@@ -274,3 +301,48 @@ def test_what_was_written_before_a_roll_that_found_no_room_is_seen_and_kept():
     with open_store(killed, CALM, Clock()) as store:
         assert store.stream("a").info().tail == tail
         store.engine.check()
+
+
+# --- what is dead
+
+
+def at_the_first_pause(monkeypatch, action) -> None:
+    """``action`` happens once, in the middle of the next checkpoint."""
+    left = [action]
+    monkeypatch.setattr(checkpoint, "pause", lambda: left.pop()() if left else None)
+
+
+def test_what_was_dead_when_the_manifest_was_written_is_not_counted_again_at_open(monkeypatch):
+    """Below nothing, the count had no place in the manifest, and there was no checkpoint any more."""
+    directory = MemoryDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.create("c", data=b"c")
+        at_the_first_pause(monkeypatch, lambda: (store.delete("a"), store.delete("b")))
+        store.engine.upkeep.cluster()
+        killed = copy_of(directory)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stats()["clustered_live_bytes"] == 1
+        store.create("d", data=b"d")
+        store.engine.upkeep.cluster()
+
+
+def test_a_stream_that_goes_before_its_bytes_count_is_counted_as_dead(monkeypatch):
+    with open_store(MemoryDirectory(), CALM, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=b"b")
+        at_the_first_pause(monkeypatch, lambda: store.delete("a"))
+        store.engine.upkeep.cluster()
+        assert store.stats()["clustered_live_bytes"] == 1
+
+
+def test_a_life_that_was_over_before_the_checkpoint_is_counted_as_dead_though_its_name_lives_again():
+    with open_store(MemoryDirectory(), CALM, Clock()) as store:
+        for turn in range(3):
+            store.create("a", data=bytes(1000 * (turn + 1)), expires_at=1_900_000_000.0 + 10)
+            if turn < 2:
+                store.delete("a")
+        store.engine.upkeep.cluster()
+        assert store.stats()["clustered_live_bytes"] == 3000
