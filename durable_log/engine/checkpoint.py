@@ -33,6 +33,7 @@ from durable_log.engine.run_writer import write_run
 from durable_log.engine.segment import Block, LogSegment, survey
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
+from durable_log.errors import Corruption
 from durable_log.model import Options
 
 EXPIRY_GROUP_MIN: Final = 1000
@@ -134,7 +135,13 @@ class Checkpointer:
         with self._committer.exclusive():
             catalog = self._catalog
             epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
-        written = self._write_all(sealed, epoch)
+        try:
+            written = self._write_all(sealed, epoch)
+        except Corruption as error:
+            # What lies before it is clustered next time.
+            for source in segments:
+                source.damaged = source.damaged or source.file.name == error.file
+            raise
         for segment in written:
             self.adopt(segment)
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])

@@ -135,14 +135,12 @@ class LogEngine:
 
         With ``number``, another life of the name is :class:`StreamGone`; without, none is :class:`StreamNotFound`.
         """
-        state = self._used(name, number)
-        try:
-            return self._reader.read(state, offset, limit)
-        except (OSError, Corruption) as error:
-            self._check_open()  # the files may have been closed under it
-            if isinstance(error, Corruption):
-                raise
-            raise StoreUnreadable(str(error.filename or self.path), error) from error
+        while True:
+            state = self._used(name, number)
+            try:
+                return self._reader.read(state, offset, limit)
+            except (OSError, Corruption) as error:
+                self._explain(state, error)
 
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
         """Like :meth:`read`, but None where it would have to read a file."""
@@ -156,11 +154,26 @@ class LogEngine:
         """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
         twice.
         """
-        state = self._state(name, number)
-        if offset >= state.durable:
-            return offset, offset
-        start, end = self._reader.record_bounds(state, offset)
-        return max(state.first, start), end
+        while True:
+            state = self._state(name, number)
+            if offset >= state.durable:
+                return offset, offset
+            try:
+                start, end = self._reader.record_bounds(state, offset)
+                return max(state.first, start), end
+            except (OSError, Corruption) as error:
+                self._explain(state, error)
+
+    def _explain(self, state: StreamState, error: OSError | Corruption) -> None:
+        """Raise what a failed read means. Returns if it means nothing: the state was let go meanwhile, and the files
+        that it names may have gone since.
+        """
+        self._check_open()  # the files may have been closed under it
+        if state.epoch == LET_GO:
+            return
+        if isinstance(error, OSError):
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
+        raise error
 
     def place_end(self, name: str, offset: int) -> int:
         """Where the bytes end that lie in one place with the one at ``offset``: a record, or a row of a segment."""
@@ -204,7 +217,7 @@ class LogEngine:
         try:
             yield from names
         except (OSError, Corruption) as error:
-            self._check_open()  # the files may have been closed under it
+            self._check_open()
             if isinstance(error, Corruption):
                 raise
             raise StoreUnreadable(str(error.filename or self.path), error) from error

@@ -9,7 +9,7 @@ read; then the index is another object afterwards, and the read begins anew.
 from __future__ import annotations
 
 from durable_log.engine.ancestry import Piece, owner_at, pieces
-from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.format import position_of
 from durable_log.engine.index import ClusteredRun, Run, clustered_row, clustered_segment, is_clustered
 from durable_log.engine.recent import read_recent
@@ -48,20 +48,36 @@ class Reader:
     def record_bounds(self, state: StreamState, offset: int) -> tuple[int, int]:
         """Where the record that holds the byte at ``offset`` starts and ends, as far as the stream has it."""
         owner, base, limit = owner_at(state, offset)
-        start, end, place = owner.index.place_at(offset)
-        if is_clustered(place):
-            segment = self.clustered[clustered_segment(place)]
-            start, end = segment.record_bounds(segment.row(clustered_row(place)), offset)
-        return max(base, start), min(limit, end)
+        while True:
+            index = owner.index
+            start, end, place = index.place_at(offset)
+            try:
+                if is_clustered(place):
+                    segment = self._clustered(clustered_segment(place))
+                    start, end = segment.record_bounds(segment.row(clustered_row(place)), offset)
+                return max(base, start), min(limit, end)
+            except (OSError, Corruption):
+                if owner.index is index:
+                    raise
+
+    def _clustered(self, number: int) -> ClusteredSegment:
+        segment = self.clustered.get(number)
+        if segment is None:
+            raise Corruption(cluster_name(number), 0, "the file is not open any more")
+        return segment
 
     def _read_piece(self, piece: Piece, *, first: bool) -> bytes:
         """As much of ``piece`` as verifies; raises what is wrong with it if that is nothing and it comes ``first``."""
         while True:
             index = piece.owner.index
             found: list[bytes] = []
-            wrong = self._collect(piece, index.runs(piece.start, piece.end), found)
+            wrong: Corruption | OSError | None
+            try:
+                wrong = self._collect(piece, index.runs(piece.start, piece.end), found)
+            except OSError as error:
+                wrong = error
             if wrong is not None and piece.owner.index is not index:
-                continue
+                continue  # the file was closed under the read, or is another one's by now
             if wrong is not None and first and not found:
                 raise wrong
             return found[0] if len(found) == 1 else b"".join(found)
@@ -84,10 +100,8 @@ class Reader:
         return None
 
     def _read_clustered(self, state: StreamState, run: ClusteredRun) -> bytes | Corruption:
-        segment = self.clustered.get(run.segment)
-        if segment is None:
-            return Corruption(f"{run.segment:08x}.seg", 0, "the file is not open any more", name=state.name)
         try:
+            segment = self._clustered(run.segment)
             return segment.read(segment.row(run.row), run.start, run.end)
         except Corruption as error:
             return Corruption(error.file, error.position, error.reason, name=state.name)
