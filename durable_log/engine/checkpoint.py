@@ -149,6 +149,11 @@ class Checkpointer:
         self._finish(self._unfinished)
         return True
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a checkpoint has failed half-way: nobody may write other rows before its own."""
+        return self._unfinished is not None
+
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())
@@ -291,7 +296,7 @@ class Checkpointer:
     def save(self, **changes: Any) -> None:
         """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
         manifest = self.manifest._replace(**changes)
-        clustered = tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered)
+        clustered = tuple(ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered)
         manifest = manifest._replace(clustered=clustered)
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest

@@ -106,6 +106,7 @@ class Compactor:
 
     def _merge(self, old: tuple[Run, ...]) -> None:
         manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
+        assert not checkpointer.is_unfinished
         whole = old[-1] is self._catalog.runs[-1]
         number = checkpointer.new_number()
         new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)
@@ -140,6 +141,7 @@ class Compactor:
         Whoever has looked already says what is ``needed``; it may be more than that, never less.
         """
         checkpointer, catalog = self._checkpointer, self._catalog
+        assert not checkpointer.is_unfinished
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
         needed = needed or self._needed(olds)

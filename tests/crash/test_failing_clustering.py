@@ -12,6 +12,7 @@ from twins import Clock, TwinDirectory, copy_of, open_store
 
 from durable_log.engine import checkpoint, compaction
 from durable_log.engine.keeper import Background
+from durable_log.errors import StoreFull, StoreUnreadable
 from durable_log.store import Store
 
 STRIDE = int(os.environ.get("DURABLE_LOG_STRIDE", "2"))
@@ -70,7 +71,7 @@ def test_a_failure_at_any_step_is_made_good_by_the_next_attempt(work, error, don
             has_failed = failing_at(step, twin, error, done=done)
             try:
                 work(store)
-            except OSError:
+            except (OSError, StoreFull, StoreUnreadable):
                 assert has_failed()
             failed = has_failed()
             twin.hooks.clear()

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_store
 
+from durable_log.errors import StoreFull, StoreUnreadable
+
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
 
 
@@ -38,7 +40,7 @@ def test_a_segment_goes_only_when_rows_that_name_its_successor_count():
         store.delete("goes")
         store.engine.upkeep.cluster()
         no_space_for(twin, ".run.tmp")
-        with pytest.raises(OSError, match="space"):
+        with pytest.raises(StoreFull):
             store.engine.upkeep.compact()
         twin.hooks.clear()
         store.engine.upkeep.compact()
@@ -94,7 +96,7 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
 
         twin.calls.clear()
         twin.hooks["sync directory"] = unknown
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(StoreUnreadable, match="Input/output"):
             store.engine.upkeep.compact()
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
         twin.hooks.clear()
