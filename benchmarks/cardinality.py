@@ -13,7 +13,9 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +83,7 @@ def main() -> None:
         return
     names = chosen(options.rows, options.streams)
     results = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # children and directories go, too
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         kind = file_system(Path(folder))
         print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, {kind} at {folder}")

@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.cardinality_child import Child, close_store, memory
 from benchmarks.cardinality_load import append, read_random
-from benchmarks.cardinality_stores import FEW, WRITERS, Bench, Figure, at_most, disk_usage
+from benchmarks.cardinality_stores import FEW, WRITERS, Bench, Figure, at_most, disk_usage, warm
 
 MB = 1e6
-CHECKPOINT_SECONDS = 180.0
+CHECKPOINT_SECONDS = 60.0
 """How long a load goes on beyond its time, for a checkpoint to be under way."""
 
 
@@ -71,6 +71,7 @@ def _open_seconds(bench: Bench, path: Path) -> float:
     opened: list[dict[str, Any]] = []
     rss = 0
     for _ in range(3 if bench.full else 1):
+        warm(path)
         with Child() as child:
             opened.append(bench.open(child, path))
             rss = child.call(memory)["rss"]
@@ -96,7 +97,7 @@ def _load(bench: Bench, path: Path, streams: int, *, kill: bool) -> None:
         else:
             until = time.monotonic() + (CHECKPOINT_SECONDS if bench.full else 0.2)
             caught = _until_checkpoint(child, path, arguments, until, rates)
-            bench.note(killed_within_a_checkpoint=caught)
+            bench.note(killed_during_a_checkpoint=caught)
     bench.note(appends_a_second=rates, seconds=time.monotonic() - began, log_MB=disk_usage(path, ".log") / MB)
 
 
@@ -110,7 +111,8 @@ def _until_checkpoint(child: Child, path: Path, arguments: dict[str, Any], until
         rates.append(child.answer()["rate"])
     child.begin(append, **arguments)
     time.sleep(arguments["seconds"] / 2)
-    return False
+    manifest = (path / "MANIFEST").stat().st_mtime
+    return any(path.glob("*.tmp")) or any(file.stat().st_mtime > manifest for file in path.glob("*.seg"))
 
 
 ROWS = {"idle-memory": idle_memory, "open": opening, "ten-million": ten_million}

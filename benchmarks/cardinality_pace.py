@@ -7,6 +7,7 @@ was. Latencies are kept as plain numbers, so that keeping them makes no work for
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from array import array
 from bisect import bisect_right
@@ -21,6 +22,8 @@ from durable_log.aio import AsyncStore
 TASKS = 64
 MODERATE = 4000
 """Appends a second, of all writers together."""
+SECONDS_MAX = 150.0
+"""A pass that does not end within this time goes on without appends."""
 
 
 def pace(bench: Bench) -> Iterator[Figure]:
@@ -51,15 +54,22 @@ def _figures(bench: Bench, found: Answer, what: str) -> Iterator[Figure]:
 def measure(worker: Worker, *, streams: int, rate: int, passes: int, between: float) -> Answer:
     """Appends of 64 tasks, while on a thread passes and pauses take turns."""
     begun, took, windows = array("d"), array("d"), list[tuple[float, float]]()
-    face, done = AsyncStore.of(worker.store), False
+    face, done, until = AsyncStore.of(worker.store), False, time.monotonic() + SECONDS_MAX
 
     def cluster() -> None:
         for _ in range(passes):
             time.sleep(between)
             began = time.perf_counter()
+            windows.append((began, math.inf))
             worker.store.engine.cluster()
-            windows.append((began, time.perf_counter()))
+            windows[-1] = (began, time.perf_counter())
+            if time.monotonic() > until:
+                return
         time.sleep(between / 2)
+
+    def stop() -> None:
+        nonlocal done
+        done = True
 
     async def write(task: int) -> None:
         number = task
@@ -75,10 +85,11 @@ def measure(worker: Worker, *, streams: int, rate: int, passes: int, between: fl
             number += TASKS
 
     async def main() -> None:
-        nonlocal done
         tasks = [asyncio.create_task(write(task)) for task in range(TASKS)]
-        await asyncio.get_running_loop().run_in_executor(None, cluster)
-        done = True
+        loop = asyncio.get_running_loop()
+        loop.call_later(SECONDS_MAX, stop)
+        await loop.run_in_executor(None, cluster)
+        stop()
         await asyncio.gather(*tasks)
 
     asyncio.run(main())

@@ -102,7 +102,7 @@ def write_amplification(bench: Bench) -> Iterator[Figure]:
     """Bytes that reach the disk for each byte appended."""
     with bench.directory() as path, bench.child(path) as child:
         child.call(create, first=0, count=FEW, tasks=FEW, filled=False)
-        written = child.call(append_counted, streams=FEW, log_bytes=int(1.6e9 * bench.part))
+        written = child.call(append_counted, streams=FEW, log_bytes=int(1.1e9 * bench.part))
     appended = written["appended"]
     bench.note(appended_MB=appended / MB, clusterings=written["clusterings"], seconds=written["seconds"])
     bench.note(**{f"x_{kind}": count / appended for kind, count in written["kinds"].items()})

@@ -141,6 +141,23 @@ def disk_usage(path: Path, *suffixes: str) -> int:
     return sum(file.stat().st_blocks * 512 for file in path.iterdir() if not suffixes or file.suffix in suffixes)
 
 
+def warm(path: Path) -> None:
+    """Bring the catalog into the page cache."""
+    for file in path.glob("*.run"):
+        with file.open("rb") as content:
+            while content.read(2**20):
+                pass
+
+
+def cool(path: Path) -> None:
+    """Have all that is on disk leave the page cache."""
+    for file in path.iterdir():
+        fd = os.open(file, os.O_RDONLY)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
 def _short(fact: object) -> str:
     if isinstance(fact, float):
         return f"{fact:,.0f}" if abs(fact) >= 100 else f"{fact:.3g}"

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = {
     "active": 3,
-    "waking": 1,
+    "waking": 2,
     "create": 1,
     "idle-memory": 1,
     "open": 5,
