@@ -77,6 +77,7 @@ def append(worker: Worker, *, streams: int, writers: int, seconds: float, count_
         "count": done,
         "seconds": elapsed,
         "busy": busy / elapsed,
+        "micros": busy / max(1, done) * 1e6,
         "group": done / max(1, commits),
         "sync": _difference(after, before, "sync_seconds") / elapsed,
         "gc": (worker.gc_seconds - gc_before) / elapsed,

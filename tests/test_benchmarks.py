@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = {
-    "active": 3,
-    "waking": 2,
+    "active": 4,
+    "waking": 4,
     "create": 1,
     "idle-memory": 1,
     "open": 5,
