@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -41,7 +42,9 @@ def open_store(data: str, *, create: bool = False, calm: bool = False, clock: Ca
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         if not set(names) - {LOCK_NAME} and not directory.is_file():
             raise click.ClickException(f"there is no store in {data}; name its directory with --data")
-    options = Options(preallocate=False, sweep_seconds=REST_SECONDS) if calm else Options(preallocate=False)
+    options = Options(preallocate=False)
+    if calm:
+        options = replace(options, sweep_seconds=REST_SECONDS, cluster_at_close=False)
     return durable_log.open(data, options=options, clock=clock)
 
 
@@ -61,7 +64,7 @@ def facts(info: StreamInfo) -> dict[str, Any]:
 
 def list_streams(data: str, prefix: str, *, long: bool, as_json: bool) -> None:
     """The names that start with ``prefix``."""
-    with open_store(data) as store:
+    with open_store(data, calm=True) as store:
         for name in store.names(prefix):
             if not long and not as_json:
                 put(printable(name) + "\n")
@@ -76,13 +79,13 @@ def list_streams(data: str, prefix: str, *, long: bool, as_json: bool) -> None:
 
 def show(data: str, name: str, offset: int) -> None:
     """A stream's bytes from ``offset`` to its tail; from 0, all that were not trimmed."""
-    with open_store(data) as store:
+    with open_store(data, calm=True) as store:
         _show(store.stream(name), offset or EARLIEST)
 
 
 def show_end(data: str, name: str, count: int) -> None:
     """The last ``count`` bytes of a stream, from a whole character or message on."""
-    with open_store(data) as store:
+    with open_store(data, calm=True) as store:
         stream = store.stream(name)
         info = stream.info()
         offset = max(info.first, info.tail - count)
@@ -112,7 +115,7 @@ def _pages(stream: Stream, offset: int) -> Iterator[Chunk]:
 
 def describe(data: str, name: str, *, as_json: bool) -> None:
     """What is known of a stream."""
-    with open_store(data) as store:
+    with open_store(data, calm=True) as store:
         known = facts(store.stream(name).info())
     if as_json:
         put(json.dumps(known, ensure_ascii=False) + "\n")

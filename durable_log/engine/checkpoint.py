@@ -33,6 +33,7 @@ from durable_log.engine.run_writer import write_run
 from durable_log.engine.segment import Block, LogSegment, survey
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
+from durable_log.errors import Corruption
 from durable_log.model import Options
 
 EXPIRY_GROUP_MIN: Final = 1000
@@ -144,7 +145,13 @@ class Checkpointer:
         with self._committer.exclusive():
             catalog = self._catalog
             epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
-        written = self._write_all(sealed, epoch)
+        try:
+            written = self._write_all(sealed, epoch)
+        except Corruption as error:
+            # What lies before it is clustered next time.
+            for source in segments:
+                source.damaged = source.damaged or source.file.name == error.file
+            raise
         for segment in written:
             self.adopt(segment, live=0)
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
@@ -158,6 +165,11 @@ class Checkpointer:
         """
         if self._unfinished is not None:
             self._finish(self._unfinished)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a checkpoint has failed half-way: nobody may write other rows before its own."""
+        return self._unfinished is not None
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
@@ -307,7 +319,9 @@ class Checkpointer:
                 lsn=self._writer.end_lsn,
                 streams=catalog.count,
                 next_stream=catalog.next_number,
-                clustered=tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered),
+                clustered=tuple(
+                    ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered
+                ),
             )
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest

@@ -29,7 +29,8 @@ from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
-from durable_log.engine.watermark import Deliveries, Port, Watermarks
+from durable_log.engine.turns import CommitLock
+from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreClosed, StoreFull
 from durable_log.model import Delete, Options, Request, Trim
@@ -40,15 +41,6 @@ IDLE_SECONDS: Final = 0.050
 PATIENCE_SECONDS: Final = 0.1
 
 _log = logging.getLogger("durable_log")
-
-
-class _Gates:
-    """The port of synchronous callers: a token is a lock, and its release the delivery."""
-
-    def deliver(self, results: list[tuple[Any, Any]]) -> None:
-        for gate, _result in results:
-            if gate.locked():
-                gate.release()
 
 
 class Committer:
@@ -66,8 +58,8 @@ class Committer:
         self._staging = Staging(options.staged_bytes_max)
         self._touches: deque[StreamState] = deque()
         self._unpublished: set[StreamState] = set()
-        self._gates = _Gates()
-        self._lock = threading.Lock()
+        self._gates = Gates()
+        self._lock = CommitLock()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._rung = False
         self._due: float | None = None
@@ -136,7 +128,7 @@ class Committer:
             finally:
                 due = self._next_due()
         if self._staging or due is not None:
-            self._ring()
+            self._ring()  # those who found the door taken wait for somebody who commits
 
     def roll(self, *, shrink: bool = False) -> None:
         """Go on in a new log segment; see :meth:`LogWriter.following`. Raises ``OSError``, which latches nothing."""
@@ -172,7 +164,7 @@ class Committer:
             self._bell.put(None)
 
     def _try_to_lead(self, submission: Submission) -> None:
-        if self._lock.acquire(blocking=False):
+        if self._lock.try_acquire():
             try:
                 while submission.result is PENDING and self._staging:
                     self._commit_group()
@@ -192,8 +184,11 @@ class Committer:
     # --- one group; the commit lock is held -----------------------------------------------------------------------
 
     def _commit_waiting(self) -> None:
+        """Until nothing waits, or somebody else wants the lock."""
         while self._staging or (self._touches and not self._latched()):
             self._commit_group()
+            if self._lock.wanted and not self._stopping:
+                break
 
     def _commit_group(self) -> None:
         batch: list[Submission] = []
@@ -371,7 +366,7 @@ class Committer:
             except Exception:  # noqa: BLE001 - the thread must live on to refuse what comes
                 _log.exception("a commit met an error that it does not know; the store has latched")
                 self._due = None
-            if self._staging:
+            if self._staging or self._touches:
                 self._ring()
 
     def _wait(self) -> None:

@@ -6,6 +6,7 @@ same background thread, never beside a checkpoint. What it moves keeps its bytes
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections import defaultdict
 from typing import Final
@@ -24,6 +25,7 @@ from durable_log.engine.run import Run
 from durable_log.engine.run_writer import merge_runs, write_run
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
+from durable_log.errors import Corruption
 
 RUNS_MAX: Final = 4
 DEAD_PART: Final = 0.5
@@ -31,6 +33,8 @@ SMALL_MAX: Final = 8
 """So many clustered segments of about the same size are merged into one,"""
 CLASSES_MERGED: Final = 4
 """unless they are of 32 MiB or more."""
+
+_log = logging.getLogger("durable_log")
 
 
 class Needed:
@@ -62,6 +66,7 @@ class Compactor:
         self._reader, self._checkpointer, self._live = reader, checkpointer, live
         self._moved: list[StreamState] = []
         """Streams whose rows name a segment that they have left: it may not go before newer rows count."""
+        self._damaged: set[str] = set()
 
     def step(self, dead_part: float = DEAD_PART) -> bool:
         """Merge runs if there are too many, rewrite the segment that is most dead, or merge small ones.
@@ -69,13 +74,20 @@ class Compactor:
         False if nothing is due.
         """
         runs = self._catalog.runs
-        if len(runs) > RUNS_MAX:
-            self._merge(_worth_merging(runs))
-            return True
-        number = self._most_dead(dead_part)
-        if number is None:
-            return self.merge_small()
-        self.rewrite([self._reader.clustered[number]])
+        try:
+            if len(runs) > RUNS_MAX and not self._damaged.intersection(run.file.name for run in runs):
+                self._merge(_worth_merging(runs))
+                return True
+            number = self._most_dead(dead_part)
+            if number is None:
+                return self.merge_small()
+            self.rewrite([self._reader.clustered[number]])
+        except Corruption as error:
+            # It stays as it is, until somebody repairs the store; the others go on.
+            if error.file in self._damaged:
+                raise
+            self._damaged.add(error.file)
+            _log.error("%s: %s", self._directory.path, error)
         return True
 
     def merge_all(self) -> None:
@@ -84,14 +96,17 @@ class Compactor:
             self._merge(self._catalog.runs)
 
     def _most_dead(self, dead_part: float) -> int | None:
-        parts = {
-            number: 1 - self._live[number] / segment.payload_bytes for number, segment in self._reader.clustered.items()
-        }
+        parts = {segment.number: 1 - self._live[segment.number] / segment.payload_bytes for segment in self._sound()}
         worst = max(parts, key=lambda number: parts[number], default=None)
         return worst if worst is not None and parts[worst] > dead_part else None
 
+    def _sound(self) -> list[ClusteredSegment]:
+        """The segments that are not known to be damaged."""
+        return [segment for segment in self._reader.clustered.values() if segment.file.name not in self._damaged]
+
     def _merge(self, old: tuple[Run, ...]) -> None:
         manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
+        assert not checkpointer.is_unfinished
         whole = old[-1] is self._catalog.runs[-1]
         number = checkpointer.new_number()
         new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)
@@ -112,7 +127,7 @@ class Compactor:
     def merge_small(self) -> bool:
         """Merge clustered segments of about the same, small size if there are many of them. False if there are not."""
         classes: dict[int, list[ClusteredSegment]] = {}
-        for segment in list(self._reader.clustered.values()):
+        for segment in self._sound():
             classes.setdefault(_size_class(segment.payload_bytes), []).append(segment)
         for size_class in sorted(classes):
             if len(classes[size_class]) >= SMALL_MAX and size_class < CLASSES_MERGED:

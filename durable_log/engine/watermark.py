@@ -23,6 +23,16 @@ class Port(Protocol):
         """Pairs of the token that was handed in and its result; an exception as result means failure."""
 
 
+class Gates:
+    """The port of synchronous callers: a token is a lock, and its release the delivery."""
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        """Let them go on."""
+        for gate, _result in results:
+            if gate.locked():
+                gate.release()
+
+
 class Crowd:
     """A port for one thread that waits for ``count`` results together, whatever they are."""
 

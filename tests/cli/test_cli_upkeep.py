@@ -10,12 +10,13 @@ import pytest
 from cli_processes import first_line
 
 import durable_log
+from durable_log.model import Options
 
 
 @pytest.fixture
 def filled(data):
     """A store with clustered segments, runs and a log."""
-    with durable_log.open(data) as store:
+    with durable_log.open(data, options=Options(cluster_at_close=False)) as store:
         for number in range(20):
             store.create(f"s{number:02}", data=bytes([65 + number]) * 200_000)
         store.engine.upkeep.cluster()
@@ -35,7 +36,7 @@ def disk_bytes(directory):
 
 def test_stats_tells_programs_every_figure(run, filled):
     figures = json.loads(output(run("stats", "--json", "--data", filled)))
-    with durable_log.open(filled) as store:
+    with durable_log.open(filled, options=Options(cluster_at_close=False)) as store:
         assert list(figures) == list(store.stats())
     assert (figures["streams"], figures["clustered_live_bytes"], figures["catalog_rows"]) == (21, 4_000_000, 20)
     assert figures["disk_bytes"] == disk_bytes(filled)

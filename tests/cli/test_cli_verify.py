@@ -8,13 +8,14 @@ import time
 import pytest
 
 import durable_log
+from durable_log.model import Options
 
 RECORDS = [b"the first record, ", b"the second record, ", b"the third record, ", b"the last record."]
 
 
 @pytest.fixture
 def filled(data):
-    with durable_log.open(data) as store:
+    with durable_log.open(data, options=Options(cluster_at_close=False)) as store:
         chat = store.create("chat/1")
         for record in RECORDS:
             chat.append(record)

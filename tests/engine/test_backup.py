@@ -291,13 +291,13 @@ def test_a_backup_after_a_cut_leaves_out_what_was_cut(source, store, target):
     content[position_of(last.lsn) + 70] ^= 1
     image.files[name] = MemoryFile(name)
     image.files[name].write(0, content)
-    with open_store(image, CALM, Clock()) as cut:
+    with open_store(image, replace(CALM, cluster_at_close=False), Clock()) as cut:
         assert cut.report.cut
         assert cut.report.damage == []
         names = list(cut.names())
         cut.create("new", data=b"new")
         cut.engine.upkeep.backups.fill(target, verify=True)
-        with open_store(target.inner, CALM, Clock()) as copy:
+        with open_store(target.inner, replace(CALM, cluster_at_close=False), Clock()) as copy:
             assert list(copy.names()) == sorted([*names, "new"])
             assert copy.report.damage == []
     assert set(names) <= set(truth)
@@ -357,7 +357,7 @@ def change(store: Store) -> None:
 
 
 def test_backups_on_one_disk_share_what_never_changes(tmp_path):
-    with durable_log.open(tmp_path / "store", options=CALM) as store:
+    with durable_log.open(tmp_path / "store", options=replace(CALM, cluster_at_close=False)) as store:
         fill(store)
         first = store.backup(tmp_path / "first")
         store.stream("s1").append(b"more")
