@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
+from durable_log.engine.index import LOST
 from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NameEntry, Row, hash_of
@@ -286,6 +287,8 @@ class Catalog:
     def _admit(self, name: str, row: Row, *, wait: bool) -> StreamState:
         state, lsn = decode_state(name, row.number, row.payload, self._ancestor)
         changed = self.catch_up is not None and self.catch_up.apply(state, lsn, wait=wait)
+        if state.index.end < state.tail:
+            state.index.add(state.tail, LOST)  # the log did not tell where they lie
         self.forgive(state)
         self._resident[name] = state
         if changed or state.index.in_log():

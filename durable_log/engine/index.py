@@ -108,8 +108,11 @@ class StreamIndex:
         return copy
 
     def tobytes(self) -> bytes:
-        """As it is stored in a row of the catalog."""
-        return self._entries.tobytes()
+        """As it is stored in a row of the catalog: without what lies in the log, which tells of that itself."""
+        entries, at = self._entries, 0
+        while 2 * at + 1 < len(entries) and (is_clustered(entries[2 * at + 1]) or entries[2 * at + 1] == LOST):
+            at += 1
+        return entries[: 2 * at + 1].tobytes()
 
     @classmethod
     def frombytes(cls, stored: bytes) -> StreamIndex:

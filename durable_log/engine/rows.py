@@ -1,8 +1,9 @@
 """A stream's state as a row of the catalog, and back.
 
-Law of this room: pure functions. A row says everything that is durable of a stream at its LSN: what the log holds from
-there on comes on top, what lies below is in it already. The streams that a fork descends from are the caller's
-business. Called by the holder of the commit lock (encode) and by whoever loads a stream (decode).
+Law of this room: pure functions. A row says everything that is durable of a stream at its LSN, but where the log has
+its bytes: what the log holds from there on comes on top, and what lies below is asked only where it lies. The streams
+that a fork descends from are the caller's business. Called by the holder of the commit lock (encode) and by whoever
+loads a stream (decode).
 """
 
 from __future__ import annotations
