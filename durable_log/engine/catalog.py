@@ -124,10 +124,10 @@ class Catalog:
         with self.lock:
             self._resident[state.name] = state
             self._removed.pop(state.name, None)
+            self._pin(state, 1)
         state.epoch = self.epoch
         self.count += not counted
         self.next_number = max(self.next_number, state.number + 1)
-        self._pin(state, 1)
 
     def remove(self, state: StreamState, *, counted: bool = False) -> None:
         """A stream whose DELETE is durable; ``counted`` if the count knows of it. O(log n)."""
@@ -137,8 +137,8 @@ class Catalog:
                 del self._resident[state.name]
                 self._removed[state.name] = state
             self._idle.pop(state, None)
+            self._pin(state, -1)
         self.count -= not counted
-        self._pin(state, -1)
 
     def change(self, state: StreamState) -> None:
         """This stream differs from its row from now on."""
@@ -198,7 +198,7 @@ class Catalog:
         return len(self._resident) > len(self._idle) or bool(self._removed)
 
     def changed(self) -> list[StreamState]:
-        """The resident streams that are not idle."""
+        """The resident streams that are not idle, by name."""
         with self.lock:
             return [state for state in self._resident.values() if state not in self._idle]
 

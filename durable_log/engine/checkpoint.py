@@ -54,14 +54,25 @@ class Sealed(NamedTuple):
         """The LSN that all of them lie below."""
         return lsn_of(self.segments[-1].number + 1, 0)
 
+    @property
+    def last(self) -> tuple[int, int] | None:
+        """LSN and checksum of the last block; None if there is none, as after a cut before the first of a segment."""
+        found = [blocks[-1] for blocks in self.blocks if blocks]
+        return (found[-1].lsn, found[-1].header_crc) if found else None
+
 
 class Epoch(NamedTuple):
-    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``."""
+    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``, by name."""
 
     number: int
     lsn: int
     removed: list[StreamState]
     changed: list[StreamState]
+
+    def life_of(self, name: str) -> StreamState | None:
+        """The stream of that name that had changed. O(log n)."""
+        at = bisect_left(self.changed, name, key=lambda state: state.name)
+        return self.changed[at] if at < len(self.changed) and self.changed[at].name == name else None
 
 
 class Unfinished(NamedTuple):
@@ -125,8 +136,7 @@ class Checkpointer:
         A checkpoint whose rows could not be written, or not be named, is finished first: nothing is clustered twice.
         ``closing``: nothing will be written any more, so the last segment is as good as sealed.
         """
-        if self._unfinished is not None:
-            self._finish(self._unfinished)
+        self.finish()
         segments = self._sealed(closing=closing)
         if not segments:
             return False
@@ -143,16 +153,18 @@ class Checkpointer:
                 source.damaged = source.damaged or source.file.name == error.file
             raise
         for segment in written:
-            self.adopt(segment)
+            self.adopt(segment, live=0)
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
         self._unfinished = Unfinished(sealed, rows, epoch, self.new_number(), closing)
         self._finish(self._unfinished)
         return True
 
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether a checkpoint has failed half-way: nobody may write other rows before its own."""
-        return self._unfinished is not None
+    def finish(self) -> None:
+        """Finish a checkpoint that failed half-way: until then, streams of it have no rows, and its rows name files
+        that have to stay. Raises ``OSError``.
+        """
+        if self._unfinished is not None:
+            self._finish(self._unfinished)
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
@@ -161,8 +173,7 @@ class Checkpointer:
     def _sealed(self, *, closing: bool = False) -> list[LogSegment]:
         found = []
         end = self._writer.segment.number + (closing and self._writer.position > PAGE)
-        for number in sorted(self._reader.segments):
-            segment = self._reader.segments[number]
+        for number, segment in sorted(self._reader.segments.copy().items()):
             # What can't be read stays, and whatever comes after it, until somebody repairs the store.
             if number >= end or number >= self._unreadable or segment.damaged:
                 break
@@ -223,22 +234,28 @@ class Checkpointer:
                     if not state.gone or state.forks:
                         places = [place for rows in written for place in rows.of(state.number)]
                         state.index = state.index.replaced(below, places)
-                    encoded += self._rows_of(state, lsn)
+                        self._live.added(state, places)
+                    encoded += self._rows_of(state, epoch, lsn)
             pause()
         return encoded
 
-    def _rows_of(self, state: StreamState, lsn: int, *, young: bool = False) -> Iterator[bytes]:
+    def _rows_of(self, state: StreamState, epoch: Epoch, lsn: int) -> Iterator[bytes]:
         """The row of a stream's name, and of those whose rows have to agree with it.
 
-        If the stream is gone meanwhile, its source has a fork less. If the name leads a new life that is a fork, what
-        it descends from may be as ``young``, and have no row yet.
+        If a life of the name ended meanwhile, its source has a fork less. If one began that is a fork, what it descends
+        from may be as young, and have no row yet.
         """
-        yield self._row(state, lsn)
-        present = self._catalog.get(state.name)
-        if state.gone and not state.forks and state.fork is not None:
-            yield from self._rows_of(state.fork.source, lsn)
-        if present is not None and present.fork is not None and (young or present is not state):
-            yield from self._rows_of(present.fork.source, lsn, young=True)
+        todo, seen = [state], {state}
+        while todo:
+            life = todo.pop()
+            yield self._row(life, lsn)
+            before, present = epoch.life_of(life.name), self._catalog.get(life.name)
+            for other in (life, before, present):
+                if other is None or other.fork is None or other.fork.source in seen:
+                    continue
+                if (other is present is not before) or (other.gone and not other.forks):
+                    todo.append(other.fork.source)
+                    seen.add(other.fork.source)
 
     def _row(self, state: StreamState, lsn: int) -> bytes:
         """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""
@@ -253,17 +270,12 @@ class Checkpointer:
         catalog, run = self._catalog, None
         if rows:
             run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
-        last = sealed.blocks[-1][-1]
+        previous = sealed.last or (self.manifest.previous_lsn, self.manifest.previous_crc)
         try:
-            with self._committer.exclusive():
-                lsn, streams, next_stream = self._writer.end_lsn, catalog.count, catalog.next_number
             self.save(
                 log_first=sealed.segments[-1].number + 1,
-                previous_lsn=last.lsn,
-                previous_crc=last.header_crc,
-                lsn=lsn,
-                streams=streams,
-                next_stream=next_stream,
+                previous_lsn=previous[0],
+                previous_crc=previous[1],
                 clean=closing,
                 runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
             )
@@ -286,18 +298,24 @@ class Checkpointer:
         self.manifest = self.manifest._replace(next_file=number + 1)
         return number
 
-    def adopt(self, segment: ClusteredSegment) -> None:
+    def adopt(self, segment: ClusteredSegment, live: int) -> None:
         """Indexes are going to point into a new segment: it counts from the next manifest on, whatever fails before."""
-        self._live[segment.number] = segment.payload_bytes
+        self._live[segment.number] = live
         self._reader.clustered[segment.number] = segment
         file = ClusteredFile(segment.number, segment.payload_bytes)
         self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file))
 
     def save(self, **changes: Any) -> None:
         """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
-        manifest = self.manifest._replace(**changes)
-        clustered = tuple(ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered)
-        manifest = manifest._replace(clustered=clustered)
+        catalog, manifest = self._catalog, self.manifest._replace(**changes)
+        with self._committer.exclusive():
+            # All counts are those of one moment, of which replay knows what came after it.
+            manifest = manifest._replace(
+                lsn=self._writer.end_lsn,
+                streams=catalog.count,
+                next_stream=catalog.next_number,
+                clustered=tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered),
+            )
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest
         with suppress(OSError):  # the new manifest counts, whatever becomes of them

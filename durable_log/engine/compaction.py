@@ -73,6 +73,7 @@ class Compactor:
 
         False if nothing is due.
         """
+        self._checkpointer.finish()
         runs = self._catalog.runs
         try:
             if len(runs) > RUNS_MAX and not self._damaged.intersection(run.file.name for run in runs):
@@ -92,6 +93,7 @@ class Compactor:
 
     def merge_all(self) -> None:
         """One run, without tombstones."""
+        self._checkpointer.finish()
         if len(self._catalog.runs) > 1 or any(run.tombstones for run in self._catalog.runs):
             self._merge(self._catalog.runs)
 
@@ -106,7 +108,6 @@ class Compactor:
 
     def _merge(self, old: tuple[Run, ...]) -> None:
         manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
-        assert not checkpointer.is_unfinished
         whole = old[-1] is self._catalog.runs[-1]
         number = checkpointer.new_number()
         new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)
@@ -141,7 +142,7 @@ class Compactor:
         Whoever has looked already says what is ``needed``; it may be more than that, never less.
         """
         checkpointer, catalog = self._checkpointer, self._catalog
-        assert not checkpointer.is_unfinished
+        checkpointer.finish()
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
         needed = needed or self._needed(olds)
@@ -177,7 +178,7 @@ class Compactor:
             self._directory, number, uuid, selected, pause=pause, trims=sorted(needed.trims.items())
         )
         if new is not None:
-            self._checkpointer.adopt(new)
+            self._checkpointer.adopt(new, new.payload_bytes)
         return new
 
     def _needed(self, olds: list[ClusteredSegment]) -> Needed:

@@ -30,6 +30,12 @@ class LiveBytes:
         """Somebody has counted, while bytes may have become dead."""
         self._live[number] = min(self._live[number], live)
 
+    def added(self, state: StreamState, places: Iterable[tuple[int, int, int]]) -> None:
+        """The stream's index names these places from now on."""
+        first = 0 if state.forks else state.first
+        for start, end, place in places:
+            self._live[clustered_segment(place)] += max(0, end - max(start, first))
+
     def removed(self, states: Iterable[StreamState]) -> None:
         """The bytes of these streams are needed by nobody any more."""
         for state in states:

@@ -24,6 +24,7 @@ from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
 from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
+from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
 from durable_log.errors import Corruption
 
@@ -46,7 +47,8 @@ class Report(NamedTuple):
 class Recovered(NamedTuple):
     """An opened store. ``tail`` is None if writing has to go on in a new segment, after the block that is named.
     ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all, ``unreadable`` the oldest whose
-    header does not verify. ``surplus``: log segments that the manifest no longer needs.
+    header does not verify. ``surplus``: log segments that the manifest no longer needs. ``removed``: streams whose
+    bytes it counts as live.
     """
 
     segments: dict[int, LogSegment]
@@ -59,6 +61,7 @@ class Recovered(NamedTuple):
     previous_lsn: int
     previous_crc: int
     unreadable: int | None
+    removed: list[StreamState]
     report: Report
 
 
@@ -139,7 +142,7 @@ def _replay_log(
         unreadable,
     )  # fmt: skip
     _tell(directory.path, report)
-    return _arrange(directory, manifest, opened, found, chain, surplus, report)
+    return _arrange(directory, manifest, opened, found, chain, surplus, replay.removed, report)
 
 
 def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
@@ -200,7 +203,7 @@ def _tell(path: str, report: Report) -> None:
 
 def _arrange(
     directory: Directory, manifest: Manifest, opened: _Opened, found: dict[int, list[Block]], chain: Chain,
-    surplus: list[str], report: Report,
+    surplus: list[str], removed: list[StreamState], report: Report,
 ) -> Recovered:  # fmt: skip
     segments = opened.segments
     last = chain.blocks[-1] if chain.blocks else None
@@ -217,5 +220,5 @@ def _arrange(
     last_number = max(numbers, default=0)
     return Recovered(
         segments, opened.clustered, spares, surplus, tail, max(used, *unreadable, 0), last_number, *previous,
-        min(unreadable, default=None), report,
+        min(unreadable, default=None), removed, report,
     )  # fmt: skip

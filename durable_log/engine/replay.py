@@ -87,6 +87,8 @@ class Replay:
         self._row_lsns: dict[int, int] = {}
         self._shadows: set[int] = set()
         """Lives that the log tells of and that are over by what the rows say; they are not in the catalog."""
+        self.removed: list[StreamState] = []
+        """Those that were there when streams, and their live bytes, were counted."""
         self._born: list[StreamState] = []
         self._unknown = 0
 
@@ -205,6 +207,8 @@ class Replay:
             self._row_lsns.setdefault(leaving.number, lsn)
             if leaving.number not in self._shadows:
                 self._catalog.remove(leaving, counted=lsn < self._counted_lsn)
+                if lsn >= self._counted_lsn:
+                    self.removed.append(leaving)
 
     def _set_forks(self, source: StreamState, forks: int, lsn: int) -> None:
         self._find(source.number)

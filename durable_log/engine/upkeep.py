@@ -138,6 +138,7 @@ class Upkeep:
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
         with self._clustering:
+            self._check_open()
             self._committer.roll()
             self.checkpointer.run()
 

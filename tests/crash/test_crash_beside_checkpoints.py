@@ -120,7 +120,7 @@ def reopened(directory, truth: Truth) -> None:
             store.delete(name)
         assert store.stats()["streams"] == 0
         store.engine.upkeep.compact()
-        assert (0 * store.stats()["clustered_segments"], store.stats()["resident_streams"]) == (0, 0)
+        assert (store.stats()["clustered_segments"], store.stats()["resident_streams"]) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -5,16 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_store
+from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until
 
-from durable_log.errors import StoreFull, StoreUnreadable
+from durable_log.engine import catalog, checkpoint
+from durable_log.engine.files import DiskDirectory, MemoryDirectory
+from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
+COLD = replace(CALM, recent_bytes_max=1)
+"""Nothing is read from memory."""
 
 
-def no_space_for(twin: TwinDirectory, suffix: str) -> None:
-    """From now on, no file with such a name can be made."""
-    twin.hooks["create"] = lambda proceed: no_space(proceed) if twin.calls[-1][1].endswith(suffix) else proceed()
+def no_space_for(twin: TwinDirectory, suffix: str, times: int = 10**9) -> None:
+    """From now on, no file with such a name can be made, or ``times`` of them."""
+    left = [times]
+
+    def hook(proceed):
+        if not twin.calls[-1][1].endswith(suffix) or not left[0]:
+            return proceed()
+        left[0] -= 1
+        return no_space(proceed)
+
+    twin.hooks["create"] = hook
 
 
 def test_a_disk_that_has_no_room_for_a_new_segment_latches_nothing_when_clustering():
@@ -80,6 +92,25 @@ def test_a_clustered_segment_that_fails_takes_those_before_it_along():
         assert not [name for name in twin.names() if name.endswith(".seg")]
 
 
+def test_a_compaction_goes_on_only_when_the_checkpoint_before_it_is_finished():
+    """Else that would finish later, with rows that name a segment which is not there any more."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        for name in ("stays", "goes"):
+            store.create(name, data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.delete("goes")
+        store.stream("stays").append(b"more")
+        no_space_for(twin, ".run.tmp", times=1)
+        with pytest.raises(StoreFull):
+            store.engine.upkeep.compact()
+        twin.hooks.clear()
+        store.engine.upkeep.compact()
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("stays").read().data == bytes(1000) + b"more"
+
+
 def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
     """The manifest was renamed, its directory not synced: it may be the one in force after a crash, and names a run."""
     twin = TwinDirectory()
@@ -106,3 +137,212 @@ def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
         made += [name for what, name in twin.calls if what == "rename" and name.endswith((".run.tmp", ".seg.tmp"))]
     assert len(made) > 1
     assert len(made) == len(set(made))
+
+
+# --- readers
+
+
+def while_it(twin: TwinDirectory, what: str, meanwhile, look):
+    """Look at a store; before the first ``what`` of a file, ``meanwhile`` happens, once."""
+    done = []
+
+    def hook(proceed):
+        if not done:
+            done.append(True)
+            meanwhile()
+        return proceed()
+
+    twin.hooks[what] = hook
+    found = look()
+    twin.hooks.clear()
+    assert done
+    return found
+
+
+def read_while(twin: TwinDirectory, what: str, store, meanwhile):
+    return while_it(twin, what, meanwhile, lambda: store.stream("a").read().data)
+
+
+def on_disk(tmp_path) -> TwinDirectory:
+    return TwinDirectory(DiskDirectory(tmp_path))
+
+
+def test_a_read_whose_log_segment_is_closed_under_it_begins_anew(tmp_path):
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=b"b")
+        twin = store.engine._directory
+        assert read_while(twin, "gather", store, store.engine.upkeep.cluster) == bytes(1000)
+
+
+def test_a_read_whose_clustered_segment_is_closed_under_it_begins_anew(tmp_path):
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.delete("b")
+        twin = store.engine._directory
+        assert read_while(twin, "read", store, store.engine.upkeep.compact) == bytes(1000)
+
+
+def test_a_read_of_a_stream_that_was_let_go_under_it_begins_anew(tmp_path, monkeypatch):
+    """Its index is that of a state that nobody keeps up to date any more."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        for name in ("a", "b", "c"):
+            store.create(name, data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.delete("b")
+
+        def let_go_and_move() -> None:
+            store.engine.upkeep.sweep()
+            store.engine.upkeep.compact()
+
+        store.stream("a").info()
+        assert read_while(store.engine._directory, "read", store, let_go_and_move) == bytes(1000)
+
+
+def test_the_bounds_of_a_record_are_found_though_its_segment_goes_meanwhile(tmp_path):
+    with open_store(on_disk(tmp_path), COLD, Clock()) as store:
+        store.create("a", content_type="application/json")
+        for value in range(3):
+            store.stream("a").append_json("x" * 400 * (value + 1))
+        store.create("b", data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.delete("b")
+        twin, engine = store.engine._directory, store.engine
+        assert while_it(twin, "read", engine.upkeep.compact, lambda: engine.record_bounds("a", 500)) == (403, 1206)
+
+
+def test_figures_are_given_while_segments_go(monkeypatch):
+    """The table of segments changes between the listing of its numbers and the look at each."""
+    with open_store(TwinDirectory(), CALM, Clock()) as store:
+        store.create("a", data=b"x")
+        store.engine._committer.roll()
+
+        class Vanishing(dict):
+            def __iter__(self):
+                numbers = list(super().__iter__())
+                self.clear()
+                return iter(numbers)
+
+        segments = store.engine._reader.segments
+        store.engine._reader.segments = Vanishing(segments)
+        store.engine.upkeep.checkpointer.debt()
+        store.engine._reader.segments = segments
+
+
+# --- the end of the store
+
+
+def test_a_store_is_closed_only_when_its_clustering_has_ended():
+    """Whoever opens it next would find files changed by a process that does not hold the lock any more."""
+    twin, barrier = TwinDirectory(), Barrier()
+    store = open_store(twin, CALM, Clock())
+    store.create("a", data=b"x")
+    twin.hooks["create"] = lambda proceed: barrier(proceed) if twin.calls[-1][1].endswith(".seg.tmp") else proceed()
+    clustering = Task(store.engine.upkeep.cluster)
+    barrier.wait()
+    closing = Task(store.close)
+    until(lambda: store.engine._closed, "closing")
+    assert not closing.done
+    barrier.let_go()
+    clustering.result()
+    closing.result()
+    assert all(what != "close" or index > twin.calls.index(("rename", "MANIFEST.tmp"))
+               for index, (what, name) in enumerate(twin.calls) if name.endswith(".seg"))  # fmt: skip
+    with pytest.raises(StoreClosed):
+        store.engine.upkeep.cluster()
+    with open_store(twin.inner, CALM, Clock()) as again:
+        assert again.stream("a").read().data == b"x"
+
+
+# --- the log
+
+
+def test_a_sealed_segment_without_blocks_that_count_is_clustered_too():
+    """After a cut before its first block, the log went on in a new segment."""
+    directory = MemoryDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        store.create("a", data=b"one")
+        store.engine._committer.roll()
+        store.stream("a").append(b"two")
+        torn = copy_of(directory)
+    file = torn.files["00000002.log"]
+    file.write(4096 + 64, bytes(byte ^ 0xFF for byte in file.read(4096 + 64, 8)))
+    with open_store(torn, CALM, Clock()) as store:
+        assert (store.report.cut, store.stream("a").read().data) == (True, b"one")
+        assert store.engine.upkeep.checkpointer.run()
+        store.stream("a").append(b"three")
+        store.engine.upkeep.cluster()
+        killed = copy_of(torn)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.report.damage == []
+        assert store.stream("a").read().data == b"onethree"
+
+
+def test_what_was_written_before_a_roll_that_found_no_room_is_seen_and_kept():
+    """The roll had synced it, and the commit that was to publish it was refused."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        stream = store.create("a", data=bytes(32 * 1024))
+        store.engine.upkeep.cluster()
+        twin.hooks["commit"] = lambda proceed: no_space(proceed) if "3.log" in twin.calls[-1][1] else proceed()
+        tail, full = 32 * 1024, False
+        while not full:
+            try:
+                tail = stream.append(bytes(8 * 1024), durability="written").next_offset
+            except StoreFull:
+                full = True
+        twin.hooks.clear()
+        until(lambda: stream.info().tail == tail, "the written bytes to be seen")
+        store.engine.upkeep.cluster()
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("a").info().tail == tail
+        store.engine.check()
+
+
+# --- what is dead
+
+
+def at_the_first_pause(monkeypatch, action) -> None:
+    """``action`` happens once, in the middle of the next checkpoint."""
+    left = [action]
+    monkeypatch.setattr(checkpoint, "pause", lambda: left.pop()() if left else None)
+
+
+def test_what_was_dead_when_the_manifest_was_written_is_not_counted_again_at_open(monkeypatch):
+    """Below nothing, the count had no place in the manifest, and there was no checkpoint any more."""
+    directory = MemoryDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=bytes(1000))
+        store.engine.upkeep.cluster()
+        store.create("c", data=b"c")
+        at_the_first_pause(monkeypatch, lambda: (store.delete("a"), store.delete("b")))
+        store.engine.upkeep.cluster()
+        killed = copy_of(directory)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stats()["clustered_live_bytes"] == 1
+        store.create("d", data=b"d")
+        store.engine.upkeep.cluster()
+
+
+def test_a_stream_that_goes_before_its_bytes_count_is_counted_as_dead(monkeypatch):
+    with open_store(MemoryDirectory(), CALM, Clock()) as store:
+        store.create("a", data=bytes(1000))
+        store.create("b", data=b"b")
+        at_the_first_pause(monkeypatch, lambda: store.delete("a"))
+        store.engine.upkeep.cluster()
+        assert store.stats()["clustered_live_bytes"] == 1
+
+
+def test_a_life_that_was_over_before_the_checkpoint_is_counted_as_dead_though_its_name_lives_again():
+    with open_store(MemoryDirectory(), CALM, Clock()) as store:
+        for turn in range(3):
+            store.create("a", data=bytes(1000 * (turn + 1)), expires_at=1_900_000_000.0 + 10)
+            if turn < 2:
+                store.delete("a")
+        store.engine.upkeep.cluster()
+        assert store.stats()["clustered_live_bytes"] == 3000
