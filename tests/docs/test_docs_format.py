@@ -124,6 +124,20 @@ def test_the_block_of_the_example_says_what_the_page_says():
     assert (data[:2], data.rest) == ((1, 1 | 2), struct.pack("<IQQ", 0, 0, 0) + b"hello")
 
 
+def test_the_creation_of_a_fork_says_with_which_byte_it_begins():
+    directory = MemoryDirectory()
+    with Store(open_in(directory, QUIET, lambda: CREATED_MS / 1000)) as store:
+        store.create("source", data=b"hello")
+        store.stream("source").trim(2)
+        store.create("fork", fork_of="source", fork_at=4)
+        image = whole(directory, "00000001.log")
+    nonce = struct.unpack_from("<I", image, 48)[0]
+    lengths = {at: struct.unpack_from("<I", image, at + 40)[0] for at in range(4096, len(image), 4096)}
+    found = [frame for at, size in lengths.items() for frame in frames(image[at + 64 : at + 64 + size], at + 64, nonce)]
+    assert [(frame.kind, frame.stream, frame.offset) for frame in found] == [(2, 1, 0), (1, 1, 0), (6, 1, 2), (2, 2, 2)]
+    assert struct.unpack("<4Q", found[-1].rest[-32:]) == (1, 4, 1, 4)
+
+
 def test_the_manifest_of_the_example_says_what_the_page_says():
     image, block = example("MANIFEST"), example("00000001.log")[4096:]
     size, created, nonce = header_of(image, 1, 0)
