@@ -314,7 +314,9 @@ class Checkpointer:
                 lsn=self._writer.end_lsn,
                 streams=catalog.count,
                 next_stream=catalog.next_number,
-                clustered=tuple(ClusteredFile(file.number, self._live[file.number]) for file in manifest.clustered),
+                clustered=tuple(
+                    ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered
+                ),
             )
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest

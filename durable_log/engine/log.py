@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 from durable_log.engine.ancestry import owner_at
 from durable_log.engine.catalog import Catalog
@@ -40,7 +40,6 @@ from durable_log.errors import (
 from durable_log.model import NOW, Chunk, Options, Request, StreamInfo
 
 Clock = Callable[[], float]
-Found = TypeVar("Found")
 
 
 class LogEngine:
@@ -63,7 +62,7 @@ class LogEngine:
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)
-        self._live.removed(recovered.removed)
+        self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
             self._begin_log(recovered)
@@ -136,8 +135,12 @@ class LogEngine:
 
         With ``number``, another life of the name is :class:`StreamGone`; without, none is :class:`StreamNotFound`.
         """
-        self._used(name, number)
-        return self._from_files(name, number, lambda state: self._reader.read(state, offset, limit))
+        while True:
+            state = self._used(name, number)
+            try:
+                return self._reader.read(state, offset, limit)
+            except (OSError, Corruption) as error:
+                self._explain(state, error)
 
     def read_from_memory(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk | None:
         """Like :meth:`read`, but None where it would have to read a file."""
@@ -151,34 +154,26 @@ class LogEngine:
         """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
         twice.
         """
-
-        def bounds(state: StreamState) -> tuple[int, int]:
-            if offset >= state.durable:
-                return offset, offset
-            start, end = self._reader.record_bounds(state, offset)
-            return max(state.first, start), end
-
-        return self._from_files(name, number, bounds)
-
-    def _from_files(self, name: str, number: int | None, look: Callable[[StreamState], Found]) -> Found:
         while True:
             state = self._state(name, number)
+            if offset >= state.durable:
+                return offset, offset
             try:
-                return look(state)
+                start, end = self._reader.record_bounds(state, offset)
+                return max(state.first, start), end
             except (OSError, Corruption) as error:
-                refusal = self._unreadable(error)
-            # If it was let go meanwhile, or deleted, nobody kept its index up to date.
-            if self._catalog.get(name) is state:
-                raise refusal
+                self._explain(state, error)
 
-    def _unreadable(self, error: OSError | Corruption) -> Corruption | StoreUnreadable:
-        """What a caller is told. The files may have been closed under it."""
-        self._check_open()
-        if isinstance(error, Corruption):
-            return error
-        refusal = StoreUnreadable(str(error.filename or self.path), error)
-        refusal.__cause__ = error
-        return refusal
+    def _explain(self, state: StreamState, error: OSError | Corruption) -> None:
+        """Raise what a failed read means. Returns if it means nothing: the state was let go meanwhile, or its stream
+        deleted, and the files that it names may have gone since.
+        """
+        self._check_open()  # the files may have been closed under it
+        if state.epoch == LET_GO or state.gone:
+            return
+        if isinstance(error, OSError):
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
+        raise error
 
     def place_end(self, name: str, offset: int) -> int:
         """Where the bytes end that lie in one place with the one at ``offset``: a record, or a row of a segment."""
@@ -222,7 +217,10 @@ class LogEngine:
         try:
             yield from names
         except (OSError, Corruption) as error:
-            raise self._unreadable(error) from None
+            self._check_open()
+            if isinstance(error, Corruption):
+                raise
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
 
     # --- the store ------------------------------------------------------------------------------------------------
 
@@ -291,8 +289,9 @@ class LogEngine:
             state = self._catalog.live(name, wait=wait)
         except BlockingIOError:
             raise
-        except (OSError, Corruption) as error:
-            raise self._unreadable(error) from None
+        except OSError as error:
+            self._check_open()
+            raise StoreUnreadable(str(error.filename or self.path), error) from error
         if state is not None and (state.gone or number not in (None, state.number)):
             raise StreamGone(name)
         if number is not None and state is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from durable_log.engine.ancestry import Piece, owner_at, pieces
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.format import position_of
-from durable_log.engine.index import ClusteredRun, Run, StreamIndex, clustered_row, clustered_segment, is_clustered
+from durable_log.engine.index import ClusteredRun, Run, clustered_row, clustered_segment, is_clustered
 from durable_log.engine.recent import read_recent
 from durable_log.engine.segment import LogSegment, segment_name
 from durable_log.engine.state import StreamState
@@ -50,25 +50,20 @@ class Reader:
         owner, base, limit = owner_at(state, offset)
         while True:
             index = owner.index
+            start, end, place = index.place_at(offset)
             try:
-                start, end = self._bounds_in(owner, index, offset)
+                if is_clustered(place):
+                    segment = self._clustered(clustered_segment(place))
+                    start, end = segment.record_bounds(segment.row(clustered_row(place)), offset)
+                return max(base, start), min(limit, end)
             except (OSError, Corruption):
                 if owner.index is index:
                     raise
-            else:
-                return max(base, start), min(limit, end)
 
-    def _bounds_in(self, owner: StreamState, index: StreamIndex, offset: int) -> tuple[int, int]:
-        start, end, place = index.place_at(offset)
-        if not is_clustered(place):
-            return start, end
-        segment = self._segment(clustered_segment(place), owner)
-        return segment.record_bounds(segment.row(clustered_row(place)), offset)
-
-    def _segment(self, number: int, owner: StreamState) -> ClusteredSegment:
+    def _clustered(self, number: int) -> ClusteredSegment:
         segment = self.clustered.get(number)
         if segment is None:
-            raise Corruption(cluster_name(number), 0, "the file is not open any more", name=owner.name)
+            raise Corruption(cluster_name(number), 0, "the file is not open any more")
         return segment
 
     def _read_piece(self, piece: Piece, *, first: bool) -> bytes:
@@ -80,10 +75,10 @@ class Reader:
             try:
                 wrong = self._collect(piece, index.runs(piece.start, piece.end), found)
             except OSError as error:
-                wrong = error  # clustering may have closed the file
+                wrong = error
             if wrong is not None and piece.owner.index is not index:
-                continue
-            if isinstance(wrong, OSError) or (wrong is not None and first and not found):
+                continue  # the file was closed under the read, or is another one's by now
+            if wrong is not None and first and not found:
                 raise wrong
             return found[0] if len(found) == 1 else b"".join(found)
 
@@ -106,7 +101,7 @@ class Reader:
 
     def _read_clustered(self, state: StreamState, run: ClusteredRun) -> bytes | Corruption:
         try:
-            segment = self._segment(run.segment, state)
+            segment = self._clustered(run.segment)
             return segment.read(segment.row(run.row), run.start, run.end)
         except Corruption as error:
             return Corruption(error.file, error.position, error.reason, name=state.name)
