@@ -150,14 +150,14 @@ def memory(_worker: Worker) -> Answer:
 def cluster(worker: Worker) -> Answer:
     """Cluster all that is in the log."""
     began = time.perf_counter()
-    worker.store.engine.cluster()
+    worker.store.engine.upkeep.cluster()
     return {"seconds": time.perf_counter() - began, **worker.store.stats()}
 
 
 def compact(worker: Worker) -> Answer:
     """Give back all space that can be given back."""
     began = time.perf_counter()
-    worker.store.engine.compact()
+    worker.store.engine.upkeep.compact()
     return {"seconds": time.perf_counter() - began, **worker.store.stats()}
 
 

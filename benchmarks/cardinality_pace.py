@@ -61,7 +61,7 @@ def measure(worker: Worker, *, streams: int, rate: int, passes: int, between: fl
             time.sleep(between)
             began = time.perf_counter()
             windows.append((began, math.inf))
-            worker.store.engine.cluster()
+            worker.store.engine.upkeep.cluster()
             windows[-1] = (began, time.perf_counter())
             if time.monotonic() > until:
                 return

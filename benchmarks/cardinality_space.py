@@ -129,7 +129,7 @@ def append_counted(worker: Worker, *, streams: int, log_bytes: int) -> Answer:
         await face.stream(name_of(turn % streams)).append(PAYLOAD)
 
     asyncio.run(in_turn(iter(range(count)), streams, step, float("inf")))
-    store.engine.cluster()
+    store.engine.upkeep.cluster()
     os.sync()
     seconds, written = time.perf_counter() - began, _written() - before[0]
     on_disk = _on_disk(store.engine.path) - before[1]

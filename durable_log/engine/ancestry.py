@@ -3,7 +3,7 @@
 Law of this room: nothing is copied. A fork names its source and, as one flat list however deep forks nest, the streams
 that hold the bytes below its own. A stream that is deleted while forks of it exist is kept for them, out of sight, and
 goes with the last of them; that may free its own source in turn (PROTOCOL.md §4.2). Pure but for ``forks``, the count
-that the holder of the commit lock keeps; it is recomputed at open, never stored.
+that the holder of the commit lock keeps; rows of the catalog store it.
 """
 
 from __future__ import annotations

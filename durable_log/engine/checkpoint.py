@@ -166,11 +166,6 @@ class Checkpointer:
         if self._unfinished is not None:
             self._finish(self._unfinished)
 
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether a checkpoint has failed half-way: nobody may write other rows before its own."""
-        return self._unfinished is not None
-
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())

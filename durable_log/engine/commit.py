@@ -164,7 +164,7 @@ class Committer:
             self._bell.put(None)
 
     def _try_to_lead(self, submission: Submission) -> None:
-        if self._lock.try_acquire():
+        if not self._lock.wanted() and self._lock.inner.acquire(blocking=False):
             try:
                 while submission.result is PENDING and self._staging:
                     self._commit_group()
@@ -187,7 +187,7 @@ class Committer:
         """Until nothing waits, or somebody else wants the lock."""
         while self._staging or (self._touches and not self._latched()):
             self._commit_group()
-            if self._lock.wanted and not self._stopping:
+            if self._lock.wanted() and not self._stopping:
                 break
 
     def _commit_group(self) -> None:

@@ -73,6 +73,7 @@ class Compactor:
 
         False if nothing is due.
         """
+        self._checkpointer.finish()
         runs = self._catalog.runs
         try:
             if len(runs) > RUNS_MAX and not self._damaged.intersection(run.file.name for run in runs):
@@ -92,6 +93,7 @@ class Compactor:
 
     def merge_all(self) -> None:
         """One run, without tombstones."""
+        self._checkpointer.finish()
         if len(self._catalog.runs) > 1 or any(run.tombstones for run in self._catalog.runs):
             self._merge(self._catalog.runs)
 
@@ -106,7 +108,6 @@ class Compactor:
 
     def _merge(self, old: tuple[Run, ...]) -> None:
         manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
-        assert not checkpointer.is_unfinished
         whole = old[-1] is self._catalog.runs[-1]
         number = checkpointer.new_number()
         new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)

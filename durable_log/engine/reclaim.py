@@ -67,8 +67,6 @@ class Reclaimer:
                 step()
             except (OSError, Corruption) as failure:
                 failures.append(failure)
-            if self._checkpointer.is_unfinished:
-                break  # its rows are older than any that another step would write, and come after them
         self._spares.remove()
         if failures:
             raise failures[0]

@@ -13,33 +13,26 @@ from types import TracebackType
 
 
 class CommitLock:
-    """``with`` it to wait for the lock; ``try_acquire`` to have it only if nobody else wants it."""
+    """``with`` it, or ``acquire``, to wait for the lock. Whoever only tries takes ``inner``, and looks at ``wanted``
+    before: these are calls into C, in which no signal arrives.
+    """
 
     def __init__(self) -> None:
-        self._lock, self._door = threading.Lock(), threading.Lock()
+        self.inner, self._door = threading.Lock(), threading.Lock()
+        self.release = self.inner.release
+        self.locked = self.inner.locked
+        self.wanted = self._door.locked
+        """Whether somebody waits for it."""
+
+    def acquire(self, timeout: float = -1) -> bool:
+        """Wait for the lock, ``timeout`` seconds if that is not negative. False if it was not to be had."""
+        with self._door:
+            return self.inner.acquire(timeout=timeout)
 
     def __enter__(self) -> None:
-        with self._door:
-            self._lock.acquire()
+        self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._lock.release()
-
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free and nobody waits for it."""
-        return not self._door.locked() and self._lock.acquire(blocking=False)
-
-    def release(self) -> None:
-        """Let go of it."""
-        self._lock.release()
-
-    def locked(self) -> bool:
-        """Whether somebody has it."""
-        return self._lock.locked()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody waits for it."""
-        return self._door.locked()
+        self.release()
