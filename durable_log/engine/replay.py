@@ -29,7 +29,7 @@ from durable_log.engine.format import (
     decode_producer,
     decode_touch,
 )
-from durable_log.engine.index import LOST
+from durable_log.engine.index import LOST, add_place
 from durable_log.engine.state import ProducerState, StreamState
 
 
@@ -186,7 +186,7 @@ class Replay:
         """A fork whose source was lost: its own bytes are all that is left."""
         state = StreamState(number, creation.name, creation.config, creation.created_ms)
         if creation.base:
-            state.index.add(creation.base, LOST)
+            add_place(state.index, creation.base, LOST)
             state.tail = state.durable = creation.base
             self._catch_up.lost.append(Lost(state.name, 0, creation.base))
         return state
@@ -253,9 +253,9 @@ class _Application:
             return
         if offset > state.tail:
             self.lost.append(Lost(state.name, state.tail, offset))
-            state.index.add(offset, LOST)
+            add_place(state.index, offset, LOST)
         if length:
-            state.index.add(offset + length, record.lsn)
+            add_place(state.index, offset + length, record.lsn)
         state.tail = offset + length
         flags = record.flags
         if flags & (FLAG_PRODUCER | FLAG_SEQ):
