@@ -167,12 +167,34 @@ void dl_records_greatest(const dl_record *records, size_t count, uint64_t *keys)
     }
 }
 
+/* ---- a stream's index: pairs of a start offset and a place, then the end ---- */
+
+/* Of an index that is entries of clustered segments, then entries of the log, those below "below" first: bounds[0] is how
+ * many are clustered, bounds[1] where the log's entries from "below" on begin. 0 if it is anything else. */
+int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t *bounds) {
+    const size_t entries = length / 16;
+    size_t at = 0;
+    if (length % 16 != 8) return 0;
+    while (at < entries && dl_load64(index + 16 * at + 8) >> 63)
+        at++;
+    bounds[0] = at;
+    for (uint64_t place; at < entries && (place = dl_load64(index + 16 * at + 8)) < below; at++)
+        if (place == 0) return 0;
+    bounds[1] = at;
+    for (; at < entries; at++) {
+        const uint64_t place = dl_load64(index + 16 * at + 8);
+        if (place < below || place >> 63) return 0;
+    }
+    return 1;
+}
+
 /* ---- choosing and counting: over sorted records ---- */
 
-static int is_dead(dl_selection *s, uint64_t stream) {
-    while (s->dead_at < s->dead_count && s->dead[s->dead_at] < stream)
-        s->dead_at++;
-    return s->dead_at < s->dead_count && s->dead[s->dead_at] == stream;
+static int is_wanted(dl_selection *s, uint64_t stream) {
+    if (s->streams == NULL) return 1;
+    while (s->streams_at < s->streams_count && s->streams[s->streams_at] < stream)
+        s->streams_at++;
+    return s->streams_at < s->streams_count && s->streams[s->streams_at] == stream;
 }
 
 static uint64_t first_kept(dl_selection *s, uint64_t stream) {
@@ -187,7 +209,7 @@ size_t dl_records_select(dl_selection *selection, dl_record *records, size_t fir
     size_t cut = 0;
     for (size_t i = first; i < first + count; i++) {
         const dl_record record = records[i];
-        if (is_dead(selection, record.stream)) continue;
+        if (!is_wanted(selection, record.stream)) continue;
         const uint64_t kept = first_kept(selection, record.stream);
         if (record.offset + record.length <= kept) continue;
         if (record.offset < kept) cuts[cut++] = selection->kept;

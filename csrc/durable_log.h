@@ -173,9 +173,9 @@ typedef struct {
 } dl_plan;
 
 typedef struct {
-    const uint64_t *dead; /* stream numbers, ascending */
-    size_t dead_count;
-    size_t dead_at;
+    const uint64_t *streams; /* the numbers of those that stay, ascending; or NULL: all do */
+    size_t streams_count;
+    size_t streams_at;
     const uint64_t *trims; /* pairs of stream number and first offset kept, ascending */
     size_t trims_count;
     size_t trims_at;
@@ -279,6 +279,7 @@ enum dl_cluster_verdict dl_records_scan_all(const uint8_t *bytes, size_t length,
                                             uint64_t *bad_position);
 size_t dl_records_pick(const dl_record *records, size_t count, uint32_t types, dl_record *out);
 size_t dl_records_find(const dl_record *records, size_t count, uint64_t stream);
+int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t *bounds);
 size_t dl_records_streams(const dl_record *records, size_t count, uint64_t *streams);
 enum dl_cluster_verdict dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first, uint32_t nonce,
                                            uint32_t source, const uint64_t *indexes, size_t indexes_count,

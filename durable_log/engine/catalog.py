@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
-from durable_log.engine.index import LOST
+from durable_log.engine.index import LOST, add_place, end_of, ends_in_log
 from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NameEntry, Row, hash_of
@@ -232,7 +232,7 @@ class Catalog:
                 if self._removed.get(state.name) is state:
                     del self._removed[state.name]
             for state in written:
-                if state.epoch <= epoch and not state.index.in_log() and self._resident.get(state.name) is state:
+                if state.epoch <= epoch and not ends_in_log(state.index) and self._resident.get(state.name) is state:
                     state.epoch = 0
                     self._idle[state] = None
 
@@ -251,7 +251,7 @@ class Catalog:
                 assert state.name == name, (state.name, name)
                 assert state.number < self.next_number
                 assert 0 <= state.first <= state.durable <= state.tail
-                assert state.index.end == state.tail, (name, state.index.end, state.tail)
+                assert end_of(state.index) == state.tail, (name, end_of(state.index), state.tail)
                 assert not (state.durable_closed and not state.closed)
                 assert state.deleted == state.gone == (state.deleted and state.forks > 0), name
                 if state.recent is not None:
@@ -287,11 +287,11 @@ class Catalog:
     def _admit(self, name: str, row: Row, *, wait: bool) -> StreamState:
         state, lsn = decode_state(name, row.number, row.payload, self._ancestor)
         changed = self.catch_up is not None and self.catch_up.apply(state, lsn, wait=wait)
-        if state.index.end < state.tail:
-            state.index.add(state.tail, LOST)  # the log did not tell where they lie
+        if end_of(state.index) < state.tail:
+            add_place(state.index, state.tail, LOST)  # the log did not tell where they lie
         self.forgive(state)
         self._resident[name] = state
-        if changed or state.index.in_log():
+        if changed or ends_in_log(state.index):
             # The next checkpoint has to see it.
             state.epoch = self.epoch
         else:

@@ -21,7 +21,7 @@ from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of
-from durable_log.engine.index import clustered_place
+from durable_log.engine.index import clustered_place, replaced
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
@@ -185,7 +185,7 @@ class Checkpointer:
         written: list[ClusteredSegment] = []
         try:
             for group in _by_expiry(epoch.changed):
-                segment = self._write_clustered(sealed, epoch, group)
+                segment = self._write_clustered(sealed, group)
                 written += [] if segment is None else [segment]
         except BaseException:
             for segment in written:
@@ -208,18 +208,16 @@ class Checkpointer:
         with self._committer.exclusive():
             catalog.catch_up = None
 
-    def _write_clustered(self, sealed: Sealed, epoch: Epoch, group: list[StreamState]) -> ClusteredSegment | None:
+    def _write_clustered(self, sealed: Sealed, group: list[StreamState]) -> ClusteredSegment | None:
         """A segment of the streams in ``group``, which counts from the next manifest on once it is adopted."""
         sources = [
             LogSource(segment, [(position_of(block.lsn) + BLOCK_HEADER, block.body_length) for block in blocks])
             for segment, blocks in zip(sealed.segments, sealed.blocks, strict=True)
         ]
-        members = set(group)
-        others = [state.number for state in epoch.changed if state not in members]
-        dead = array("Q", sorted([*others, *(state.number for state in epoch.removed)]))
+        only = array("Q", sorted(state.number for state in group))
         trims = sorted((state.number, state.first) for state in group if state.first and not state.forks)
         return write_clustered(
-            self._directory, self.new_number(), self.manifest.uuid, sources, dead=dead, trims=trims, pause=pause
+            self._directory, self.new_number(), self.manifest.uuid, sources, only=only, trims=trims, pause=pause
         )
 
     def _snapshot(self, epoch: Epoch, below: int, written: list[Rows]) -> list[bytes]:
@@ -233,7 +231,7 @@ class Checkpointer:
                 for state in epoch.changed[start : start + SLICE_STATES]:
                     if not state.gone or state.forks:
                         places = [place for rows in written for place in rows.of(state.number)]
-                        state.index = state.index.replaced(below, places)
+                        state.index = replaced(state.index, below, places)
                         self._live.added(state, places)
                     encoded += self._rows_of(state, epoch, lsn)
             pause()

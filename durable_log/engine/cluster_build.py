@@ -49,8 +49,6 @@ _OUTPUTS: Final = {
     "rows": SLICE // 4,
 }
 
-NOTHING: Final[array[int]] = array("Q")
-
 
 class LogSource(NamedTuple):
     """Frames of a log segment: pairs of position and length of the blocks' bodies that count, ascending, in bytes."""
@@ -77,16 +75,17 @@ def write_clustered(
     sources: Sequence[Source],
     *,
     pause: Callable[[], None],
-    dead: array[int] = NOTHING,
+    only: array[int] | None = None,
     trims: Trims = (),
     now_ms: int = 0,
     row_max: int = ROW_MAX,
 ) -> ClusteredSegment | None:
     """A new, durable clustered segment of all that ``sources`` hold, or None (and no file) if that is nothing.
 
-    ``dead``: numbers of streams to leave out, ascending. ``trims``: pairs of a stream's number and the first offset
-    of it that has to stay, ascending; whole records below it are left out. Log segments come in the order of their
-    LSNs. ``number`` is new. Raises :class:`Corruption` at the first thing that does not verify, and ``OSError``.
+    ``only``: the numbers of the streams to take, ascending; all, if it is None. ``trims``: pairs of a stream's number
+    and the first offset of it that has to stay, ascending; whole records below it are left out. Log segments come in
+    the order of their LSNs. ``number`` is new. Raises :class:`Corruption` at the first thing that does not verify, and
+    ``OSError``.
     """
     name = cluster_name(number)
     if name in directory.names():
@@ -95,7 +94,7 @@ def write_clustered(
     in_order = all(isinstance(source, LogSource) for source in sources)
     keys = (lib.DL_BY_STREAM,) if in_order else (lib.DL_BY_STREAM, lib.DL_BY_OFFSET)
     memory, count = records.sort(keys, pause)
-    count = _select(memory, count, sources, dead, trims, pause)
+    count = _select(memory, count, sources, only, trims, pause)
     if count == 0:
         return None
     plan = _plan(memory, count, sources, row_max, pause)
@@ -203,13 +202,13 @@ def _collect_rows(number: int, source: RowSource, records: Records, pause: Calla
 
 
 def _select(
-    memory: Any, count: int, sources: Sequence[Source], dead: array[int], trims: Trims, pause: Callable[[], None]
+    memory: Any, count: int, sources: Sequence[Source], only: array[int] | None, trims: Trims, pause: Callable[[], None]
 ) -> int:
     """Moves what stays to the front, cuts rows that begin below a trim, and says how many stay."""
-    numbers = ffi.from_buffer("uint64_t[]", dead)
+    numbers = ffi.NULL if only is None else ffi.from_buffer("uint64_t[]", only)
     pairs = ffi.from_buffer("uint64_t[]", array("Q", chain.from_iterable(trims)))
     cuts = new_uncleared("uint64_t[]", RECORDS_AT_ONCE)
-    selection = ffi.new("dl_selection *", (numbers, len(dead), 0, pairs, len(trims), 0, 0))
+    selection = ffi.new("dl_selection *", (numbers, 0 if only is None else len(only), 0, pairs, len(trims), 0, 0))
     for first in range(0, count, RECORDS_AT_ONCE):
         found = lib.dl_records_select(selection, memory, first, min(RECORDS_AT_ONCE, count - first), cuts)
         for index in ffi.unpack(cuts, found):

@@ -25,6 +25,7 @@ from durable_log.engine.counters import Counters
 from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
+from durable_log.engine.index import add_place
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
@@ -298,7 +299,7 @@ class Committer:
         recent, appended = self.recent, 0
         for state, offset, position, data in group.entries:
             end = offset + len(data)
-            state.index.add(end, body + position)
+            add_place(state.index, end, body + position)
             recent.add(state, offset, data)
             appended += len(data)
         counters = self.counters

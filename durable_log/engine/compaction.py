@@ -17,7 +17,7 @@ from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
-from durable_log.engine.index import clustered_place
+from durable_log.engine.index import clustered_place, places_of, relocated
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
 from durable_log.engine.rows import encode_stream
@@ -190,7 +190,7 @@ class Compactor:
                     for row in range(first, min(first + SLICE_STATES, len(streams))):
                         state = self._catalog.find_number(streams[row])
                         place = clustered_place(old.number, row)
-                        if state is not None and any(found == place for _, _, found in state.index):
+                        if state is not None and any(found == place for _, _, found in places_of(state.index)):
                             needed.add(state.number, old.number, row, 0 if state.forks else state.first)
                     self._catalog.evict()
                 pause()
@@ -205,7 +205,7 @@ class Compactor:
                         # Not idle until its new row counts: the old one names the segments that go.
                         self._catalog.hold(state)
                         self._moved.append(state)
-                        state.index = state.index.relocated(gone, [] if rows is None else rows.of(number))
+                        state.index = relocated(state.index, gone, [] if rows is None else rows.of(number))
             pause()
 
     def _write_rows(self) -> Run:

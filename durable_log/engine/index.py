@@ -3,22 +3,30 @@
 Law of this room: one entry a record of the log, appended in order by the holder of the commit lock after the record's
 block was written; clustering replaces many of them by one entry a row of a clustered segment, in a new index that takes
 the old one's place in a single store. Readers on other threads may look up anything below the durable tail that they
-read before; they copy what they take, so no reader ever holds on to an array that is about to grow. No I/O.
+read before; they copy what they take, so no reader ever holds on to bytes that are about to grow. No I/O.
+
+An index is a bytearray of numbers of 8 bytes: pairs of a start offset and a place, then the end. There may be millions
+of them: this is one object each, which the garbage collector does not visit.
 """
 
 from __future__ import annotations
 
+import struct
+import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from durable_log._core import ffi, lib
 from durable_log.engine.format import position_of, segment_of
 
 LOST: Final = 0
 """A place: these bytes were acknowledged and can't be read any more."""
 
 _CLUSTERED: Final = 1 << 63
+_NUMBER: Final = struct.Struct("<Q")
+_PAIR: Final = struct.Struct("<QQ")
 
 
 def clustered_place(segment: int, row: int) -> int:
@@ -60,90 +68,132 @@ class ClusteredRun(NamedTuple):
     end: int
 
 
-class StreamIndex:
-    """The bytes of one stream, in order. ``_entries`` holds pairs of a start offset and a place, then the end."""
+def new_index(start: int = 0) -> bytearray:
+    """One without entries, whose first byte will be the one at ``start``."""
+    return bytearray(_NUMBER.pack(start))
 
-    __slots__ = ("_entries",)
 
-    def __init__(self, start: int = 0) -> None:
-        self._entries: array[int] = array("Q", (start,))
+def load_index(stored: bytes) -> bytearray:
+    """An index out of a row of the catalog. Raises ``ValueError`` if it cannot be one."""
+    if len(stored) % 16 != 8:
+        raise ValueError(f"an index of {len(stored)} bytes is not whole")
+    return bytearray(stored)
 
-    def __len__(self) -> int:
-        return len(self._entries) // 2
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        """Start, end and place of each entry, as they were at the call."""
-        entries = self._entries[:]
-        return zip(entries[:-1:2], entries[2::2], entries[1::2], strict=True)
+def end_of(index: bytearray) -> int:
+    """Where the last entry ends."""
+    return _number(index, len(index) // 8 - 1)
 
-    @property
-    def end(self) -> int:
-        """Where the last entry ends."""
-        return self._entries[-1]
 
-    def add(self, end: int, place: int) -> None:
-        """The next record, up to ``end``. Amortised O(1)."""
-        self._entries.extend((place, end))
+def add_place(index: bytearray, end: int, place: int) -> None:
+    """The next record, up to ``end``. Amortised O(1)."""
+    index += _PAIR.pack(place, end)
 
-    def replaced(self, below: int, rows: Iterable[tuple[int, int, int]]) -> StreamIndex:
-        """A copy in which ``rows`` (start, end, place) stand for all entries of the log below that LSN."""
-        kept = [entry for entry in self if is_clustered(entry[2])]
-        later = [entry for entry in self if not is_clustered(entry[2]) and entry[2] >= below]
-        return self._copy((*kept, *rows, *later))
 
-    def relocated(self, segments: frozenset[int], rows: Iterable[tuple[int, int, int]]) -> StreamIndex:
-        """A copy in which ``rows`` (start, end, place) stand for all entries in those clustered segments."""
-        kept = [entry for entry in self if not (is_clustered(entry[2]) and clustered_segment(entry[2]) in segments)]
-        return self._copy(sorted((*kept, *rows)))
+def places_of(index: bytearray) -> Iterator[tuple[int, int, int]]:
+    """Start, end and place of each entry, as they were at the call."""
+    numbers = _numbers(index, 0, len(index))
+    return zip(numbers[:-1:2], numbers[2::2], numbers[1::2], strict=True)
 
-    def _copy(self, entries: Iterable[tuple[int, int, int]]) -> StreamIndex:
-        copy = StreamIndex(self._entries[0])
-        for start, end, place in entries:
-            if start > copy.end:
-                copy.add(start, LOST)
-            if end > copy.end:
-                copy.add(end, place)
-        if self.end > copy.end:
-            copy.add(self.end, LOST)  # all that was left is trimmed
-        return copy
 
-    def tobytes(self) -> bytes:
-        """As it is stored in a row of the catalog: without what lies in the log, which tells of that itself."""
-        entries, at = self._entries, 0
-        while 2 * at + 1 < len(entries) and (is_clustered(entries[2 * at + 1]) or entries[2 * at + 1] == LOST):
-            at += 1
-        return entries[: 2 * at + 1].tobytes()
+def without_log(index: bytearray) -> bytes:
+    """As it is stored in a row of the catalog: without what lies in the log, which tells of that itself."""
+    size = 8
+    while size < len(index):
+        place = _number(index, size // 8)
+        if place != LOST and not place & _CLUSTERED:
+            break
+        size += 16
+    return bytes(index[:size])
 
-    @classmethod
-    def frombytes(cls, stored: bytes) -> StreamIndex:
-        """What ``tobytes`` gave. Raises ``ValueError`` if it cannot be that."""
-        index = cls()
-        index._entries = array("Q")
-        index._entries.frombytes(stored)
-        if len(index._entries) % 2 != 1:
-            raise ValueError(f"an index of {len(stored)} bytes is not whole")
-        return index
 
-    def in_log(self) -> bool:
-        """Whether the last entry lies in the log, as all entries of the log come after all others."""
-        return len(self._entries) > 1 and not is_clustered(self._entries[-2]) and self._entries[-2] != LOST
+def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]]) -> bytearray:
+    """A copy in which ``rows`` (start, end, place) stand for all entries of the log below that LSN. O(entries), in C
+    where nothing was lost or trimmed.
+    """
+    bounds = ffi.new("size_t[2]")
+    if lib.dl_index_bounds(ffi.from_buffer("uint8_t[]", index), len(index), below, bounds):
+        kept, later = bounds[0], bounds[1]
+        copy, end = index[: 16 * kept + 8], _number(index, 2 * kept)
+        for start, row_end, place in rows:
+            if start != end:
+                break
+            copy += _PAIR.pack(place, row_end)
+            end = row_end
+        else:
+            if end == _number(index, 2 * later):
+                return copy + index[16 * later + 8 :]
+    return _replaced(index, below, rows)
 
-    def place_at(self, offset: int) -> tuple[int, int, int]:
-        """Start, end and place of the entry that holds the byte at ``offset``. O(log n)."""
-        entries = self._entries
-        at = 2 * (self._find(offset))
-        return entries[at], entries[at + 2], entries[at + 1]
 
-    def runs(self, start: int, end: int) -> list[Run | ClusteredRun]:
-        """What holds the bytes ``start`` to ``end`` (not empty). O(log n + records)."""
-        first = self._find(start)
-        last = self._find(end - 1) + 1
-        entries = self._entries[2 * first : 2 * last + 1]
-        return _split(entries[1::2], entries[::2], start, end)
+def _replaced(index: bytearray, below: int, rows: Iterable[tuple[int, int, int]]) -> bytearray:
+    kept, later = [], []
+    for entry in places_of(index):
+        if entry[2] & _CLUSTERED:
+            kept.append(entry)
+        elif entry[2] >= below:
+            later.append(entry)
+    return _made_of(index, (*kept, *rows, *later))
 
-    def _find(self, offset: int) -> int:
-        entries = self._entries
-        return bisect_right(range(len(entries) // 2), offset, key=lambda index: entries[2 * index]) - 1
+
+def relocated(index: bytearray, segments: frozenset[int], rows: Iterable[tuple[int, int, int]]) -> bytearray:
+    """A copy in which ``rows`` (start, end, place) stand for all entries in those clustered segments."""
+    kept = [
+        entry for entry in places_of(index) if not (is_clustered(entry[2]) and clustered_segment(entry[2]) in segments)
+    ]
+    return _made_of(index, sorted((*kept, *rows)))
+
+
+def _made_of(old: bytearray, entries: Iterable[tuple[int, int, int]]) -> bytearray:
+    index, end = old[:8], _number(old, 0)
+    for start, entry_end, place in entries:
+        if start > end:
+            index += _PAIR.pack(LOST, start)
+            end = start
+        if entry_end > end:
+            index += _PAIR.pack(place, entry_end)
+            end = entry_end
+    if end_of(old) > end:
+        index += _PAIR.pack(LOST, end_of(old))  # all that was left is trimmed
+    return index
+
+
+def ends_in_log(index: bytearray) -> bool:
+    """Whether the last entry lies in the log, as all entries of the log come after all others."""
+    if len(index) == 8:
+        return False
+    place = _number(index, len(index) // 8 - 2)
+    return not place & _CLUSTERED and place != LOST
+
+
+def place_at(index: bytearray, offset: int) -> tuple[int, int, int]:
+    """Start, end and place of the entry that holds the byte at ``offset``. O(log n)."""
+    start, place, end = _numbers(index, 16 * _find(index, offset), 24)
+    return start, end, place
+
+
+def runs_of(index: bytearray, start: int, end: int) -> list[Run | ClusteredRun]:
+    """What holds the bytes ``start`` to ``end`` (not empty). O(log n + records)."""
+    first, last = _find(index, start), _find(index, end - 1) + 1
+    numbers = _numbers(index, 16 * first, 16 * (last - first) + 8)
+    return _split(numbers[1::2], numbers[::2], start, end)
+
+
+def _find(index: bytearray, offset: int) -> int:
+    return bisect_right(range(len(index) // 16), offset, key=lambda entry: _number(index, 2 * entry)) - 1
+
+
+def _number(index: bytearray, at: int) -> int:
+    number: int = _NUMBER.unpack_from(index, 8 * at)[0]
+    return number
+
+
+def _numbers(index: bytearray, first: int, length: int) -> array[int]:
+    numbers = array("Q")
+    numbers.frombytes(index[first : first + length])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 def _split(places: array[int], offsets: array[int], start: int, end: int) -> list[Run | ClusteredRun]:

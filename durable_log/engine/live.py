@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from durable_log.engine.index import clustered_segment, is_clustered
+from durable_log.engine.index import clustered_segment, is_clustered, places_of
 from durable_log.engine.manifest import ClusteredFile
 from durable_log.engine.state import StreamState
 
@@ -47,6 +47,6 @@ class LiveBytes:
             self._subtract(state, before, state.first)
 
     def _subtract(self, state: StreamState, first: int, last: int) -> None:
-        for start, end, place in state.index:
+        for start, end, place in places_of(state.index):
             if is_clustered(place) and start < last and end > first:
                 self._live[clustered_segment(place)] -= min(end, last) - max(start, first)

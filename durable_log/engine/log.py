@@ -19,6 +19,7 @@ from durable_log.engine.commit import Committer
 from durable_log.engine.figures import Figures, figures_of
 from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
 from durable_log.engine.format import PAGE
+from durable_log.engine.index import place_at
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
@@ -178,7 +179,7 @@ class LogEngine:
     def place_end(self, name: str, offset: int) -> int:
         """Where the bytes end that lie in one place with the one at ``offset``: a record, or a row of a segment."""
         owner, _, limit = owner_at(self._state(name), offset)
-        return min(limit, owner.index.place_at(offset)[1])
+        return min(limit, place_at(owner.index, offset)[1])
 
     def name_of(self, number: int) -> str | None:
         """The name of the stream of that number, if the catalog's runs know it and can be read."""

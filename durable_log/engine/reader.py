@@ -11,7 +11,15 @@ from __future__ import annotations
 from durable_log.engine.ancestry import Piece, owner_at, pieces
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.format import position_of
-from durable_log.engine.index import ClusteredRun, Run, clustered_row, clustered_segment, is_clustered
+from durable_log.engine.index import (
+    ClusteredRun,
+    Run,
+    clustered_row,
+    clustered_segment,
+    is_clustered,
+    place_at,
+    runs_of,
+)
 from durable_log.engine.recent import read_recent
 from durable_log.engine.segment import LogSegment, segment_name
 from durable_log.engine.state import StreamState
@@ -50,7 +58,7 @@ class Reader:
         owner, base, limit = owner_at(state, offset)
         while True:
             index = owner.index
-            start, end, place = index.place_at(offset)
+            start, end, place = place_at(index, offset)
             try:
                 if is_clustered(place):
                     segment = self._clustered(clustered_segment(place))
@@ -73,7 +81,7 @@ class Reader:
             found: list[bytes] = []
             wrong: Corruption | OSError | None
             try:
-                wrong = self._collect(piece, index.runs(piece.start, piece.end), found)
+                wrong = self._collect(piece, runs_of(index, piece.start, piece.end), found)
             except OSError as error:
                 wrong = error
             if wrong is not None and piece.owner.index is not index:

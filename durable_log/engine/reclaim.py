@@ -17,7 +17,7 @@ from durable_log.engine.checkpoint import Checkpointer, pause
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor, Needed
 from durable_log.engine.files import Directory
-from durable_log.engine.index import clustered_row, clustered_segment, is_clustered
+from durable_log.engine.index import clustered_row, clustered_segment, is_clustered, places_of
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
@@ -96,11 +96,11 @@ class Reclaimer:
         survey = Survey()
         changed = {state.number: state for state in self._catalog.changed()}
         for state in changed.values():
-            survey.add(state.number, state.index, 0 if state.forks else state.first)
+            survey.add(state.number, places_of(state.index), 0 if state.forks else state.first)
         for count, row in enumerate(self._rows()):
             if not row.tombstone and row.number not in changed:
                 needed = needed_of(row.payload)
-                survey.add(row.number, needed.places, needed.first)
+                survey.add(row.number, places_of(needed.places), needed.first)
             if count % ROWS_AT_ONCE == 0:
                 pause()
         return survey

@@ -29,7 +29,7 @@ from durable_log.engine.format import (
     decode_producer,
     decode_touch,
 )
-from durable_log.engine.index import LOST
+from durable_log.engine.index import LOST, add_place, end_of
 from durable_log.engine.state import ProducerState, StreamState
 
 
@@ -191,7 +191,7 @@ class Replay:
         """A fork whose source was lost: its own bytes are all that is left."""
         state = StreamState(number, creation.name, creation.config, creation.created_ms)
         if creation.base:
-            state.index.add(creation.base, LOST)
+            add_place(state.index, creation.base, LOST)
             state.tail = state.durable = creation.base
             self._catch_up.lost.append(Lost(state.name, 0, creation.base))
         return state
@@ -254,9 +254,9 @@ class _Application:
     def place(self, record: Record) -> None:
         """A record that the row knows: only where it lies is news."""
         end = record.offset + record.length
-        if record.kind == DATA and self._state.index.end < end <= self._state.tail:
+        if record.kind == DATA and end_of(self._state.index) < end <= self._state.tail:
             self._lose(record.offset)
-            self._state.index.add(end, record.lsn)
+            add_place(self._state.index, end, record.lsn)
 
     def end_places(self) -> None:
         """There are no more records that the row knows."""
@@ -264,9 +264,9 @@ class _Application:
 
     def _lose(self, end: int) -> None:
         state = self._state
-        start = state.index.end
+        start = end_of(state.index)
         if start < end:
-            state.index.add(end, LOST)
+            add_place(state.index, end, LOST)
             if end > state.first:
                 self.lost.append(Lost(state.name, max(start, state.first), end))
 
@@ -277,7 +277,7 @@ class _Application:
             return
         self._lose(offset)
         if length:
-            state.index.add(offset + length, record.lsn)
+            add_place(state.index, offset + length, record.lsn)
         state.tail = offset + length
         flags = record.flags
         if flags & (FLAG_PRODUCER | FLAG_SEQ):

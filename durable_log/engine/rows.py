@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from durable_log.engine.ancestry import Fork
-from durable_log.engine.index import StreamIndex
+from durable_log.engine.index import load_index, without_log
 from durable_log.engine.run_format import NEVER, encode_row
 from durable_log.engine.state import ProducerState, StreamState
 from durable_log.model import StreamConfig
@@ -50,7 +50,7 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
     config, fork, producers = state.config, state.fork, state.producers or {}
     content_type = config.content_type.encode()
     seq = b"" if state.last_seq is None else state.last_seq.encode("utf-8", "surrogatepass")
-    index = state.index.tobytes()
+    index = without_log(state.index)
     head = _HEAD.pack(
         lsn,
         state.created_ms,
@@ -89,7 +89,7 @@ def decode_state(name: str, number: int, payload: bytes, find: Callable[[int], S
     state = StreamState(number, name, config, created_ms)
     if seq_length != _NO_SEQ:
         state.last_seq, at = payload[at : at + seq_length].decode("utf-8", "surrogatepass"), at + seq_length
-    state.index, at = StreamIndex.frombytes(payload[at : at + index_length]), at + index_length
+    state.index, at = load_index(payload[at : at + index_length]), at + index_length
     at = _decode_producers(state, payload, at, producers)
     if ancestors:
         pairs = [_PAIR.unpack_from(payload, at + index * _PAIR.size) for index in range(ancestors)]
@@ -121,7 +121,7 @@ def _decode_producers(state: StreamState, payload: bytes, at: int, count: int) -
 class Needed(NamedTuple):
     """What a row says of the bytes of its stream: where they lie, and the first that is needed."""
 
-    places: StreamIndex
+    places: bytearray
     first: int
 
 
@@ -130,7 +130,7 @@ def needed_of(payload: bytes) -> Needed:
     head = _HEAD.unpack_from(payload)
     first, forks, index_length, seq_length, type_length = head[3], head[7], head[8], head[11], head[12]
     at = _HEAD.size + type_length + (0 if seq_length == _NO_SEQ else seq_length)
-    return Needed(StreamIndex.frombytes(payload[at : at + index_length]), 0 if forks else first)
+    return Needed(load_index(payload[at : at + index_length]), 0 if forks else first)
 
 
 def encode_tombstone(lsn: int) -> bytes:

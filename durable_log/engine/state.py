@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from durable_log.engine.ancestry import Fork
-from durable_log.engine.index import LOST, StreamIndex
+from durable_log.engine.index import LOST, add_place, new_index
 from durable_log.model import StreamConfig, StreamInfo
 
 TOUCH_SECONDS_MIN: Final = 60.0
@@ -115,7 +115,7 @@ class StreamState:
         self.closed = self.deleted = self.durable_closed = self.gone = False
         self.last_seq: str | None = None
         self.producers: dict[str | int, ProducerState] | None = None
-        self.index = StreamIndex(base)
+        self.index = new_index(base)
         self.recent: tuple[int, bytearray] | None = None
         self.watchers: list[Watcher] | None = None
         self.expiry: Expiry | None = None
@@ -141,6 +141,6 @@ def lost_ancestor(number: int) -> StreamState:
     bytes that the fork had of it are lost.
     """
     state = StreamState(number, "", StreamConfig(), 0)
-    state.index.add(OFFSET_MAX, LOST)
+    add_place(state.index, OFFSET_MAX, LOST)
     state.tail = state.durable = OFFSET_MAX
     return state

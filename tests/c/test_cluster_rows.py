@@ -100,18 +100,18 @@ def test_nothing_is_put_behind_the_end():
     st.dictionaries(st.integers(0, 9), st.integers(0, 60)),
     st.integers(1, 20),
 )
-def test_what_is_dead_or_trimmed_is_left_out(drawn, dead, trims, step):
+def test_what_is_not_wanted_or_trimmed_is_left_out(drawn, wanted, trims, step):
     rows = [(stream, offset, 0, 0, length) for stream, offset, length in sorted(drawn)]
     memory, count = records_of(rows)
-    numbers = ffi.from_buffer("uint64_t[]", array("Q", sorted(dead)))
+    numbers = ffi.from_buffer("uint64_t[]", array("Q", sorted(wanted)))
     pairs = ffi.from_buffer("uint64_t[]", array("Q", [part for pair in sorted(trims.items()) for part in pair]))
-    selection = ffi.new("dl_selection *", (numbers, len(dead), 0, pairs, len(trims), 0, 0))
+    selection = ffi.new("dl_selection *", (numbers, len(wanted), 0, pairs, len(trims), 0, 0))
     cut = []
     for first in range(0, count, step):
         part = min(step, count - first)
         cuts = ffi.new("uint64_t[]", part)
         cut += ffi.unpack(cuts, lib.dl_records_select(selection, memory, first, part, cuts))
-    kept = [row for row in rows if row[0] not in dead and row[1] + row[4] > trims.get(row[0], 0)]
+    kept = [row for row in rows if row[0] in wanted and row[1] + row[4] > trims.get(row[0], 0)]
     assert rows_of(memory, selection.kept) == kept
     assert cut == [index for index, row in enumerate(kept) if row[1] < trims.get(row[0], 0)]
 

@@ -143,15 +143,15 @@ def test_blocks_that_do_not_count_stay_out():
     assert held(segment) == [(1, 0, b"first"), (3, 0, b"last")]
 
 
-def test_dead_streams_stay_out():
+def test_streams_that_nobody_wants_stay_out():
     records = appended(filled([(stream, 10) for stream in range(1, 9)]))
-    segment = build(MemoryDirectory(), records, dead=array("Q", [0, 2, 3, 8, 99]))
+    segment = build(MemoryDirectory(), records, only=array("Q", [0, 1, 4, 5, 6, 7, 99]))
     assert held(segment) == expected([record for record in records if record.stream in (1, 4, 5, 6, 7)])
 
 
 def test_nothing_makes_no_file(directory):
     records = appended(filled([(1, 10), (2, 10)]))
-    assert build(directory, records, dead=array("Q", [1, 2])) is None
+    assert build(directory, records, only=array("Q", [0, 3])) is None
     assert write_clustered(directory, 9, UUID, [], pause=nothing) is None
     log = write_log(directory, 1, [])
     assert write_clustered(directory, 9, UUID, [log], pause=nothing) is None

@@ -17,7 +17,7 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import Creation, encode_create, encode_producer, encode_touch, lsn_of
-from durable_log.engine.index import LOST
+from durable_log.engine.index import LOST, add_place, runs_of
 from durable_log.engine.keeper import SPARES, Background, Spares
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.replay import Replay
@@ -175,13 +175,13 @@ def written(*payloads: bytes | None) -> tuple[StreamState, dict[int, LogSegment]
         number = 1 + count // 2 % 2
         if payload is None:
             state.tail += 10
-            state.index.add(state.tail, LOST)
+            add_place(state.index, state.tail, LOST)
             continue
         position = 4096 * (1 + count) + 64
         raw = oracle.Frame(1, 1, state.tail, payload).encode(segments[number].nonce, position)
         segments[number].file.write(position, raw)
         state.tail += len(payload)
-        state.index.add(state.tail, lsn_of(number, position))
+        add_place(state.index, state.tail, lsn_of(number, position))
     state.durable = state.tail
     return state, segments
 
@@ -281,7 +281,7 @@ def test_missing_records_become_lost_bytes_and_later_ones_stay():
     catalog, replay = replayed([create(1, "a"), data(1, 0, b"one")], [data(1, 10, b"later")])
     assert [(lost.name, lost.start, lost.end) for lost in replay.lost] == [("a", 3, 10)]
     assert catalog.get("a").tail == 15
-    assert [run.segment for run in catalog.get("a").index.runs(0, 15)] == [1, 0, 1]
+    assert [run.segment for run in runs_of(catalog.get("a").index, 0, 15)] == [1, 0, 1]
 
 
 def test_records_of_streams_that_nothing_is_known_of_are_counted():

@@ -13,7 +13,7 @@ from twins import Clock
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import lsn_of
-from durable_log.engine.index import LOST, Run, StreamIndex
+from durable_log.engine.index import LOST, Run, add_place, new_index, place_at, places_of, runs_of
 from durable_log.engine.recent import RecentBytes, read_recent
 from durable_log.engine.state import StreamState, touch_interval
 from durable_log.engine.watermark import Deliveries, Watermarks
@@ -28,10 +28,10 @@ def state(number: int = 1, name: str = "s", **config: float | None) -> StreamSta
 # --- index
 
 
-def index_of(*records: tuple[int, int]) -> StreamIndex:
-    index = StreamIndex()
+def index_of(*records: tuple[int, int]) -> bytearray:
+    index = new_index()
     for end, lsn in records:
-        index.add(end, lsn)
+        add_place(index, end, lsn)
     return index
 
 
@@ -39,35 +39,35 @@ def test_the_index_splits_a_range_by_segments():
     index = index_of(
         (10, lsn_of(1, 4096)), (20, lsn_of(1, 8192)), (30, lsn_of(2, 4096)), (40, LOST), (50, lsn_of(2, 9000))
     )
-    assert index.runs(0, 50) == [
+    assert runs_of(index, 0, 50) == [
         Run(1, array("Q", [4096, 8192]), array("Q", [0, 10, 20])),
         Run(2, array("Q", [4096]), array("Q", [20, 30])),
         Run(0, array("Q", [0]), array("Q", [30, 40])),
         Run(2, array("Q", [9000]), array("Q", [40, 50])),
     ]
-    assert index.runs(10, 11) == [Run(1, array("Q", [8192]), array("Q", [10, 20]))]
-    assert index.runs(9, 10) == [Run(1, array("Q", [4096]), array("Q", [0, 10]))]
+    assert runs_of(index, 10, 11) == [Run(1, array("Q", [8192]), array("Q", [10, 20]))]
+    assert runs_of(index, 9, 10) == [Run(1, array("Q", [4096]), array("Q", [0, 10]))]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.data())
 def test_the_index_finds_exactly_the_records_of_a_range(lengths, data):
-    index, end, records = StreamIndex(), 0, []
+    index, end, records = new_index(), 0, []
     for number, length in enumerate(lengths):
         end += length
         records.append((end - length, end))
-        index.add(end, lsn_of(1 + number // 7, 4096 + number))
+        add_place(index, end, lsn_of(1 + number // 7, 4096 + number))
     start = data.draw(st.integers(0, end - 1))
     stop = data.draw(st.integers(start + 1, end))
-    runs = index.runs(start, stop)
+    runs = runs_of(index, start, stop)
     found = [(first, last) for run in runs for first, last in zip(run.offsets, run.offsets[1:], strict=False)]
     assert found == [record for record in records if record[1] > start and record[0] < stop]
-    assert index.place_at(start)[0] == next(first for first, last in records if first <= start < last)
-    assert len(index) == len(lengths)
+    assert place_at(index, start)[0] == next(first for first, last in records if first <= start < last)
+    assert len(list(places_of(index))) == len(lengths)
 
 
 def test_records_without_bytes_do_not_confuse_the_index():
     index = index_of((10, lsn_of(1, 1)), (20, lsn_of(1, 2)))
-    assert index.place_at(19)[0] == 10
+    assert place_at(index, 19)[0] == 10
 
 
 # --- catalog
