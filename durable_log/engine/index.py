@@ -102,7 +102,7 @@ def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]])
     """
     bounds = ffi.new("size_t[2]")
     if lib.dl_index_bounds(ffi.from_buffer("uint8_t[]", index), len(index), below, bounds):
-        kept, later = bounds
+        kept, later = bounds[0], bounds[1]
         copy, end = index[: 16 * kept + 8], _number(index, 2 * kept)
         for start, row_end, place in rows:
             if start != end:
