@@ -20,7 +20,7 @@ from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
-from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of
+from durable_log.engine.format import PAGE, lsn_of
 from durable_log.engine.index import clustered_place, replaced
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
@@ -30,7 +30,7 @@ from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import write_run
-from durable_log.engine.segment import Block, LogSegment, survey
+from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import Corruption
@@ -45,10 +45,9 @@ SLICE_STATES: Final = 64
 
 
 class Sealed(NamedTuple):
-    """Log segments that are complete, and the blocks of each."""
+    """Log segments that are complete."""
 
     segments: list[LogSegment]
-    blocks: list[list[Block]]
 
     @property
     def below(self) -> int:
@@ -58,8 +57,7 @@ class Sealed(NamedTuple):
     @property
     def last(self) -> tuple[int, int] | None:
         """LSN and checksum of the last block; None if there is none, as after a cut before the first of a segment."""
-        found = [blocks[-1] for blocks in self.blocks if blocks]
-        return (found[-1].lsn, found[-1].header_crc) if found else None
+        return next((segment.last for segment in reversed(self.segments) if segment.last is not None), None)
 
 
 class Epoch(NamedTuple):
@@ -151,15 +149,11 @@ class Checkpointer:
         if not segments:
             return False
         self._catch_up()
-        sealed = Sealed(segments, [_blocks_of(segment) for segment in segments])
+        sealed = Sealed(segments)
         with self._committer.exclusive():
             catalog = self._catalog
-            number, lsn, removed, states = (
-                catalog.begin_epoch(),
-                self._writer.end_lsn,
-                catalog.removed(),
-                catalog.states(),
-            )
+            number, lsn = catalog.begin_epoch(), self._writer.end_lsn
+            removed, states = catalog.removed(), catalog.states()
         # What changes from here on may come along; it stays changed.
         epoch = Epoch(number, lsn, removed, [state for state in states if state.epoch > 0])
         del states
@@ -229,8 +223,8 @@ class Checkpointer:
     def _write_clustered(self, sealed: Sealed, group: list[StreamState]) -> ClusteredSegment | None:
         """A segment of the streams in ``group``, which counts from the next manifest on once it is adopted."""
         sources = [
-            LogSource(segment, [(position_of(block.lsn) + BLOCK_HEADER, block.body_length) for block in blocks])
-            for segment, blocks in zip(sealed.segments, sealed.blocks, strict=True)
+            LogSource(segment, list(zip(segment.bodies[::2], segment.bodies[1::2], strict=True)))
+            for segment in sealed.segments
         ]
         only = array("Q", sorted(state.number for state in group))
         trims = sorted((state.number, state.first) for state in group if state.first and not state.forks)
@@ -366,11 +360,6 @@ def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:
     part = max(EXPIRY_GROUP_MIN, -(-len(expiring) // 3))
     groups = [expiring[first : first + part] for first in range(0, len(expiring), part)]
     return [[state for state in states if state.expiry is None], *groups]
-
-
-def _blocks_of(segment: LogSegment) -> list[Block]:
-    end = lsn_of(segment.number, segment.end)
-    return [block for block in survey(segment) if block.lsn < end]
 
 
 def pause() -> None:
