@@ -147,15 +147,11 @@ class Backlog:
             for first in range(0, count, RECORDS_AT_ONCE):
                 yield from _unpack(part + first, min(RECORDS_AT_ONCE, count - first))
 
-    def of(self, stream: int, lsn: int) -> list[Record]:
-        """The records of a stream from ``lsn`` on, in the order of the log, without creations and deletions."""
+    def of(self, stream: int) -> list[Record]:
+        """The records of a stream, in the order of the log, without creations and deletions."""
         first = lib.dl_records_find(self._sorted, self.count, stream)
         end = lib.dl_records_find(self._sorted, self.count, stream + 1)
-        return [
-            record
-            for record in _unpack(self._sorted + first, end - first)
-            if record.lsn >= lsn and record.kind not in (CREATE, DELETE)
-        ]
+        return [record for record in _unpack(self._sorted + first, end - first) if record.kind not in (CREATE, DELETE)]
 
     def streams(self) -> array[int]:
         """The numbers of all streams that have records, ascending."""

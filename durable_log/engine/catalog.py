@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from sortedcontainers import SortedDict
 
-from durable_log.engine.index import end_of, ends_in_log
+from durable_log.engine.index import LOST, add_place, end_of, ends_in_log
 from durable_log.engine.rows import decode_state, lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NameEntry, Row, hash_of
@@ -291,6 +291,8 @@ class Catalog:
     def _admit(self, name: str, row: Row, *, wait: bool) -> StreamState:
         state, lsn = decode_state(name, row.number, row.payload, self._ancestor)
         changed = self.catch_up is not None and self.catch_up.apply(state, lsn, wait=wait)
+        if end_of(state.index) < state.tail:
+            add_place(state.index, state.tail, LOST)  # the log did not tell where they lie
         self.forgive(state)
         self._resident[name] = state
         if changed or ends_in_log(state.index):

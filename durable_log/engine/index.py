@@ -96,6 +96,17 @@ def places_of(index: bytearray) -> Iterator[tuple[int, int, int]]:
     return zip(numbers[:-1:2], numbers[2::2], numbers[1::2], strict=True)
 
 
+def without_log(index: bytearray) -> bytes:
+    """As it is stored in a row of the catalog: without what lies in the log, which tells of that itself."""
+    size = 8
+    while size < len(index):
+        place = _number(index, size // 8)
+        if place != LOST and not place & _CLUSTERED:
+            break
+        size += 16
+    return bytes(index[:size])
+
+
 def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]]) -> bytearray:
     """A copy in which ``rows`` (start, end, place) stand for all entries of the log below that LSN. O(entries), in C
     where nothing was lost or trimmed.

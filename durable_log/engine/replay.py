@@ -29,7 +29,7 @@ from durable_log.engine.format import (
     decode_producer,
     decode_touch,
 )
-from durable_log.engine.index import LOST, add_place
+from durable_log.engine.index import LOST, add_place, end_of
 from durable_log.engine.state import ProducerState, StreamState
 
 
@@ -55,22 +55,27 @@ class CatchUp:
         return self._backlog.streams()
 
     def apply(self, state: StreamState, lsn: int, *, wait: bool = True) -> bool:
-        """Apply a stream's records from ``lsn`` on. False if there are none.
+        """Apply a stream's records from ``lsn`` on, and note where those below lie. False if there are none to apply.
 
         Without ``wait``, raises ``BlockingIOError`` where it would take long.
         """
-        records = self._backlog.of(state.number, lsn)
+        records = self._backlog.of(state.number)
         if not records:
             return False
         if not wait:
             check_at_once(records)
         application = _Application(state, self._backlog)
         for record in records:
-            application.apply(record)
+            if record.lsn < lsn:
+                application.place(record)
+        application.end_places()
+        for record in records:
+            if record.lsn >= lsn:
+                application.apply(record)
         state.durable, state.durable_closed, state.first = state.tail, state.closed, state.trimmed
         self.lost += application.lost
         self.out_of_place += application.out_of_place
-        return True
+        return records[-1].lsn >= lsn
 
 
 class Replay:
@@ -120,7 +125,7 @@ class Replay:
         """Apply all that there is: the log is damaged, and somebody wants to know what was lost."""
         for stream in self._catch_up.streams():
             if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
-                self._unknown += len(self._backlog.of(stream, 0))
+                self._unknown += len(self._backlog.of(stream))
 
     def _find(self, number: int) -> StreamState | None:
         if number not in self._states:
@@ -246,14 +251,31 @@ class _Application:
         elif kind == PRODUCER:
             self._introduce(*decode_producer(self._payload(record)))
 
+    def place(self, record: Record) -> None:
+        """A record that the row knows: only where it lies is news."""
+        end = record.offset + record.length
+        if record.kind == DATA and end_of(self._state.index) < end <= self._state.tail:
+            self._lose(record.offset)
+            add_place(self._state.index, end, record.lsn)
+
+    def end_places(self) -> None:
+        """There are no more records that the row knows."""
+        self._lose(self._state.tail)
+
+    def _lose(self, end: int) -> None:
+        state = self._state
+        start = end_of(state.index)
+        if start < end:
+            add_place(state.index, end, LOST)
+            if end > state.first:
+                self.lost.append(Lost(state.name, max(start, state.first), end))
+
     def _data(self, record: Record) -> None:
         state, offset, length = self._state, record.offset, record.length
         if offset < state.tail:
             self.out_of_place += 1
             return
-        if offset > state.tail:
-            self.lost.append(Lost(state.name, state.tail, offset))
-            add_place(state.index, offset, LOST)
+        self._lose(offset)
         if length:
             add_place(state.index, offset + length, record.lsn)
         state.tail = offset + length

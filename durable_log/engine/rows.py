@@ -1,8 +1,9 @@
 """A stream's state as a row of the catalog, and back.
 
-Law of this room: pure functions. A row says everything that is durable of a stream at its LSN: what the log holds from
-there on comes on top, what lies below is in it already. The streams that a fork descends from are the caller's
-business. Called by the holder of the commit lock (encode) and by whoever loads a stream (decode).
+Law of this room: pure functions. A row says everything that is durable of a stream at its LSN, but where the log has
+its bytes: what the log holds from there on comes on top, and what lies below is asked only where it lies. The streams
+that a fork descends from are the caller's business. Called by the holder of the commit lock (encode) and by whoever
+loads a stream (decode).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from durable_log.engine.ancestry import Fork
-from durable_log.engine.index import load_index
+from durable_log.engine.index import load_index, without_log
 from durable_log.engine.run_format import NEVER, encode_row
 from durable_log.engine.state import ProducerState, StreamState
 from durable_log.model import StreamConfig
@@ -49,7 +50,7 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
     config, fork, producers = state.config, state.fork, state.producers or {}
     content_type = config.content_type.encode()
     seq = b"" if state.last_seq is None else state.last_seq.encode("utf-8", "surrogatepass")
-    index = bytes(state.index)
+    index = without_log(state.index)
     head = _HEAD.pack(
         lsn,
         state.created_ms,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until
 
-from durable_log.engine import catalog, checkpoint
+from durable_log.engine import catalog, checkpoint, run_format
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable
 
@@ -346,3 +346,25 @@ def test_a_life_that_was_over_before_the_checkpoint_is_counted_as_dead_though_it
                 store.delete("a")
         store.engine.upkeep.cluster()
         assert store.stats()["clustered_live_bytes"] == 3000
+
+
+# --- rows
+
+
+def test_a_row_does_not_grow_with_the_records_that_its_stream_has_in_the_log(monkeypatch):
+    """With some ten thousands of them, it was too large, and no checkpoint succeeded any more."""
+    monkeypatch.setattr(run_format, "PAYLOAD_BYTES_MAX", 1000)
+    directory = MemoryDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        stream = store.create("a", data=b"first")
+        store.engine._committer.roll()
+        for _ in range(100):
+            stream.append(b"x")
+        assert store.engine.upkeep.checkpointer.run()
+        stream.append(b"y")
+        killed = copy_of(directory)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("a").read().data == b"first" + b"x" * 100 + b"y"
+        store.engine.check()
+        store.engine.upkeep.cluster()
+        assert store.stream("a").read().data == b"first" + b"x" * 100 + b"y"
