@@ -13,7 +13,7 @@ import errno
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
@@ -28,6 +28,7 @@ from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
 NAMES_PAGE: Final = 1000
+EVICTED_AT_ONCE: Final = 512
 
 
 class CatchUp(Protocol):
@@ -149,8 +150,9 @@ class Catalog:
                 with self.lock:
                     del self._idle[state]
 
-    def hold(self, state: StreamState) -> None:
-        """Keep a stream resident until it is settled, though it has not changed."""
+    def hold(self, state: StreamState, epoch: int) -> None:
+        """Keep a stream resident until it is settled, as one that changed in ``epoch``, though it has not."""
+        state.epoch = state.epoch or epoch
         with self.lock:
             self._idle.pop(state, None)
 
@@ -163,14 +165,14 @@ class Catalog:
                 expiry.renew(min(self.crashed_at, expiry.touched + touch_interval(expiry.ttl)))
 
     def evict(self) -> tuple[list[StreamState], list[StreamState]]:
-        """Let go of idle streams beyond the bound, least recently loaded first. Returns those, and others that can't go
-        yet, as their last use is known to nobody else.
+        """Let go of idle streams beyond the bound, least recently loaded first, not more than a slice of them. Returns
+        those, and others that can't go yet, as their last use is known to nobody else.
         """
         gone: list[StreamState] = []
         used: list[StreamState] = []
         with self.lock:
             surplus = len(self._idle) - IDLE_MAX
-            for state in list(islice(self._idle, max(0, surplus))):
+            for state in list(islice(self._idle, max(0, min(surplus, EVICTED_AT_ONCE)))):
                 del self._idle[state]
                 self._idle[state] = None
                 if state.pins or state.watchers is not None:
@@ -198,15 +200,17 @@ class Catalog:
         """Whether anything differs from its row, or may."""
         return len(self._resident) > len(self._idle) or bool(self._removed)
 
+    def states(self) -> list[StreamState]:
+        """All that is resident, in no order, at one moment: a single call into C, however many they are."""
+        return list(dict.values(self._resident))
+
     def changed(self) -> list[StreamState]:
-        """The resident streams that are not idle, by name."""
-        with self.lock:
-            return [state for state in self._resident.values() if state not in self._idle]
+        """The resident streams that are not idle, in no order."""
+        return [state for state in self.states() if state.epoch > 0]
 
     def expiring(self) -> list[StreamState]:
         """The resident streams that can expire."""
-        with self.lock:
-            return [state for state in self._resident.values() if state.expiry is not None and not state.deleted]
+        return [state for state in self.states() if state.expiry is not None and not state.deleted]
 
     def find_resident(self, name: str) -> StreamState | None:
         """The stream of that name if it is in memory. O(1), no reads."""
@@ -223,7 +227,7 @@ class Catalog:
         with self.lock:
             return list(self._removed.values())
 
-    def settle(self, written: list[StreamState], tombstones: list[StreamState], epoch: int) -> None:
+    def settle(self, written: Sequence[StreamState], tombstones: Sequence[StreamState], epoch: int) -> None:
         """Their rows are in the runs now. What has not changed since ``epoch`` ended and has no records in the log is
         idle; what was removed is forgotten.
         """

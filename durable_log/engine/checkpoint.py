@@ -20,7 +20,7 @@ from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
-from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of
+from durable_log.engine.format import PAGE, lsn_of
 from durable_log.engine.index import clustered_place, replaced
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
@@ -30,7 +30,7 @@ from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import write_run
-from durable_log.engine.segment import Block, LogSegment, survey
+from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import Corruption
@@ -39,15 +39,15 @@ from durable_log.model import Options
 EXPIRY_GROUP_MIN: Final = 1000
 """Fewer streams than this are not worth a file of their own."""
 
+SETTLED_AT_ONCE: Final = 512
 SLICE_STATES: Final = 64
 """How many streams are looked at under the commit lock at a time: well below a millisecond."""
 
 
 class Sealed(NamedTuple):
-    """Log segments that are complete, and the blocks of each."""
+    """Log segments that are complete."""
 
     segments: list[LogSegment]
-    blocks: list[list[Block]]
 
     @property
     def below(self) -> int:
@@ -57,22 +57,30 @@ class Sealed(NamedTuple):
     @property
     def last(self) -> tuple[int, int] | None:
         """LSN and checksum of the last block; None if there is none, as after a cut before the first of a segment."""
-        found = [blocks[-1] for blocks in self.blocks if blocks]
-        return (found[-1].lsn, found[-1].header_crc) if found else None
+        return next((segment.last for segment in reversed(self.segments) if segment.last is not None), None)
 
 
 class Epoch(NamedTuple):
-    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``, by name."""
+    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``."""
 
     number: int
     lsn: int
     removed: list[StreamState]
     changed: list[StreamState]
 
-    def life_of(self, name: str) -> StreamState | None:
-        """The stream of that name that had changed. O(log n)."""
-        at = bisect_left(self.changed, name, key=lambda state: state.name)
-        return self.changed[at] if at < len(self.changed) and self.changed[at].name == name else None
+
+class Lives:
+    """The streams that had changed, by name; only few checkpoints need that."""
+
+    def __init__(self, changed: list[StreamState]) -> None:
+        self._changed = changed
+        self._by_name: dict[str, StreamState] | None = None
+
+    def of(self, name: str) -> StreamState | None:
+        """The stream of that name that had changed."""
+        if self._by_name is None:
+            self._by_name = {state.name: state for state in self._changed}
+        return self._by_name.get(name)
 
 
 class Unfinished(NamedTuple):
@@ -141,10 +149,14 @@ class Checkpointer:
         if not segments:
             return False
         self._catch_up()
-        sealed = Sealed(segments, [_blocks_of(segment) for segment in segments])
+        sealed = Sealed(segments)
         with self._committer.exclusive():
             catalog = self._catalog
-            epoch = Epoch(catalog.begin_epoch(), self._writer.end_lsn, catalog.removed(), catalog.changed())
+            number, lsn = catalog.begin_epoch(), self._writer.end_lsn
+            removed, states = catalog.removed(), catalog.states()
+        # What changes from here on may come along; it stays changed.
+        epoch = Epoch(number, lsn, removed, [state for state in states if state.epoch > 0])
+        del states
         try:
             written = self._write_all(sealed, epoch)
         except Corruption as error:
@@ -211,8 +223,8 @@ class Checkpointer:
     def _write_clustered(self, sealed: Sealed, group: list[StreamState]) -> ClusteredSegment | None:
         """A segment of the streams in ``group``, which counts from the next manifest on once it is adopted."""
         sources = [
-            LogSource(segment, [(position_of(block.lsn) + BLOCK_HEADER, block.body_length) for block in blocks])
-            for segment, blocks in zip(sealed.segments, sealed.blocks, strict=True)
+            LogSource(segment, list(zip(segment.bodies[::2], segment.bodies[1::2], strict=True)))
+            for segment in sealed.segments
         ]
         only = array("Q", sorted(state.number for state in group))
         trims = sorted((state.number, state.first) for state in group if state.first and not state.forks)
@@ -225,19 +237,24 @@ class Checkpointer:
         encoded = [
             encode_row(state.name, state.number, encode_tombstone(epoch.lsn), tombstone=True) for state in epoch.removed
         ]
+        lives = Lives(epoch.changed)
         for start in range(0, len(epoch.changed), SLICE_STATES):
+            states = epoch.changed[start : start + SLICE_STATES]
+            places = [[place for rows in written for place in rows.of(state.number)] for state in states]
             with self._committer.exclusive():
                 lsn = self._writer.end_lsn
-                for state in epoch.changed[start : start + SLICE_STATES]:
+                for state, found in zip(states, places, strict=True):
                     if not state.gone or state.forks:
-                        places = [place for rows in written for place in rows.of(state.number)]
-                        state.index = replaced(state.index, below, places)
-                        self._live.added(state, places)
-                    encoded += self._rows_of(state, epoch, lsn)
+                        state.index = replaced(state.index, below, found)
+                        self._live.added(state, found)
+                    if state.gone or state.fork is not None or self._catalog.find_resident(state.name) is not state:
+                        encoded += self._rows_of(state, lives, lsn)
+                    else:
+                        encoded.append(encode_stream(state, lsn))
             pause()
         return encoded
 
-    def _rows_of(self, state: StreamState, epoch: Epoch, lsn: int) -> Iterator[bytes]:
+    def _rows_of(self, state: StreamState, lives: Lives, lsn: int) -> Iterator[bytes]:
         """The row of a stream's name, and of those whose rows have to agree with it.
 
         If a life of the name ended meanwhile, its source has a fork less. If one began that is a fork, what it descends
@@ -247,7 +264,7 @@ class Checkpointer:
         while todo:
             life = todo.pop()
             yield self._row(life, lsn)
-            before, present = epoch.life_of(life.name), self._catalog.get(life.name)
+            before, present = lives.of(life.name), self._catalog.get(life.name)
             for other in (life, before, present):
                 if other is None or other.fork is None or other.fork.source in seen:
                     continue
@@ -283,12 +300,19 @@ class Checkpointer:
             raise
         with self._committer.exclusive():
             catalog.replace_runs((), run)
-            catalog.settle(epoch.changed, epoch.removed, epoch.number)
             for segment in sealed.segments:
                 del self._reader.segments[segment.number]
         self._unfinished = self._sealed_since = None
+        self.settle(epoch.changed, epoch.removed, epoch.number)
         for segment in sealed.segments:
             self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
+
+    def settle(self, written: list[StreamState], removed: list[StreamState], epoch: int) -> None:
+        """Rows of these streams count now: see :meth:`Catalog.settle`."""
+        for first in range(0, max(len(written), len(removed)), SETTLED_AT_ONCE):
+            last = first + SETTLED_AT_ONCE
+            with self._committer.exclusive():
+                self._catalog.settle(written[first:last], removed[first:last], epoch)
 
     def new_number(self) -> int:
         """The number of a new file. None is given twice, as a save that failed may have named its file all the same."""
@@ -336,11 +360,6 @@ def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:
     part = max(EXPIRY_GROUP_MIN, -(-len(expiring) // 3))
     groups = [expiring[first : first + part] for first in range(0, len(expiring), part)]
     return [[state for state in states if state.expiry is None], *groups]
-
-
-def _blocks_of(segment: LogSegment) -> list[Block]:
-    end = lsn_of(segment.number, segment.end)
-    return [block for block in survey(segment) if block.lsn < end]
 
 
 def pause() -> None:

@@ -149,7 +149,7 @@ class Compactor:
         gone = frozenset(old.number for old in olds)
         if needed.streams:
             new = self._copy(olds, needed)
-            self._relocate(gone, None if new is None else Rows(new), sorted(needed.streams))
+            self._relocate(gone, None if new is None else Rows(new), sorted(needed.streams), epoch)
         run = self._write_rows() if self._moved else None
         manifest = checkpointer.manifest
         clustered = tuple(file for file in manifest.clustered if file.number not in gone)
@@ -162,10 +162,9 @@ class Compactor:
         with self._committer.exclusive():
             if run is not None:
                 catalog.replace_runs((), run)
-            catalog.settle(self._moved, [], epoch)
-            catalog.evict()
             for old in olds:
                 del self._reader.clustered[old.number]
+        checkpointer.settle(self._moved, [], epoch)
         self._moved.clear()
         for old in olds:
             old.close()
@@ -196,14 +195,14 @@ class Compactor:
                 pause()
         return needed
 
-    def _relocate(self, gone: frozenset[int], rows: Rows | None, numbers: list[int]) -> None:
+    def _relocate(self, gone: frozenset[int], rows: Rows | None, numbers: list[int], epoch: int) -> None:
         for first in range(0, len(numbers), SLICE_STATES):
             with self._committer.exclusive():
                 for number in numbers[first : first + SLICE_STATES]:
                     state = self._catalog.find_number(number)
                     if state is not None:
                         # Not idle until its new row counts: the old one names the segments that go.
-                        self._catalog.hold(state)
+                        self._catalog.hold(state, epoch)
                         self._moved.append(state)
                         state.index = relocated(state.index, gone, [] if rows is None else rows.of(number))
             pause()

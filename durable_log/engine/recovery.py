@@ -18,7 +18,7 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.chain import Base, Chain, Damage, Found, follow
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.files import Directory
-from durable_log.engine.format import PAGE, lsn_of, position_of, segment_of
+from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of, segment_of
 from durable_log.engine.manifest import Manifest
 from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.run import Run
@@ -148,9 +148,12 @@ def _replay_log(
 def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
     backlog = Backlog(segments)
     for number, blocks in groupby(chain.blocks, lambda block: segment_of(block.lsn)):
-        counting = list(blocks)
-        segments[number].end = position_of(counting[-1].end)
-        backlog.take(segments[number], counting)
+        counting, segment = list(blocks), segments[number]
+        segment.end, segment.last = position_of(counting[-1].end), (counting[-1].lsn, counting[-1].header_crc)
+        for block in counting:
+            if block.body_length:
+                segment.bodies.extend((position_of(block.lsn) + BLOCK_HEADER, block.body_length))
+        backlog.take(segment, counting)
     backlog.sort()
     return backlog
 

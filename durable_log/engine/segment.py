@@ -8,6 +8,7 @@ the commit lock, in order, never twice at one place. Which blocks count is not d
 from __future__ import annotations
 
 import re
+from array import array
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -60,6 +61,10 @@ class LogSegment:
         self._header = header
         self.end = PAGE
         """Where the last block that counts ends. Blocks behind it, if there are any, are void."""
+        self.bodies = array("Q")
+        """Of each block that counts and holds frames: where they begin, and how many bytes they are."""
+        self.last: tuple[int, int] | None = None
+        """LSN and checksum of the last block that counts."""
         self.damaged = False
 
     @classmethod

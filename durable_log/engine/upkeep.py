@@ -100,12 +100,15 @@ class Upkeep:
         for state in committer.expiries.due(self._clock()):
             committer.execute(Delete(state.name, state.number, expired=True))
         committer.flush_touches()
-        with committer.exclusive():
-            gone, used = self._catalog.evict()
-        for state in gone:
-            committer.expiries.removed(state)
-        for state in used:
-            committer.save_use(state)
+        while not self._stopping:
+            with committer.exclusive():
+                gone, used = self._catalog.evict()
+            for state in gone:
+                committer.expiries.removed(state)
+            for state in used:
+                committer.save_use(state)
+            if not gone:
+                break
 
     def _sweep_dormant(self) -> None:
         with self._clustering:

@@ -122,6 +122,9 @@ class LogWriter:
             self.unsynced_since = self.written_at
         self.unmarked = length > 0
         self.clean = bool(flags & BLOCK_CLEAN)
+        if length:
+            self.segment.bodies.extend((self.position + BLOCK_HEADER, length))
+        self.segment.last = lsn, info.header_crc
         self.position += size
         self.segment.end = self.position
         if sync:
