@@ -54,6 +54,8 @@ class Catalog:
         self._idle: OrderedDict[StreamState, None] = OrderedDict()
         self.crashed_at: float | None = None
         """When the store was opened after a crash, in seconds since the epoch."""
+        self.crashed_lsn = 0
+        """Where the log ended then."""
         self.catch_up: CatchUp | None = None
         """What the log had of streams when the store was opened, until all of it is in their states."""
         self.epoch = 1
@@ -163,12 +165,14 @@ class Catalog:
         """
         return self.crashed_at is None or not self.runs
 
-    def forgive(self, state: StreamState) -> None:
-        """Give a sliding TTL back what a crash may have taken: uses that no record or row tells of."""
+    def forgive(self, state: StreamState, lsn: int = 0) -> None:
+        """Give a sliding TTL back what a crash may have taken: uses that no record or row tells of. ``lsn`` is that of
+        the row; one that was written since then knows.
+        """
         expiry = state.expiry
         if expiry is not None and expiry.ttl is not None:
             expiry.saved = expiry.touched
-            if self.crashed_at is not None:
+            if self.crashed_at is not None and lsn <= self.crashed_lsn:
                 expiry.renew(min(self.crashed_at, expiry.touched + touch_interval(expiry.ttl)))
 
     def evict(self) -> tuple[list[StreamState], list[StreamState]]:
@@ -300,7 +304,7 @@ class Catalog:
         changed = self.catch_up is not None and self.catch_up.apply(state, lsn, wait=wait)
         if end_of(state.index) < state.tail:
             add_place(state.index, state.tail, LOST)  # the log did not tell where they lie
-        self.forgive(state)
+        self.forgive(state, lsn)
         self._resident[name] = state
         if changed or ends_in_log(state.index):
             # The next checkpoint has to see it.

@@ -129,6 +129,7 @@ def _replay_log(
     _harden(segments, chain)
     clean = chain.blocks[-1].clean if chain.blocks else bool(manifest.clean)
     catalog.crashed_at = None if clean else clock()
+    catalog.crashed_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
     backlog = _backlog_of(segments, chain)
     replay = Replay(catalog, backlog, manifest.lsn, damaged=bool(chain.damage or unreadable))
     replay.run()

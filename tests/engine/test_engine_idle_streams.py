@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, open_store
 
+from durable_log.engine import catalog
 from durable_log.engine.files import MemoryDirectory
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
@@ -25,7 +26,7 @@ def test_the_walk_of_invariants_waits_for_a_commit_that_is_under_way():
         deletion.result()
 
 
-def test_a_use_that_a_crash_may_have_taken_is_given_back_after_a_clean_end_too(monkeypatch):
+def test_a_use_that_a_crash_may_have_taken_is_given_back_after_a_clean_end_too():
     """Nobody looked the stream up between the crash and the clean end, so nothing on disk says more than before."""
     directory, clock = MemoryDirectory(), Clock()
     begin = clock.now
@@ -41,3 +42,23 @@ def test_a_use_that_a_crash_may_have_taken_is_given_back_after_a_clean_end_too(m
         clock.now = begin + 1050
         assert "a" in set(store.names())
         assert store.stream("a").read().data == b"x"
+
+
+def test_a_stream_is_forgiven_once_for_a_crash(monkeypatch):
+    """Not again each time that it is let go, with what it was forgiven in its row, and loaded anew."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    directory, clock = MemoryDirectory(), Clock()
+    begin = clock.now
+    with open_store(directory, CALM, clock) as store:
+        store.create("a", ttl=1000, data=b"x")
+        store.engine.upkeep.cluster()
+        killed = copy_of(directory)
+    clock.now = begin + 900
+    with open_store(killed, CALM, clock) as store:
+        for turn in range(4):
+            store.create(f"b{turn}", data=b"x")
+            store.stream("a").info()
+            store.engine._catalog.change(store.engine._catalog.get("a"))
+            store.engine.upkeep.cluster()
+            store.engine.upkeep.sweep()
+        assert store.engine._catalog.get("a").deadline == begin + 1000 + 125
