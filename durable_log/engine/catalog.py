@@ -156,6 +156,13 @@ class Catalog:
         with self.lock:
             self._idle.pop(state, None)
 
+    @property
+    def ends_well(self) -> bool:
+        """Whether a good end of the store is one: whoever opens it next has nothing to give back to rows that are older
+        than a crash. Nobody has written what was given back to streams that were not looked up.
+        """
+        return self.crashed_at is None or not self.runs
+
     def forgive(self, state: StreamState) -> None:
         """Give a sliding TTL back what a crash may have taken: uses that no record or row tells of."""
         expiry = state.expiry

@@ -291,7 +291,7 @@ class Checkpointer:
                 log_first=sealed.segments[-1].number + 1,
                 previous_lsn=previous[0],
                 previous_crc=previous[1],
-                clean=closing,
+                clean=closing and catalog.ends_well,
                 runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
             )
         except BaseException:

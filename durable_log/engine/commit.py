@@ -151,7 +151,7 @@ class Committer:
                     self._touches.extend(touched())
                     self._commit_waiting()
                 if not self._latched():
-                    self._guard(partial(self._mark_end, clean=True))
+                    self._guard(partial(self._mark_end, clean=self._catalog.ends_well))
             finally:
                 self._tell_the_end()
 

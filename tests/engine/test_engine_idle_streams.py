@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twins import SMALL, Barrier, Clock, Task, TwinDirectory, open_store
+from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, open_store
+
+from durable_log.engine.files import MemoryDirectory
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
 
@@ -21,3 +23,21 @@ def test_the_walk_of_invariants_waits_for_a_commit_that_is_under_way():
         barrier.let_go()
         walk.result()
         deletion.result()
+
+
+def test_a_use_that_a_crash_may_have_taken_is_given_back_after_a_clean_end_too(monkeypatch):
+    """Nobody looked the stream up between the crash and the clean end, so nothing on disk says more than before."""
+    directory, clock = MemoryDirectory(), Clock()
+    begin = clock.now
+    with open_store(directory, CALM, clock) as store:
+        store.create("a", ttl=1000, data=b"x")
+    with open_store(directory, CALM, clock) as store:
+        clock.now = begin + 100
+        store.stream("a").read()  # noted, and not saved yet
+        killed = copy_of(directory)
+    with open_store(killed, CALM, clock) as store:
+        store.create("b")
+    with open_store(killed, CALM, clock) as store:
+        clock.now = begin + 1050
+        assert "a" in set(store.names())
+        assert store.stream("a").read().data == b"x"
