@@ -116,7 +116,7 @@ class StreamState:
         self.last_seq: str | None = None
         self.producers: dict[str | int, ProducerState] | None = None
         self.index = new_index(base)
-        self.recent: tuple[int, bytearray] | None = None
+        self.recent: bytearray | None = None
         self.watchers: list[Watcher] | None = None
         self.expiry: Expiry | None = None
         if config.ttl is not None or config.expires_at is not None:
