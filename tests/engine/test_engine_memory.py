@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import sys
 from array import array
 
 import pytest
@@ -255,3 +257,14 @@ def test_results_are_one_delivery_a_port_in_their_order():
     deliveries.send()
     assert first.deliveries == [[(1, -1), (3, -3), (5, -5)]]
     assert second.deliveries == [[(0, 0), (2, -2), (4, -4)]]
+
+
+# --- the garbage collector
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors do not count references")
+def test_the_collector_does_not_walk_through_what_there_is_one_of_for_each_stream():
+    stream, recent = state(ttl=5), RecentBytes(1000, 1000)
+    recent.add(stream, 0, b"x")
+    for held in (stream, stream.index, stream.recent, stream.expiry):
+        assert not gc.is_tracked(held)
