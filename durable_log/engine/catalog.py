@@ -270,8 +270,7 @@ class Catalog:
                 assert not (state.durable_closed and not state.closed)
                 assert state.deleted == state.gone == (state.deleted and state.forks > 0), name
                 if state.recent is not None:
-                    start, recent = state.recent
-                    assert start + len(recent) == state.tail
+                    assert int.from_bytes(state.recent[:8], "little") + len(state.recent) - 8 == state.tail
             for name in self._removed:
                 assert name not in self._resident
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from durable_log.engine.files import Directory
@@ -19,6 +20,12 @@ from durable_log.engine.segment import LogSegment, size_of_segment
 from durable_log.model import Options
 
 SPARES: Final = 2
+"""So many segments are made ahead,"""
+RECYCLED_MAX: Final = 8
+"""and so many are kept of those that were clustered: what a busy store needs until it clusters again."""
+REST_SECONDS: Final = 300.0
+"""A store that has begun no segment for so long is not busy."""
+
 _log = logging.getLogger("durable_log")
 
 
@@ -34,6 +41,7 @@ class Spares:
         self._wanted = threading.Event()
         self._last_number = last_number
         self._grow_from = 0
+        self._taken_at = time.monotonic()
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -41,6 +49,7 @@ class Spares:
     def take(self, number: int, size: int) -> LogSegment:
         """An empty segment numbered at least ``number`` in which appends may reach ``size``. Raises ``OSError``."""
         self._wanted.set()
+        self._taken_at = time.monotonic()
         with self._making:
             while self._ready:
                 segment = self._ready.popleft()
@@ -54,7 +63,9 @@ class Spares:
         self._wanted.set()
 
     def refill(self) -> None:
-        """Make what is missing, if anybody wanted it."""
+        """Make what is missing, if anybody wanted it; give back what nobody has wanted for long."""
+        if len(self._ready) > SPARES and time.monotonic() - self._taken_at > REST_SECONDS:
+            self._shrink()
         if not self._wanted.is_set() or not self._options.preallocate or not self._directory.grows_in_place:
             return
         while len(self._ready) < SPARES:
@@ -76,7 +87,7 @@ class Spares:
         with self._making:
             ordinary = segment.size == self._options.segment_bytes and self._options.preallocate
             reusable = (closing or ordinary) and self._directory.grows_in_place
-            if reusable and len(self._ready) < SPARES:
+            if reusable and len(self._ready) < RECYCLED_MAX:
                 number = self._last_number + 1
                 now_ms = int(time.time() * 1000)
                 self._ready.append(segment.recycle(self._directory, number, now_ms))
@@ -98,6 +109,8 @@ class Spares:
 
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""
+        with suppress(OSError):
+            self._shrink()
         while self._ready:
             self._ready.popleft().close()
 
@@ -106,6 +119,11 @@ class Spares:
         made = LogSegment.create(self._directory, number, size, self._uuid, int(time.time() * 1000))
         self._last_number = number
         return made
+
+    def _shrink(self) -> None:
+        with self._making:
+            while len(self._ready) > SPARES:
+                self._discard(self._ready.pop())
 
     def _remove_ready(self) -> None:
         while self._ready:

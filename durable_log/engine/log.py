@@ -10,6 +10,7 @@ import atexit
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -328,6 +329,8 @@ def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
         directory = directory_at(path)
     except OSError as error:
         raise StoreUnreadable(str(path), error) from error
+    if path == ":memory:":
+        options = replace(options, cluster_at_close=False)  # nobody will open it again
     return open_in(directory, options, clock)
 
 

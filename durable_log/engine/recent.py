@@ -1,15 +1,21 @@
 """The last bytes of active streams, in memory once for all viewers.
 
-Law of this room: the holder of the commit lock appends and evicts; readers on any thread take ``state.recent``, a pair
-of the offset that its bytes start at and the bytes, in one load. Bytes are only ever added at the end of the same
-bytearray; eviction replaces the pair. Readers never look beyond the durable tail. No I/O.
+Law of this room: the holder of the commit lock appends and evicts; readers on any thread take ``state.recent`` in one
+load. It is a bytearray: the offset of its first byte in 8 bytes, then the bytes; one object a stream, which the garbage
+collector does not visit. Bytes are only ever added at its end; eviction puts another one in its place. Readers never
+look beyond the durable tail. No I/O.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
+from typing import Final
 
 from durable_log.engine.state import StreamState
+
+_START: Final = struct.Struct("<Q")
+_HEAD: Final = _START.size
 
 
 class RecentBytes:
@@ -26,13 +32,13 @@ class RecentBytes:
         """Bytes that were appended at ``offset``. Amortised O(len(data))."""
         recent = state.recent
         if recent is None:
-            state.recent = (offset, bytearray(data))
+            state.recent = bytearray(_START.pack(offset) + data)
             self._order[state] = None
         else:
-            recent[1].extend(data)
+            recent += data
             self._order.move_to_end(state)
-            if len(recent[1]) > 2 * self._stream_max:
-                self._trim(state, recent[0], recent[1])
+            if len(recent) > 2 * self._stream_max:
+                self._trim(state, recent)
         self.total += len(data)
         if self.total > self._total_max:
             self._evict()
@@ -40,13 +46,13 @@ class RecentBytes:
     def drop(self, state: StreamState) -> None:
         """Forget the bytes of a stream."""
         if state.recent is not None:
-            self.total -= len(state.recent[1])
+            self.total -= len(state.recent) - _HEAD
             state.recent = None
             del self._order[state]
 
-    def _trim(self, state: StreamState, start: int, recent: bytearray) -> None:
-        surplus = len(recent) - self._stream_max
-        state.recent = (start + surplus, recent[surplus:])
+    def _trim(self, state: StreamState, recent: bytearray) -> None:
+        surplus = len(recent) - _HEAD - self._stream_max
+        state.recent = bytearray(_START.pack(start_of(recent) + surplus)) + recent[_HEAD + surplus :]
         self.total -= surplus
 
     def _evict(self) -> None:
@@ -54,9 +60,18 @@ class RecentBytes:
             self.drop(next(iter(self._order)))
 
 
+def start_of(recent: bytearray) -> int:
+    """The offset of the first byte that is in memory."""
+    start: int = _START.unpack_from(recent)[0]
+    return start
+
+
 def read_recent(state: StreamState, start: int, end: int) -> bytes | None:
     """The stream bytes ``start`` to ``end`` if all of them are in memory, else None. Any thread."""
     recent = state.recent
-    if recent is None or start < recent[0]:
+    if recent is None:
         return None
-    return bytes(recent[1][start - recent[0] : end - recent[0]])
+    first = start_of(recent)
+    if start < first:
+        return None
+    return bytes(recent[_HEAD + start - first : _HEAD + end - first])

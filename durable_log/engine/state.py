@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from durable_log.engine.ancestry import Fork
 from durable_log.engine.index import LOST, add_place, new_index
+from durable_log.engine.untracked import untrack
 from durable_log.model import StreamConfig, StreamInfo
 
 TOUCH_SECONDS_MIN: Final = 60.0
@@ -56,6 +57,7 @@ class Expiry:
     __slots__ = ("deadline", "saved", "touched", "ttl")
 
     def __init__(self, config: StreamConfig, touched: float) -> None:
+        untrack(self)
         self.ttl = config.ttl
         self.touched = self.saved = touched
         self.deadline = math.inf if config.expires_at is None else config.expires_at
@@ -105,6 +107,7 @@ class StreamState:
     )
 
     def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None) -> None:
+        untrack(self)
         self.number, self.name, self.created_ms, self.fork = number, name, created_ms, fork
         self.config = shared_config(*config)
         self.epoch = self.pins = self.forks = 0
@@ -116,7 +119,7 @@ class StreamState:
         self.last_seq: str | None = None
         self.producers: dict[str | int, ProducerState] | None = None
         self.index = new_index(base)
-        self.recent: tuple[int, bytearray] | None = None
+        self.recent: bytearray | None = None
         self.watchers: list[Watcher] | None = None
         self.expiry: Expiry | None = None
         if config.ttl is not None or config.expires_at is not None:

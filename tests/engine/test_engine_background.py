@@ -222,7 +222,7 @@ def test_a_read_from_memory_reads_no_file():
     state, _segments = written(b"one", b"two")
     assert read_from_memory(state, 0, 10) is None
     assert read_from_memory(state, 6, 10) is not None
-    state.recent = (3, bytearray(b"two and more that is not durable"))
+    state.recent = bytearray((3).to_bytes(8, "little") + b"two and more that is not durable")
     assert read_from_memory(state, 4, 100).data == b"wo"
     assert read_from_memory(state, 2, 100) is None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import sys
 from array import array
 
 import pytest
@@ -14,7 +16,7 @@ from twins import Clock
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import lsn_of
 from durable_log.engine.index import LOST, Run, add_place, new_index, place_at, places_of, runs_of
-from durable_log.engine.recent import RecentBytes, read_recent
+from durable_log.engine.recent import RecentBytes, read_recent, start_of
 from durable_log.engine.state import StreamState, touch_interval
 from durable_log.engine.watermark import Deliveries, Watermarks
 from durable_log.errors import StoreClosed
@@ -128,7 +130,7 @@ def test_the_walk_of_the_invariants_finds_what_is_wrong():
         lambda stream: setattr(stream, "durable", 5),
         lambda stream: setattr(stream, "durable_closed", True),
         lambda stream: setattr(stream, "number", 9),
-        lambda stream: setattr(stream, "recent", (0, bytearray(b"x"))),
+        lambda stream: setattr(stream, "recent", bytearray(8) + b"x"),
     ):
         catalog = Catalog(Clock())
         spoiled = state(1, "a")
@@ -165,12 +167,12 @@ def test_recent_bytes_keep_their_budget_and_forget_who_was_quiet_longest():
         content[stream.number] += data
         stream.tail = len(content[stream.number])
         held = [s.recent for s in streams if s.recent is not None]
-        assert recent.total == sum(len(raw) for _start, raw in held) <= 1000
-        assert all(len(raw) <= 2 * 300 + 700 for _start, raw in held)
+        assert recent.total == sum(len(raw) - 8 for raw in held) <= 1000
+        assert all(len(raw) - 8 <= 2 * 300 + 700 for raw in held)
         for s in streams:
             if s.recent is not None:
-                assert content[s.number].endswith(bytes(s.recent[1]))
-                assert s.recent[0] + len(s.recent[1]) == s.tail
+                assert content[s.number].endswith(bytes(s.recent[8:]))
+                assert start_of(s.recent) + len(s.recent) - 8 == s.tail
 
 
 def test_a_reader_that_holds_recent_bytes_is_not_disturbed_by_their_eviction():
@@ -179,8 +181,8 @@ def test_a_reader_that_holds_recent_bytes_is_not_disturbed_by_their_eviction():
     held = stream.recent
     recent.add(stream, 15, b"y" * 10)
     assert held is not None
-    assert held[0] == 0
-    assert held[1].startswith(b"x" * 15)
+    assert start_of(held) == 0
+    assert held[8:].startswith(b"x" * 15)
     assert read_recent(stream, 15, 25) == b"y" * 10
     assert read_recent(stream, 14, 25) is None
 
@@ -255,3 +257,14 @@ def test_results_are_one_delivery_a_port_in_their_order():
     deliveries.send()
     assert first.deliveries == [[(1, -1), (3, -3), (5, -5)]]
     assert second.deliveries == [[(0, 0), (2, -2), (4, -4)]]
+
+
+# --- the garbage collector
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors do not count references")
+def test_the_collector_does_not_walk_through_what_there_is_one_of_for_each_stream():
+    stream, recent = state(ttl=5), RecentBytes(1000, 1000)
+    recent.add(stream, 0, b"x")
+    for held in (stream, stream.index, stream.recent, stream.expiry):
+        assert not gc.is_tracked(held)

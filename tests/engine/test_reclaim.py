@@ -81,7 +81,7 @@ def test_the_log_goes_on_in_a_small_segment_and_spares_come_back_when_appends_wa
         stream = store.create("a")
         for _ in range(900):
             stream.append(bytes(30_000))
-        until(lambda: store.stats()["spare_segments"] == 2, "two spares")
+        until(lambda: store.stats()["spare_segments"] >= 2, "two spares")
         stream.trim(stream.info().tail)
         store.compact()
         stats = store.stats()
@@ -91,7 +91,7 @@ def test_the_log_goes_on_in_a_small_segment_and_spares_come_back_when_appends_wa
         assert store.stats()["spare_segments"] == 0
         for _ in range(80):
             stream.append(bytes(30_000))
-        until(lambda: store.stats()["spare_segments"] == 2, "two spares")
+        until(lambda: store.stats()["spare_segments"] >= 2, "two spares")
 
 
 def test_an_empty_full_segment_is_left_for_a_small_one(tmp_path):
@@ -236,7 +236,7 @@ def test_a_full_disk_latches_nothing_and_what_needs_no_room_is_given_back(twin):
     options = replace(CALM, preallocate=True, sweep_seconds=0.01)
     with open_store(twin, options, Clock()) as store:
         truth = fill(store, "ab")
-        until(lambda: store.stats()["spare_segments"] == 2, "two spares")
+        until(lambda: store.stats()["spare_segments"] >= 2, "two spares")
 
         def no_create(_proceed):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
