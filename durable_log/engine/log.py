@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import (
     Corruption,
+    DurableLogError,
     StoreClosed,
     StoreFull,
     StoreUnreadable,
@@ -116,10 +117,24 @@ class LogEngine:
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
+    def load(self, names: Iterable[str]) -> dict[str, DurableLogError]:
+        """Bring streams into memory, which takes much less for many than for each. Of those that are not there then:
+        :class:`StreamNotFound`, or what keeps them from it. Raises :class:`StoreClosed`.
+        """
+        self._check_open()
+        absent = self._catalog.load_many(names)
+        return {
+            name: StreamNotFound(name) if error is None else self._unreadable(error) for name, error in absent.items()
+        }
+
+    def check_loaded(self, name: str) -> None:
+        """Raise ``BlockingIOError`` if a commit of something about that stream would have to read the disk."""
+        self._catalog.get(name, wait=False)
+
     def content_type(self, name: str, *, wait: bool = True) -> str:
         """The content type of a stream. Raises :class:`StreamNotFound`.
 
-        Without ``wait``, this and others raise ``BlockingIOError`` where they would have to wait for the disk.
+        Without ``wait``, this and others raise ``BlockingIOError`` if the stream is not in memory: see :meth:`load`.
         """
         return self._state(name, wait=wait).config.content_type
 
@@ -127,9 +142,9 @@ class LogEngine:
         """What is known of a stream. Raises :class:`StreamNotFound`."""
         return self._state(name, wait=wait).info()
 
-    def touch(self, name: str) -> None:
+    def touch(self, name: str, *, wait: bool = True) -> None:
         """Count a use, which renews a sliding TTL. Raises :class:`StreamNotFound`."""
-        self._used(name)
+        self._used(name, wait=wait)
 
     def read(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk:
         """At most ``limit`` durable bytes from ``offset`` on, maybe from disk. Counts as a use.
@@ -147,7 +162,7 @@ class LogEngine:
             return None
         return read_from_memory(state, offset, limit)
 
-    def record_bounds(self, name: str, offset: int, number: int | None = None) -> tuple[int, int]:
+    def record_bounds(self, name: str, offset: int, number: int | None = None, *, wait: bool = True) -> tuple[int, int]:
         """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
         twice.
         """
@@ -158,11 +173,13 @@ class LogEngine:
             start, end = self._reader.record_bounds(state, offset)
             return max(state.first, start), end
 
-        return self._from_files(name, number, bounds)
+        return self._from_files(name, number, bounds, wait=wait)
 
-    def _from_files(self, name: str, number: int | None, look: Callable[[StreamState], Found]) -> Found:
+    def _from_files(
+        self, name: str, number: int | None, look: Callable[[StreamState], Found], *, wait: bool = True
+    ) -> Found:
         while True:
-            state = self._state(name, number)
+            state = self._state(name, number, wait=wait)
             try:
                 return look(state)
             except (OSError, Corruption) as error:
@@ -192,26 +209,30 @@ class LogEngine:
             return None if state is None else state.name
         return None
 
-    def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
+    def watch(
+        self, name: str, offset: int, port: Port, token: Any, number: int | None = None, *, wait: bool = True
+    ) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
 
         Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
         """
-        with self._catalog.lock:  # what is watched is not let go
-            state = self._state(name, number)
-            if offset < 0:
-                offset = state.durable if offset == NOW else state.first
-            if not self._committer.watermarks.watch(state, offset, port, token):
-                return None
-        return (state, port, token)
+        while True:
+            state = self._state(name, number, wait=wait)
+            with self._catalog.lock:  # what is watched is not let go
+                if self._catalog.find_resident(name) is not state:
+                    continue
+                if offset < 0:
+                    offset = state.durable if offset == NOW else state.first
+                watching = self._committer.watermarks.watch(state, offset, port, token)
+            return (state, port, token) if watching else None
 
     def unwatch(self, handle: Any) -> None:
         """Stop watching."""
         self._committer.watermarks.cancel(*handle)
 
-    def check_alive(self, name: str, number: int) -> None:
+    def check_alive(self, name: str, number: int, *, wait: bool = True) -> None:
         """Raise :class:`StreamGone` unless ``name`` still leads its life ``number``."""
-        self._state(name, number)
+        self._state(name, number, wait=wait)
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """The names that start with ``prefix``, in order."""

@@ -104,7 +104,10 @@ class StreamState:
         "watchers",
     )
 
-    def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None) -> None:
+    def __init__(
+        self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None,
+        index: StreamIndex | None = None,
+    ) -> None:  # fmt: skip
         self.number, self.name, self.created_ms, self.fork = number, name, created_ms, fork
         self.config = shared_config(*config)
         self.epoch = self.pins = self.forks = 0
@@ -115,7 +118,7 @@ class StreamState:
         self.closed = self.deleted = self.durable_closed = self.gone = False
         self.last_seq: str | None = None
         self.producers: dict[str | int, ProducerState] | None = None
-        self.index = StreamIndex(base)
+        self.index = StreamIndex(base) if index is None else index
         self.recent: tuple[int, bytearray] | None = None
         self.watchers: list[Watcher] | None = None
         self.expiry: Expiry | None = None
