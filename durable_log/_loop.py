@@ -28,8 +28,10 @@ class LoopPort:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, engine: LogEngine) -> None:
         self.loop, self._engine = loop, engine
-        self.waiting: dict[str, list[asyncio.Future[None]]] = {}
-        """Who waits for a stream, or came while such were woken up; in the order of their calls."""
+        self.waiting: dict[str, asyncio.Future[None] | None] = {}
+        """The first who waits for a stream; None while those are woken up who did."""
+        self._behind: dict[str, list[asyncio.Future[None]]] = {}
+        """The others, in the order in which they came."""
         self._wanted: list[str] = []
         self._pending: set[str] = set()
         """What is wanted, or being loaded."""
@@ -46,32 +48,40 @@ class LoopPort:
         Raises what the question raises, and what keeps the stream from being there. With ``number``, that there is none
         is :class:`StreamGone`.
         """
-        if name in self.waiting:
-            await self._turn(name)
+        waits = self.turn(name) if name in self.waiting else None
         while True:
             try:
-                return question()
-            except BlockingIOError:
-                self._want(name)
-            try:
-                await self._turn(name)
+                if waits is not None:
+                    await waits
             except StreamNotFound:
                 if number is None:
                     raise
                 raise StreamGone(name) from None
+            try:
+                return question()
+            except BlockingIOError:
+                waits = self.arrival(name)
 
-    def _turn(self, name: str) -> asyncio.Future[None]:
+    def arrival(self, name: str) -> asyncio.Future[None]:
+        """For whoever has asked in vain: done when the stream has been brought into memory.
+
+        By the time that he asks again it may have been let go. Fails with what keeps it from being there.
+        """
+        if name not in self._pending:
+            self._pending.add(name)
+            self._wanted.append(name)
+            if self._job is None and len(self._wanted) == 1:
+                self.loop.call_soon(self._begin)  # others may want something at this moment, too
+        return self.turn(name)
+
+    def turn(self, name: str) -> asyncio.Future[None]:
+        """For whoever finds others ``waiting``: done when they have gone on. Fails with what has kept them from it."""
         future: asyncio.Future[None] = self.loop.create_future()
-        self.waiting.setdefault(name, []).append(future)
+        if self.waiting.get(name) is None:
+            self.waiting[name] = future
+        else:
+            self._behind.setdefault(name, []).append(future)
         return future
-
-    def _want(self, name: str) -> None:
-        if name in self._pending:
-            return
-        self._pending.add(name)
-        self._wanted.append(name)
-        if self._job is None and len(self._wanted) == 1:
-            self.loop.call_soon(self._begin)  # others may want something at this moment, too
 
     def _begin(self) -> None:
         names, self._wanted = self._wanted[:LOADED_AT_ONCE], self._wanted[LOADED_AT_ONCE:]
@@ -98,14 +108,14 @@ class LoopPort:
         """Let those go on who wait for these, and afterwards those who came in between."""
         woken = []
         for name in names:
-            if name in self._pending:
-                continue
-            waiting = self.waiting.pop(name, None)
-            if waiting:
-                self.waiting[name] = []
+            first = None if name in self._pending else self.waiting.pop(name, None)
+            if first is not None:
+                self.waiting[name] = None
                 woken.append(name)
                 error = failures.get(name)
-                _settle([(future, error) for future in waiting])
+                for future in (first, *self._behind.pop(name, ())):
+                    if not future.done():
+                        future.set_result(None) if error is None else future.set_exception(error)
         if woken:
             self.loop.call_soon(self._wake, woken, {})
 

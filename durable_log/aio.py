@@ -195,12 +195,14 @@ class AsyncStream:
 
     async def _content_type(self) -> str:
         name, engine, port = self.name, self._engine, self._store.port()
-        if name not in port.waiting:
+        waits = port.turn(name) if name in port.waiting else None
+        while True:
+            if waits is not None:
+                await waits
             try:
                 return engine.content_type(name, wait=False)
-            except BlockingIOError:
-                pass
-        return await port.ask(name, partial(engine.content_type, name, wait=False))
+            except BlockingIOError:  # whose frames are not to be kept while others are waited for
+                waits = port.arrival(name)
 
     async def _append(
         self,

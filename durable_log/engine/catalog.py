@@ -18,7 +18,7 @@ from typing import Final
 
 from sortedcontainers import SortedDict
 
-from durable_log.engine.loading import Arrival, CatchUp, Loader, names_of, row_of, row_of_number
+from durable_log.engine.loading import CatchUp, Loader, Note, names_of, row_of, row_of_number
 from durable_log.engine.rows import lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_find import Unreadable
@@ -41,7 +41,7 @@ class Catalog:
         self._resident: SortedDict[str, StreamState] = SortedDict()
         self._removed: dict[str, StreamState] = {}
         self._idle: OrderedDict[StreamState, None] = OrderedDict()
-        self._loader = Loader(self)
+        self._loader = Loader(self, self._resident, self._removed)
         self.crashed_at: float | None = None
         """When the store was opened after a crash, in seconds since the epoch."""
         self.catch_up: CatchUp | None = None
@@ -122,27 +122,26 @@ class Catalog:
 
     # --- changes: the holder of the commit lock -------------------------------------------------------------------
 
-    def is_removed(self, name: str) -> bool:
-        """Whether there is no stream of that name, whatever the runs say. O(1)."""
-        return name in self._removed
-
-    def admit(self, arrival: Arrival) -> bool:
+    def admit(self, state: StreamState, note: Note | None) -> bool:
         """Let in a stream that is neither here nor removed, for ``loading``, which holds the lock. False if one that it
         descends from was let go before it could be pinned.
         """
-        state, note = arrival
-        if state.fork is not None and not all(map(self._is_here, arrival.descends_from())):
-            return False
+        if state.fork is not None:
+            if not (
+                self._is_here(state.fork.source) and all(self._is_here(owner) for owner, _ in state.fork.ancestors)
+            ):
+                return False
+            self._pin(state, 1)
         if note is not None:
             note()
-        self.forgive(state)
+        if state.expiry is not None:
+            self.forgive(state)
         self._resident[state.name] = state
         if note is not None or state.index.in_log():
             # The next checkpoint has to see it.
             state.epoch = self.epoch
         else:
             self._idle[state] = None
-        self._pin(state, 1)
         return True
 
     def add(self, state: StreamState, *, counted: bool = False) -> None:

@@ -8,20 +8,22 @@ which they are given, the newest first. Any thread may load anything, beside all
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Final, NamedTuple, Protocol
 
-from durable_log.engine.rows import Loaded, decode_state, decode_stream
+from durable_log.engine.rows import decode_state, decode_stream
 from durable_log.engine.run import Run
-from durable_log.engine.run_find import Located, Search, Unreadable
+from durable_log.engine.run_find import Search, Unreadable
 from durable_log.engine.run_format import NameEntry, Row, hash_of
 from durable_log.engine.state import StreamState, lost_ancestor
 from durable_log.errors import Corruption
 
 Runs = tuple[Run, ...]
 Note = Callable[[], None]
+Arrival = tuple[StreamState, Note | None]
+"""A state that may be let in. The note is called then, if the log had more of the stream than its row."""
 LET_IN_AT_ONCE: Final = 64
 """How many streams are let in before others get the lock."""
 
@@ -38,18 +40,6 @@ class CatchUp(Protocol):
         """
 
 
-class Arrival(NamedTuple):
-    """A stream that may be let in. ``note`` is to be called then, if the log had more of it than its row."""
-
-    state: StreamState
-    note: Note | None
-
-    def descends_from(self) -> Iterable[StreamState]:
-        """The streams that have to be in memory as long as this one is."""
-        fork = self.state.fork
-        return () if fork is None else (fork.source, *(owner for owner, _ in fork.ancestors))
-
-
 def row_of(runs: Runs, name: str) -> Row | None:
     """The newest row of that name. Raises :class:`Corruption`, ``OSError``."""
     digest = hash_of(name)
@@ -60,12 +50,12 @@ def row_of(runs: Runs, name: str) -> Row | None:
     return None
 
 
-def rows_of(runs: Runs, names: list[str]) -> list[Located | Unreadable | None]:
-    """The newest row of each name, or what keeps it from being known. Raises nothing."""
+def rows_of(runs: Runs, names: Sequence[str]) -> Search:
+    """The newest row of each name, or what keeps it from being known."""
     search = Search(names)
     for run in runs:
         run.find_many(search)
-    return search.found
+    return search
 
 
 def row_of_number(runs: Runs, number: int) -> tuple[Row | None, bool]:
@@ -103,16 +93,10 @@ class Tables(Protocol):
     def lock(self) -> AbstractContextManager[object]:
         """What guards the tables."""
 
-    def find_resident(self, name: str) -> StreamState | None:
-        """The stream of that name if it is in memory."""
-
-    def is_removed(self, name: str) -> bool:
-        """Whether there is no stream of that name, whatever the runs say."""
-
     def find_number(self, number: int) -> StreamState | None:
         """The stream of that number, in memory from now on."""
 
-    def admit(self, arrival: Arrival) -> bool:
+    def admit(self, state: StreamState, note: Note | None) -> bool:
         """Let it in, with the lock. False if one that it descends from is not in memory any more."""
 
 
@@ -131,8 +115,8 @@ class Loader:
     back, only after these were replaced.
     """
 
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+    def __init__(self, tables: Tables, resident: Mapping[str, StreamState], removed: Mapping[str, StreamState]) -> None:
+        self._tables, self._resident, self._removed = tables, resident, removed
 
     def load(self, name: str) -> StreamState | None:
         """The stream of that name, in memory now; None if there is none. Raises :class:`Corruption`, ``OSError``."""
@@ -141,50 +125,51 @@ class Loader:
             now = _Now(tables.runs, tables.catch_up, self._ancestor)
             try:
                 row = row_of(now.runs, name)
-                arrival = None if row is None else _arrival(now, _decoded(now, name, row))
+                arrival = None if row is None or row.tombstone else now.arrival(decode_state(*row[:3], now.find))
             except (OSError, Corruption):
                 if self._still(now):
                     raise
                 continue
             with tables.lock:
-                state = tables.find_resident(name)
-                if state is not None or tables.is_removed(name):
+                state = self._resident.get(name)
+                if state is not None or name in self._removed:
                     return state
                 if tables.runs is now.runs:
                     if arrival is None:
                         return None
-                    if tables.admit(arrival):
-                        return arrival.state
+                    if tables.admit(*arrival):
+                        return arrival[0]
 
     def load_many(self, names: Iterable[str]) -> dict[str, Unreadable | None]:
         """Have these in memory, or know why not: see :meth:`Catalog.load_many`."""
         tables, absent = self._tables, dict[str, Unreadable | None]()
-        wanted = [name for name in dict.fromkeys(names) if tables.find_resident(name) is None]
+        wanted = [name for name in dict.fromkeys(names) if name not in self._resident]
         while wanted:
             now = _Now(tables.runs, tables.catch_up, cache(self._ancestor))
-            found = list(zip(wanted, rows_of(now.runs, wanted), strict=True))
-            wanted = []
-            for first in range(0, len(found), LET_IN_AT_ONCE):
-                wanted += self._let_in(found[first : first + LET_IN_AT_ONCE], now, absent)
+            search, again = rows_of(now.runs, wanted), list[str]()
+            for first in range(0, len(wanted), LET_IN_AT_ONCE):
+                part = wanted[first : first + LET_IN_AT_ONCE]
+                arrivals = [now.arrival_of(name, search, index) for index, name in enumerate(part, first)]
+                again += self._let_in(part, arrivals, now, absent)
+            wanted = again
         return absent
 
     def _let_in(
-        self, found: list[tuple[str, Located | Unreadable | None]], now: _Now, absent: dict[str, Unreadable | None]
-    ) -> list[str]:
+        self, names: list[str], arrivals: list[Arrival | Unreadable | None], now: _Now,
+        absent: dict[str, Unreadable | None],
+    ) -> list[str]:  # fmt: skip
         """Those that have to be looked for again."""
-        tables, again = self._tables, []
-        arrivals = [(name, _arrival_of(now, name, located)) for name, located in found]
-        still = self._still(now)
+        tables, again, still = self._tables, list[str](), self._still(now)
         with tables.lock:
-            for name, arrival in arrivals:
-                if tables.find_resident(name) is not None:
+            for name, arrival in zip(names, arrivals, strict=True):
+                if name in self._resident:
                     continue
-                if tables.is_removed(name):
+                if name in self._removed:
                     absent[name] = None
                 elif tables.runs is not now.runs:
                     again.append(name)
-                elif isinstance(arrival, Arrival):
-                    if not tables.admit(arrival):
+                elif isinstance(arrival, tuple):
+                    if not tables.admit(*arrival):
                         again.append(name)
                 elif arrival is None or still:
                     absent[name] = arrival
@@ -207,22 +192,18 @@ class _Now(NamedTuple):
     catch_up: CatchUp | None
     find: Callable[[int], StreamState]
 
+    def arrival(self, loaded: tuple[StreamState, int]) -> Arrival:
+        """A state out of a row, brought up to date."""
+        state, lsn = loaded
+        return state, None if self.catch_up is None else self.catch_up.apply(state, lsn)
 
-def _arrival_of(now: _Now, name: str, located: Located | Unreadable | None) -> Arrival | Unreadable | None:
-    if not isinstance(located, tuple):
-        return located
-    try:
-        return _arrival(now, decode_stream(name, *located, now.find))
-    except (OSError, Corruption) as error:
-        return error
-
-
-def _decoded(now: _Now, name: str, row: Row) -> Loaded | None:
-    return None if row.tombstone else decode_state(name, row.number, row.payload, now.find)
-
-
-def _arrival(now: _Now, loaded: Loaded | None) -> Arrival | None:
-    if loaded is None:
-        return None
-    state, lsn = loaded
-    return Arrival(state, None if now.catch_up is None else now.catch_up.apply(state, lsn))
+    def arrival_of(self, name: str, search: Search, index: int) -> Arrival | Unreadable | None:
+        """The same of what a search has found; None for a tombstone, too."""
+        found = search.found[index]
+        if not isinstance(found, bytes):
+            return found
+        try:
+            loaded = decode_stream(name, found, search.at[index], self.find)
+            return None if loaded is None else self.arrival(loaded)
+        except (OSError, Corruption) as error:
+            return error

@@ -136,7 +136,10 @@ class LogEngine:
 
         Without ``wait``, this and others raise ``BlockingIOError`` if the stream is not in memory: see :meth:`load`.
         """
-        return self._state(name, wait=wait).config.content_type
+        state = self._catalog.find_resident(name)
+        if state is None or state.expiry is not None or state.gone or self._committer.failure is not None:
+            state = self._state(name, wait=wait)
+        return state.config.content_type
 
     def info(self, name: str, *, wait: bool = True) -> StreamInfo:
         """What is known of a stream. Raises :class:`StreamNotFound`."""

@@ -112,6 +112,8 @@ class Replay:
                 self._create(record)
             else:
                 self._delete(record)
+        if not self._backlog.count:
+            self._catalog.catch_up = None
         for state in self._born:
             if not state.gone or state.forks:
                 note = self._catch_up.apply(state, 0)

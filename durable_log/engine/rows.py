@@ -77,14 +77,22 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
     return b"".join(parts)
 
 
-def decode_stream(name: str, data: bytes, at: int, find: Callable[[int], StreamState]) -> Loaded | None:
-    """The stream of the row that begins at ``at`` in bytes that were verified; None if that is a tombstone."""
+def decode_stream(
+    name: str, data: bytes, at: int, find: Callable[[int], StreamState]
+) -> tuple[StreamState, int] | None:
+    """The stream of the row that begins at ``at`` in bytes that were verified, and its LSN; None for a tombstone."""
     number, flags, start = head_of_row(data, at)
-    return None if flags & TOMBSTONE else decode_state(name, number, data, find, start)
+    return None if flags & TOMBSTONE else _decode(name, number, data, start, find)
 
 
-def decode_state(name: str, number: int, data: bytes, find: Callable[[int], StreamState], at: int = 0) -> Loaded:
-    """The stream of a row, whose payload begins at ``at``. ``find`` gives those that it descends from, by number."""
+def decode_state(name: str, number: int, payload: bytes, find: Callable[[int], StreamState]) -> Loaded:
+    """The stream of a row. ``find`` gives the streams that it descends from, by number."""
+    return Loaded(*_decode(name, number, payload, 0, find))
+
+
+def _decode(
+    name: str, number: int, data: bytes, at: int, find: Callable[[int], StreamState]
+) -> tuple[StreamState, int]:
     (lsn, created_ms, tail, first, ttl, expires_ms, touched_ms, forks, index_length, producers, ancestors, seq_length,
      type_length, flags) = _HEAD.unpack_from(data, at)  # fmt: skip
     at += _HEAD.size
@@ -110,7 +118,7 @@ def decode_state(name: str, number: int, data: bytes, find: Callable[[int], Stre
     if state.expiry is not None and touched_ms:
         state.expiry.renew(touched_ms / 1000)
         state.expiry.saved = state.expiry.touched
-    return Loaded(state, lsn)
+    return state, lsn
 
 
 @lru_cache(maxsize=1024)

@@ -29,30 +29,28 @@ _ROW_ROOM: Final = 256
 _OUT_MAX: Final = 2**20
 _NOTHING: Final = b"\xff\xff\xff\xff"
 
-Located = tuple[bytes, int]
-"""Bytes that were verified, and where in them a row begins."""
 Unreadable = OSError | Corruption
 
 
 class Search:
-    """Looks for some names. ``found`` has the newest row of each, a tombstone too: None if there is none, or the error
-    that keeps anybody from knowing.
+    """Looks for some names. Of each, ``found`` is the bytes in which its newest row begins at ``at``, a tombstone too;
+    None if there is no row, or the error that keeps anybody from knowing.
     """
 
     def __init__(self, names: Sequence[str], hashes: array[int] | None = None) -> None:
         keys = [name.encode() for name in names]
-        self.found: list[Located | Unreadable | None] = [None] * len(keys)
+        self.found: list[bytes | Unreadable | None] = [None] * len(keys)
         self._keys = b"".join(keys)
         self._hashes = array("Q", map(xxh64_intdigest, keys)) if hashes is None else hashes
         self._ends = array("I", accumulate(map(len, keys)))
-        self._rows = array("I", _NOTHING * len(keys))
+        self.at = array("I", _NOTHING * len(keys))
         job = self._job = ffi.new("dl_run_lookup *")
         job.hashes, job.name_ends = (
             ffi.from_buffer("uint64_t[]", self._hashes),
             ffi.from_buffer("uint32_t[]", self._ends),
         )
         job.names, job.names_length = ffi.from_buffer("uint8_t[]", self._keys), len(self._keys)
-        job.rows, job.count = ffi.from_buffer("uint32_t[]", self._rows), len(keys)
+        job.rows, job.count = ffi.from_buffer("uint32_t[]", self.at), len(keys)
         self._make_room(min(_PAGES + _ROW_ROOM * len(keys), _OUT_MAX))
 
     def row(self, index: int) -> Row | None:
@@ -60,7 +58,7 @@ class Search:
         found = self.found[index]
         if isinstance(found, Unreadable):
             raise found
-        return None if found is None else decode_row(*found)
+        return None if found is None else decode_row(found, self.at[index])
 
     def look_into(self, file: File, nonce: int, size: int, tables: Tables) -> None:
         """Look in one more run for those that are not known yet. A log n of pages each; raises nothing."""
@@ -86,16 +84,16 @@ class Search:
             if verdict == lib.DL_RUN_OK:
                 return
             if verdict != lib.DL_RUN_FULL:
-                self.found[stopped], self._rows[stopped] = self._error(file, verdict), 0
+                self.found[stopped], self.at[stopped] = self._error(file, verdict), 0
             elif not job.out_used:
                 self._make_room(lib.DL_RUN_PAGE_MAX)
 
     def _take(self, first: int, end: int) -> None:
         """Fetch what was found just now."""
         found, data = self.found, ffi.buffer(self._out, self._job.out_used)[:]
-        for index, at in enumerate(self._rows[first:end], first):
+        for index, at in enumerate(self.at[first:end], first):
             if at != lib.DL_RUN_MISSING and found[index] is None:
-                found[index] = data, at
+                found[index] = data
 
     def _make_room(self, size: int) -> None:
         self._out = new_uncleared("uint8_t[]", size)
