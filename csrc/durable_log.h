@@ -325,7 +325,7 @@ int dl_is_copy_on_write(int fd);
 enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, int depth_max, uint8_t *out, size_t out_size,
                                    size_t *out_length, size_t *count, size_t *error_position);
 size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
-/* run.c, run_build.c, run_names.c
+/* run.c, run_find.c, run_build.c, run_names.c
  *
  * A run is a file header of one page, then pages of rows, of numbers and of names, then tables and a trailer (run.py):
  *
@@ -355,6 +355,7 @@ size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
 #define DL_RUN_TOMBSTONE 1 /* the name is deleted */
 #define DL_RUN_HIDDEN 2    /* deleted for readers, kept for its forks */
 #define DL_RUN_NEVER 0xffffffffffffffff
+#define DL_RUN_MISSING 0xffffffff /* in place of a position: no row was found */
 
 enum dl_run_verdict {
     DL_RUN_OK = 0,
@@ -367,7 +368,8 @@ enum dl_run_verdict {
     DL_RUN_BAD_CRC = 7,
     DL_RUN_BAD_PLACE = 8,  /* a page that holds, of another place or kind */
     DL_RUN_BAD_ITEM = 9,   /* an item that does not fit into its page, or not into the limits */
-    DL_RUN_BAD_ORDER = 10
+    DL_RUN_BAD_ORDER = 10,
+    DL_RUN_READ = 11       /* the operating system failed a read */
 };
 
 typedef struct {
@@ -442,8 +444,31 @@ typedef struct {
     size_t bytes_read; /* where the last page begins that was looked at */
 } dl_run_picked;
 
+typedef struct {
+    dl_source source;
+    const uint64_t *fences; /* the first hash of each page of rows */
+    const uint32_t *places; /* where each of them begins, and where the last one ends: position / 4096; or NULL */
+    size_t pages;
+} dl_run_table;
+
+typedef struct {
+    const uint64_t *hashes;    /* of the names that are looked for, */
+    const uint8_t *names;      /* which follow each other here */
+    const uint32_t *name_ends; /* and end here */
+    size_t names_length;
+    size_t count;
+    size_t next;    /* the first name that was not looked for yet */
+    uint32_t *rows; /* where in "out" the row of each begins; only those that are DL_RUN_MISSING are looked for */
+    uint8_t *out;   /* the caller's; has to have room for whole pages, whatever their rows take */
+    size_t out_size;
+    size_t out_used;
+    uint64_t position; /* out: of the page that does not hold or can't be read, */
+    int32_t error;     /* and errno, with DL_RUN_READ */
+} dl_run_lookup;
+
 enum dl_run_verdict dl_run_find(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce, uint64_t hash,
                                 const uint8_t *name, size_t name_length, size_t *at);
+enum dl_run_verdict dl_run_find_many(const dl_run_table *run, dl_run_lookup *job);
 enum dl_run_verdict dl_run_survey(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce, uint32_t kind,
                                   uint32_t ordinal, dl_run_page *info);
 enum dl_run_verdict dl_run_numbers_find(const uint8_t *page, size_t length, uint32_t place, uint32_t nonce,

@@ -86,6 +86,7 @@ class _Lib:
     DL_RUN_TOMBSTONE: Final[int]
     DL_RUN_HIDDEN: Final[int]
     DL_RUN_NEVER: Final[int]
+    DL_RUN_MISSING: Final[int]
 
     DL_RUN_OK: Final[int]
     DL_RUN_ABSENT: Final[int]
@@ -98,6 +99,7 @@ class _Lib:
     DL_RUN_BAD_PLACE: Final[int]
     DL_RUN_BAD_ITEM: Final[int]
     DL_RUN_BAD_ORDER: Final[int]
+    DL_RUN_READ: Final[int]
 
     DL_JSON_OK: Final[int]
     DL_JSON_EMPTY: Final[int]
@@ -184,6 +186,7 @@ class _Lib:
         at: CData,
         /,
     ) -> int: ...
+    def dl_run_find_many(self, run: CData, job: CData, /) -> int: ...
     def dl_run_survey(
         self, page: CData | bytes, length: int, place: int, nonce: int, kind: int, ordinal: int, info: CData, /
     ) -> int: ...

@@ -1,8 +1,8 @@
 """The asyncio face: :class:`AsyncStore` and :class:`AsyncStream`.
 
 Law of this room: thin, as ``store`` is. Appends are handed to the committer thread, whose results come back in one
-loop wake-up a commit; reads that are not in memory run on a thread, never on the loop. One store may serve several
-event loops. Cancelling an append leaves its outcome unknown; a producer id makes the retry safe.
+loop wake-up a commit; what is not in memory is read on a thread, never on the loop. One store may serve several event
+loops. Cancelling an append leaves its outcome unknown; a producer id makes the retry safe.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol
 
 from durable_log import _face
 from durable_log._face import Data
+from durable_log._loop import LoopPort
 from durable_log.engine.log import LogEngine, open_engine
 from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
@@ -41,31 +43,8 @@ from durable_log.model import (
 )
 
 ORDER_POLL_SECONDS = 0.05
+NAMES_PAGE = 1000
 _TIMED_OUT = object()
-
-
-class _LoopPort:
-    """Where an event loop gets its results: futures are the tokens."""
-
-    __slots__ = ("loop",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-
-    def deliver(self, results: list[tuple[Any, Any]]) -> None:
-        """One wake-up, however many results. A loop that is closed has nobody who waits."""
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(_settle, results)
-
-
-def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in results:
-        if future.done():
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
 
 
 def _time_out(future: asyncio.Future[Any]) -> None:
@@ -130,6 +109,7 @@ class AsyncStream:
 
     async def close(self, *, producer: Producer | None = None, seq: str | None = None) -> Appended:
         """End the stream, durably. Closing a closed stream again is fine."""
+        await self._store.load(self.name)
         return await self._append(b"", None, producer, seq, True, None)
 
     async def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
@@ -140,11 +120,15 @@ class AsyncStream:
         _face.check_offset(offset, limit)
         engine = self._engine
         most = engine.options.chunk_bytes_max
-        arguments = (engine.record_bounds, self.name, offset, most if limit is None else min(limit, most), number)
-        chunk = _face.read_chunk(engine.read_from_memory, *arguments)
+        arguments = (self.name, offset, most if limit is None else min(limit, most), number)
+        bounds = partial(engine.record_bounds, wait=False)
+        try:
+            chunk = _face.read_chunk(engine.read_from_memory, bounds, *arguments)
+        except BlockingIOError:
+            chunk = None
         if chunk is None:
             loop = asyncio.get_running_loop()
-            chunk = await loop.run_in_executor(None, _face.read_chunk, engine.read, *arguments)
+            chunk = await loop.run_in_executor(None, _face.read_chunk, engine.read, engine.record_bounds, *arguments)
             assert chunk is not None
         return chunk
 
@@ -170,7 +154,8 @@ class AsyncStream:
         if number is None:
             number = (await self.info()).number
         future: asyncio.Future[None] = port.loop.create_future()
-        handle = engine.watch(self.name, offset, port, future, number)
+        watch = partial(engine.watch, self.name, offset, port, future, number, wait=False)
+        handle = await port.ask(self.name, watch, number)
         if handle is None:
             return True
         # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation that comes together with the result.
@@ -185,37 +170,39 @@ class AsyncStream:
             engine.unwatch(handle)
             if timer is not None:
                 timer.cancel()
-        engine.check_alive(self.name, number)
+        await port.ask(self.name, partial(engine.check_alive, self.name, number, wait=False), number)
         return True
 
     async def info(self) -> StreamInfo:
         """What is known of the stream. Does not count as a use of it."""
-        try:
-            return self._engine.info(self.name, wait=False)
-        except BlockingIOError:
-            return await asyncio.get_running_loop().run_in_executor(None, self._engine.info, self.name)
+        return await self._store.port().ask(self.name, partial(self._engine.info, self.name, wait=False))
 
     async def touch(self) -> None:
         """Count as a use of the stream, which renews a sliding TTL."""
-        self._engine.touch(self.name)
+        await self._store.port().ask(self.name, partial(self._engine.touch, self.name, wait=False))
 
     async def delete(self) -> None:
         """Delete the stream and its data, durably."""
-        await self._store.submit(Delete(self.name))
+        await self._store.commit(Delete(self.name))
 
     async def trim(self, before: int) -> int:
         """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
         info = await self.info()
         if is_json(info.content_type) and before > info.first:
             await self._store.fork_point(self.name, before, 0)
-        first: int = await self._store.submit(Trim(self.name, before))
+        first: int = await self._store.commit(Trim(self.name, before))
         return first
 
     async def _content_type(self) -> str:
-        try:
-            return self._engine.content_type(self.name, wait=False)
-        except BlockingIOError:
-            return await asyncio.get_running_loop().run_in_executor(None, self._engine.content_type, self.name)
+        name, engine, port = self.name, self._engine, self._store.port()
+        waits = port.turn(name) if name in port.waiting else None
+        while True:
+            if waits is not None:
+                await waits
+            try:
+                return engine.content_type(name, wait=False)
+            except BlockingIOError:  # whose frames are not to be kept while others are waited for
+                waits = port.arrival(name)
 
     async def _append(
         self,
@@ -241,7 +228,7 @@ class AsyncStore:
         self.options = engine.options
         self.clock = engine.clock
         self.store_id = engine.store_id
-        self._port: _LoopPort | None = None
+        self._ports: dict[asyncio.AbstractEventLoop, LoopPort] = {}
 
     @classmethod
     def of(cls, store: _HasEngine) -> AsyncStore:
@@ -284,6 +271,18 @@ class AsyncStore:
         self.engine.submit(request, port, future)
         return future
 
+    async def commit(self, request: Append | Delete | Trim) -> Any:
+        """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what
+        became of the request.
+        """
+        await self.load(request.name)
+        return await self.submit(request)
+
+    async def load(self, name: str) -> None:
+        """See to it that committing a request about a stream will not have to read the disk. It may not exist."""
+        with contextlib.suppress(StreamNotFound):
+            await self.port().ask(name, partial(self.engine.check_loaded, name))
+
     async def append_in_order(self, request: Append, patience: float) -> Appended:
         """Like :meth:`submit`, but an append whose predecessors of the same producer are still on their way waits for
         them, up to ``patience`` seconds, before it raises :class:`SequenceGap`.
@@ -292,7 +291,7 @@ class AsyncStore:
         deadline = loop.time() + patience
         while True:
             try:
-                appended: Appended = await self.submit(request)
+                appended: Appended = await self.commit(request)
             except SequenceGap:
                 left = deadline - loop.time()
                 if left <= 0:
@@ -322,7 +321,10 @@ class AsyncStore:
 
     async def names(self, prefix: str = "") -> list[str]:
         """The names of all streams that start with ``prefix``, in order."""
-        return list(self.engine.names(prefix))
+        loop, names, listed = asyncio.get_running_loop(), self.engine.names(prefix), list[str]()
+        while page := await loop.run_in_executor(None, list, islice(names, NAMES_PAGE)):
+            listed += page
+        return listed
 
     def stats(self) -> dict[str, int | float | str | None]:
         """Figures of this moment; see :meth:`durable_log.Store.stats`."""
@@ -344,12 +346,13 @@ class AsyncStore:
         """Make everything durable and let go of the directory. Closing twice is harmless."""
         await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
 
-    def port(self) -> _LoopPort:
+    def port(self) -> LoopPort:
         """Where the running event loop gets its results."""
         loop = asyncio.get_running_loop()
-        port = self._port
-        if port is None or port.loop is not loop:
-            port = self._port = _LoopPort(loop)
+        port = self._ports.get(loop)
+        if port is None:
+            port = LoopPort(loop, self.engine)
+            self._ports = {loop: port, **{other: its for other, its in self._ports.items() if not other.is_closed()}}
         return port
 
 

@@ -226,13 +226,13 @@ class App:
             return None
         request = await _parse_body(requests.to_append, post, body)
         if request.producer is None:
-            result = await self._store.submit(request)
+            result = await self._store.commit(request)
         else:
             result = await self._store.append_in_order(request, self._gap)
         return self._responses.appended(request, result)
 
     async def _delete(self, request: Delete, _exchange: Exchange) -> Response:
-        await self._store.submit(request)
+        await self._store.commit(request)
         return self._responses.deleted()
 
     async def _describe(self, head: Head, _exchange: Exchange) -> Response:

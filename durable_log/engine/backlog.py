@@ -20,20 +20,14 @@ from durable_log.engine.cluster_records import RECORDS_AT_ONCE, SLICE, Records, 
 from durable_log.engine.format import (
     BLOCK_HEADER,
     CREATE,
-    DATA,
     DELETE,
-    FLAG_PRODUCER,
-    FLAG_SEQ,
     FRAME_ROW,
     lsn_of,
     position_of,
     segment_of,
 )
-from durable_log.engine.segment import Block, LogSegment, read_rows
+from durable_log.engine.segment import Block, LogSegment, read_rows, segment_name
 from durable_log.errors import Corruption
-
-AT_ONCE_MAX: Final = 1000
-"""A stream with more records than this is not brought up to date on an event loop."""
 
 _RECORD: Final = struct.Struct("=QQQII")
 _WINDOW: Final = 256 * 2**10
@@ -62,11 +56,6 @@ class Record(NamedTuple):
     def flags(self) -> int:
         """The frame's flags."""
         return int(self.skip >> lib.DL_RECORD_FLAGS & 0xFF)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether all that it says of its stream is said here."""
-        return self.kind == DATA and not self.flags & (FLAG_PRODUCER | FLAG_SEQ)
 
 
 class Backlog:
@@ -166,7 +155,12 @@ class Backlog:
 
     def frame(self, record: Record) -> tuple[tuple[int, ...], bytes]:
         """The row of a record's frame, and the frame. Reads it, verified. Raises :class:`Corruption`, ``OSError``."""
-        segment, position = self._segments[segment_of(record.lsn)], position_of(record.lsn)
+        number, position = segment_of(record.lsn), position_of(record.lsn)
+        segment = self._segments.get(number)
+        if segment is None:
+            raise FileNotFoundError(
+                errno.ENOENT, "the log segment was given back", segment_name(segment_of(record.lsn))
+            )
         size = (record.skip & 0xFFFF) + record.length
         data = self._read(segment, record.lsn, size)
         row, count, done = ffi.new("dl_frame[1]"), ffi.new("size_t *"), ffi.new("size_t *")
@@ -182,12 +176,6 @@ class Backlog:
             begin = lsn
             self._window = begin, data
         return data[lsn - begin : lsn - begin + size]
-
-
-def check_at_once(records: list[Record]) -> None:
-    """Raise ``BlockingIOError`` if applying these may take long or has to read the log."""
-    if len(records) > AT_ONCE_MAX or not all(record.is_plain for record in records):
-        raise BlockingIOError(errno.EAGAIN, "the log has records of the stream that were not applied yet")
 
 
 def _unpack(records: Any, count: int) -> list[Record]:

@@ -4,41 +4,33 @@ Law of this room: the catalog holds what is durable; a stream enters it when its
 DELETE is. The holder of the commit lock adds, removes and changes; anyone may look up. A state that changed since its
 row was written stays resident; one that did not is ``idle``, a bounded cache, and only ``evict`` lets it go, called
 with the commit lock held, so that whoever changes a state changes the one that everybody sees. One small lock guards
-the tables; runs are replaced as a whole tuple under it.
+the tables; runs are replaced as a whole tuple under it, and nobody reads a file while he holds it.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 from sortedcontainers import SortedDict
 
-from durable_log.engine.index import LOST, add_place, end_of, ends_in_log
-from durable_log.engine.rows import decode_state, lsn_of_row
+from durable_log.engine.index import end_of, ends_in_log
+from durable_log.engine.loading import CatchUp, Loader, Note, names_of, row_of, row_of_number
+from durable_log.engine.rows import lsn_of_row
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import NameEntry, Row, hash_of
-from durable_log.engine.state import LET_GO, StreamState, lost_ancestor, touch_interval
+from durable_log.engine.run_find import Unreadable
+from durable_log.engine.run_format import NameEntry
+from durable_log.engine.state import LET_GO, StreamState, touch_interval
+from durable_log.engine.untracked import untrack
 from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
 NAMES_PAGE: Final = 1000
 EVICTED_AT_ONCE: Final = 512
-
-
-class CatchUp(Protocol):
-    """What the log has of streams beyond their rows: see ``replay``, which is above this room."""
-
-    def streams(self) -> array[int]:
-        """The numbers of all streams that the log has records of, ascending."""
-
-    def apply(self, state: StreamState, lsn: int, *, wait: bool) -> bool:
-        """Apply a stream's records from ``lsn`` on. False if there are none."""
 
 
 class Catalog:
@@ -52,6 +44,7 @@ class Catalog:
         self._resident: SortedDict[str, StreamState] = SortedDict()
         self._removed: dict[str, StreamState] = {}
         self._idle: OrderedDict[StreamState, None] = OrderedDict()
+        self._loader = Loader(self, self._resident, self._removed)
         self.crashed_at: float | None = None
         """When the store was opened after a crash, in seconds since the epoch."""
         self.crashed_lsn = 0
@@ -70,11 +63,13 @@ class Catalog:
     def get(self, name: str, *, wait: bool = True) -> StreamState | None:
         """The stream of that name, expired or not. O(1) if it is resident, else O(runs) reads.
 
-        Without ``wait``, raises ``BlockingIOError`` where it would have to wait for the disk.
+        Without ``wait``, raises ``BlockingIOError`` where only the disk knows.
         """
         state: StreamState | None = self._resident.get(name)
         if state is None and self.runs and name not in self._removed:
-            return self._load(name, wait=wait)
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, "the stream is not in memory")
+            return self._loader.load(name)
         return state
 
     def live(self, name: str, *, wait: bool = True) -> StreamState | None:
@@ -88,19 +83,28 @@ class Catalog:
             return None
         return state
 
+    def load_many(self, names: Iterable[str]) -> dict[str, Unreadable | None]:
+        """Bring streams into memory, in one pass over each run. Of those that are not there then: what keeps them from
+        it, or None if there is no such stream.
+        """
+        return self._loader.load_many(names)
+
     def load_number(self, number: int) -> tuple[StreamState | None, int]:
         """The stream of that number and the LSN of its row; None if it was removed, 0 if there is no row."""
-        for run in self.runs:
-            row = run.find_numbers(array("Q", (number,))).get(number)
-            if row is not None:
-                lsn = lsn_of_row(row.payload)
-                newest = self._row(row.name)
-                if row.tombstone or newest is None or newest.number != number:
-                    return None, lsn
-                state = self.get(row.name)
-                # The name may live again already, without a row yet.
-                return state if state is not None and state.number == number else None, lsn
-        return None, 0
+        while True:
+            runs = self.runs
+            try:
+                row, is_newest = row_of_number(runs, number)
+            except (OSError, Corruption):
+                if self.runs is runs:
+                    raise
+                continue
+            break
+        if row is None:
+            return None, 0
+        state = self.get(row.name) if is_newest else None
+        # The name may live again already, without a row yet.
+        return state if state is not None and state.number == number else None, lsn_of_row(row.payload)
 
     def find_number(self, number: int) -> StreamState | None:
         """The stream of that number, if it has been in a run. O(runs) reads."""
@@ -108,7 +112,7 @@ class Catalog:
 
     def row_lsn(self, name: str) -> int:
         """The LSN of the newest row of that name; 0 if there is none."""
-        row = self._row(name)
+        row = row_of(self.runs, name)
         return 0 if row is None else lsn_of_row(row.payload)
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -123,10 +127,34 @@ class Catalog:
 
     # --- changes: the holder of the commit lock -------------------------------------------------------------------
 
+    def admit(self, state: StreamState, lsn: int, note: Note | None) -> bool:
+        """Let in a stream that is neither here nor removed, for ``loading``, which holds the lock. ``lsn`` is that of
+        its row. False if one that it descends from was let go before it could be pinned.
+        """
+        if state.fork is not None:
+            if not (
+                self._is_here(state.fork.source) and all(self._is_here(owner) for owner, _ in state.fork.ancestors)
+            ):
+                return False
+            self._pin(state, 1)
+        if note is not None:
+            note()
+        if state.expiry is not None:
+            self.forgive(state, lsn)
+        self._resident[state.name] = state
+        untrack(self._resident)
+        if note is not None or ends_in_log(state.index):
+            # The next checkpoint has to see it.
+            state.epoch = self.epoch
+        else:
+            self._idle[state] = None
+        return True
+
     def add(self, state: StreamState, *, counted: bool = False) -> None:
         """A stream whose CREATE is durable; ``counted`` if the count knows of it. O(log n)."""
         with self.lock:
             self._resident[state.name] = state
+            untrack(self._resident)
             self._removed.pop(state.name, None)
             self._pin(state, 1)
         state.epoch = self.epoch
@@ -274,48 +302,8 @@ class Catalog:
             for name in self._removed:
                 assert name not in self._resident
 
-    def _row(self, name: str) -> Row | None:
-        digest = hash_of(name)
-        for run in self.runs:
-            row = run.find(digest, name)
-            if row is not None:
-                return row
-        return None
-
-    def _load(self, name: str, *, wait: bool) -> StreamState | None:
-        if not self.lock.acquire(blocking=wait):
-            raise BlockingIOError(errno.EAGAIN, "somebody else is reading the catalog")
-        try:
-            digest = hash_of(name)
-            state: StreamState | None = self._resident.get(name)
-            if state is not None or name in self._removed:
-                return state
-            for run in self.runs:
-                row = run.find(digest, name) if wait else _find_cached(run, digest, name)
-                if row is not None:
-                    return None if row.tombstone else self._admit(name, row, wait=wait)
-        finally:
-            self.lock.release()
-        return None
-
-    def _admit(self, name: str, row: Row, *, wait: bool) -> StreamState:
-        state, lsn = decode_state(name, row.number, row.payload, self._ancestor)
-        changed = self.catch_up is not None and self.catch_up.apply(state, lsn, wait=wait)
-        if end_of(state.index) < state.tail:
-            add_place(state.index, state.tail, LOST)  # the log did not tell where they lie
-        self.forgive(state, lsn)
-        self._resident[name] = state
-        if changed or ends_in_log(state.index):
-            # The next checkpoint has to see it.
-            state.epoch = self.epoch
-        else:
-            self._idle[state] = None
-        self._pin(state, 1)
-        return state
-
-    def _ancestor(self, number: int) -> StreamState:
-        state = self.find_number(number)
-        return lost_ancestor(number) if state is None else state
+    def _is_here(self, owner: StreamState) -> bool:
+        return self._resident.get(owner.name) is owner or not owner.name
 
     def _drop(self, state: StreamState) -> None:
         del self._resident[state.name]
@@ -338,7 +326,7 @@ class Catalog:
         while True:
             runs = self.runs
             try:
-                found, horizons = _names_of_page(runs, prefix, after)
+                found, horizons = names_of(runs, prefix, after, NAMES_PAGE)
             except (OSError, Corruption):
                 if self.runs is runs:
                     raise
@@ -373,22 +361,3 @@ class Catalog:
                 break
             states.append(self._resident[name])
         return states
-
-
-def _names_of_page(runs: tuple[Run, ...], prefix: str, after: str) -> tuple[dict[str, NameEntry], list[str]]:
-    """The newest word on each name; and how far the runs were read, if not to their end."""
-    found: dict[str, NameEntry] = {}
-    horizons = []
-    for run in runs:
-        entries, more = run.names_from(prefix.encode(), after.encode(), NAMES_PAGE)
-        for entry in entries:
-            found.setdefault(entry.name, entry)
-        if more:
-            horizons.append(entries[-1].name)
-    return found, horizons
-
-
-def _find_cached(run: Run, digest: int, name: str) -> Row | None:
-    """``run.find`` without waiting for the disk. Raises ``BlockingIOError``."""
-    place = run.locate(digest)
-    return None if place is None else run.find_in(run.file.read_cached(*place), digest, name)

@@ -29,7 +29,6 @@ LOCK_NAME: Final = "LOCK"
 StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(2**20)
 _GATHER_SPAN: Final = 256 * 2**10
-_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
 
@@ -59,17 +58,6 @@ class DiskFile:
             position += len(piece)
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def read_cached(self, position: int, length: int) -> bytes:
-        """Like ``read``, but raises ``BlockingIOError`` where it would have to wait for the disk."""
-        data = bytearray(length)
-        try:
-            found = os.preadv(self._fd, [data], position, _NOWAIT)
-        except OSError as error:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), self._path) from error
-        if found < length:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), self._path)
-        return bytes(data)
 
     def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         """All of ``data``."""

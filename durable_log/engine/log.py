@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -33,6 +33,7 @@ from durable_log.engine.watermark import Port
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import (
     Corruption,
+    DurableLogError,
     StoreClosed,
     StoreFull,
     StoreUnreadable,
@@ -117,20 +118,35 @@ class LogEngine:
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
+    def load(self, names: Iterable[str]) -> dict[str, DurableLogError]:
+        """Bring streams into memory, which takes much less for many than for each. Of those that are not there then:
+        :class:`StreamNotFound`, or what keeps them from it. Raises :class:`StoreClosed`.
+        """
+        self._check_open()
+        absent = self._catalog.load_many(names)
+        return {name: StreamNotFound(name) if error is None else self._told(error) for name, error in absent.items()}
+
+    def check_loaded(self, name: str) -> None:
+        """Raise ``BlockingIOError`` if a commit of something about that stream would have to read the disk."""
+        self._catalog.get(name, wait=False)
+
     def content_type(self, name: str, *, wait: bool = True) -> str:
         """The content type of a stream. Raises :class:`StreamNotFound`.
 
-        Without ``wait``, this and others raise ``BlockingIOError`` where they would have to wait for the disk.
+        Without ``wait``, this and others raise ``BlockingIOError`` if the stream is not in memory: see :meth:`load`.
         """
-        return self._state(name, wait=wait).config.content_type
+        state = self._catalog.find_resident(name)
+        if state is None or state.expiry is not None or state.gone or self._committer.failure is not None:
+            state = self._state(name, wait=wait)
+        return state.config.content_type
 
     def info(self, name: str, *, wait: bool = True) -> StreamInfo:
         """What is known of a stream. Raises :class:`StreamNotFound`."""
         return self._state(name, wait=wait).info()
 
-    def touch(self, name: str) -> None:
+    def touch(self, name: str, *, wait: bool = True) -> None:
         """Count a use, which renews a sliding TTL. Raises :class:`StreamNotFound`."""
-        self._used(name)
+        self._used(name, wait=wait)
 
     def read(self, name: str, offset: int, limit: int, number: int | None = None) -> Chunk:
         """At most ``limit`` durable bytes from ``offset`` on, maybe from disk. Counts as a use.
@@ -152,12 +168,12 @@ class LogEngine:
             return None
         return read_from_memory(state, offset, limit)
 
-    def record_bounds(self, name: str, offset: int, number: int | None = None) -> tuple[int, int]:
+    def record_bounds(self, name: str, offset: int, number: int | None = None, *, wait: bool = True) -> tuple[int, int]:
         """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
         twice.
         """
         while True:
-            state = self._state(name, number)
+            state = self._state(name, number, wait=wait)
             if offset >= state.durable:
                 return offset, offset
             try:
@@ -173,9 +189,15 @@ class LogEngine:
         self._check_open()  # the files may have been closed under it
         if state.epoch == LET_GO or state.gone:
             return
-        if isinstance(error, OSError):
-            raise StoreUnreadable(str(error.filename or self.path), error) from error
-        raise error
+        raise self._told(error)
+
+    def _told(self, error: OSError | Corruption) -> Corruption | StoreUnreadable:
+        """What a caller is told of what a file said."""
+        if isinstance(error, Corruption):
+            return error
+        refusal = StoreUnreadable(str(error.filename or self.path), error)
+        refusal.__cause__ = error
+        return refusal
 
     def place_end(self, name: str, offset: int) -> int:
         """Where the bytes end that lie in one place with the one at ``offset``: a record, or a row of a segment."""
@@ -189,26 +211,30 @@ class LogEngine:
             return None if state is None else state.name
         return None
 
-    def watch(self, name: str, offset: int, port: Port, token: Any, number: int | None = None) -> Any:
+    def watch(
+        self, name: str, offset: int, port: Port, token: Any, number: int | None = None, *, wait: bool = True
+    ) -> Any:
         """Have ``token`` delivered to ``port`` once ``name`` has durable bytes beyond ``offset``, is closed or gone.
 
         Returns a handle for :meth:`unwatch`, or None if it is so already. ``number`` as in :meth:`read`.
         """
-        with self._catalog.lock:  # what is watched is not let go
-            state = self._state(name, number)
-            if offset < 0:
-                offset = state.durable if offset == NOW else state.first
-            if not self._committer.watermarks.watch(state, offset, port, token):
-                return None
-        return (state, port, token)
+        while True:
+            state = self._state(name, number, wait=wait)
+            with self._catalog.lock:  # what is watched is not let go
+                if self._catalog.find_resident(name) is not state:
+                    continue
+                if offset < 0:
+                    offset = state.durable if offset == NOW else state.first
+                watching = self._committer.watermarks.watch(state, offset, port, token)
+            return (state, port, token) if watching else None
 
     def unwatch(self, handle: Any) -> None:
         """Stop watching."""
         self._committer.watermarks.cancel(*handle)
 
-    def check_alive(self, name: str, number: int) -> None:
+    def check_alive(self, name: str, number: int, *, wait: bool = True) -> None:
         """Raise :class:`StreamGone` unless ``name`` still leads its life ``number``."""
-        self._state(name, number)
+        self._state(name, number, wait=wait)
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """The names that start with ``prefix``, in order."""
@@ -220,9 +246,7 @@ class LogEngine:
             yield from names
         except (OSError, Corruption) as error:
             self._check_open()
-            if isinstance(error, Corruption):
-                raise
-            raise StoreUnreadable(str(error.filename or self.path), error) from error
+            raise self._told(error) from None
 
     # --- the store ------------------------------------------------------------------------------------------------
 

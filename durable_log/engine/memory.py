@@ -39,10 +39,6 @@ class MemoryFile:
         with self._mutex:
             return bytes(self._bytes[position : position + length])
 
-    def read_cached(self, position: int, length: int) -> bytes:
-        """As ``read``."""
-        return self.read(position, length)
-
     def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         """All of ``data``; a hole before it reads as zeroes."""
         with self._mutex:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import Final
 
 from durable_log.engine.state import StreamState
+from durable_log.engine.untracked import untrack
 
 _START: Final = struct.Struct("<Q")
 _HEAD: Final = _START.size
@@ -34,6 +35,7 @@ class RecentBytes:
         if recent is None:
             state.recent = bytearray(_START.pack(offset) + data)
             self._order[state] = None
+            untrack(self._order)
         else:
             recent += data
             self._order.move_to_end(state)

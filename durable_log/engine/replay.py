@@ -4,16 +4,17 @@ Law of this room: applies the records of the log to states, each stream's in the
 equal what the commit made of the same requests. A row of the catalog knows the log up to its LSN: records below that
 are in it already and are passed over. No guesses: bytes that are missing become lost bytes of their stream. Creations
 and deletions are applied at open, by the thread that opens; all other records of a stream when it is looked up first,
-by whoever holds the catalog's lock then.
+by whoever does that: to a state that nobody else knows yet, and that may be thrown away.
 """
 
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import NamedTuple
 
 from durable_log.engine.ancestry import Fork, leave
-from durable_log.engine.backlog import Backlog, Record, check_at_once
+from durable_log.engine.backlog import Backlog, Record
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import (
     CREATE,
@@ -30,6 +31,7 @@ from durable_log.engine.format import (
     decode_touch,
 )
 from durable_log.engine.index import LOST, add_place, end_of
+from durable_log.engine.loading import Note
 from durable_log.engine.state import ProducerState, StreamState
 
 
@@ -54,16 +56,13 @@ class CatchUp:
         """The numbers of all streams that the log has records of, ascending."""
         return self._backlog.streams()
 
-    def apply(self, state: StreamState, lsn: int, *, wait: bool = True) -> bool:
-        """Apply a stream's records from ``lsn`` on, and note where those below lie. False if there are none to apply.
-
-        Without ``wait``, raises ``BlockingIOError`` where it would take long.
+    def apply(self, state: StreamState, lsn: int) -> Note | None:
+        """Apply a stream's records from ``lsn`` on, and note where those below lie. What has to be called once the
+        state is that of the stream; None if there are no records. Raises :class:`Corruption`, ``OSError``.
         """
         records = self._backlog.of(state.number)
         if not records:
-            return False
-        if not wait:
-            check_at_once(records)
+            return None
         application = _Application(state, self._backlog)
         for record in records:
             if record.lsn < lsn:
@@ -73,9 +72,11 @@ class CatchUp:
             if record.lsn >= lsn:
                 application.apply(record)
         state.durable, state.durable_closed, state.first = state.tail, state.closed, state.trimmed
+        return partial(self._note, application)
+
+    def _note(self, application: _Application) -> None:
         self.lost += application.lost
         self.out_of_place += application.out_of_place
-        return records[-1].lsn >= lsn
 
 
 class Replay:
@@ -116,9 +117,13 @@ class Replay:
                 self._create(record)
             else:
                 self._delete(record)
+        if not self._backlog.count:
+            self._catalog.catch_up = None
         for state in self._born:
             if not state.gone or state.forks:
-                self._catch_up.apply(state, 0)
+                note = self._catch_up.apply(state, 0)
+                if note is not None:
+                    note()
                 self._catalog.forgive(state)
 
     def look_up_all(self) -> None:

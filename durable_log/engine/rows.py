@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from durable_log.engine.ancestry import Fork
 from durable_log.engine.index import load_index, without_log
-from durable_log.engine.run_format import NEVER, encode_row
-from durable_log.engine.state import ProducerState, StreamState
+from durable_log.engine.run_format import NEVER, TOMBSTONE, encode_row, head_of_row
+from durable_log.engine.state import ProducerState, StreamState, shared_config
 from durable_log.model import StreamConfig
 
 _HEAD: Final = struct.Struct("<QQQQqqQIIIHHHB")
@@ -77,44 +78,65 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
     return b"".join(parts)
 
 
+def decode_stream(
+    name: str, data: bytes, at: int, find: Callable[[int], StreamState]
+) -> tuple[StreamState, int] | None:
+    """The stream of the row that begins at ``at`` in bytes that were verified, and its LSN; None for a tombstone."""
+    number, flags, start = head_of_row(data, at)
+    return None if flags & TOMBSTONE else _decode(name, number, data, start, find)
+
+
 def decode_state(name: str, number: int, payload: bytes, find: Callable[[int], StreamState]) -> Loaded:
     """The stream of a row. ``find`` gives the streams that it descends from, by number."""
+    return Loaded(*_decode(name, number, payload, 0, find))
+
+
+def _decode(
+    name: str, number: int, data: bytes, at: int, find: Callable[[int], StreamState]
+) -> tuple[StreamState, int]:
     (lsn, created_ms, tail, first, ttl, expires_ms, touched_ms, forks, index_length, producers, ancestors, seq_length,
-     type_length, flags) = _HEAD.unpack_from(payload)  # fmt: skip
-    at = _HEAD.size
-    content_type, at = payload[at : at + type_length].decode(), at + type_length
-    config = StreamConfig(
-        content_type, None if ttl < 0 else ttl, None if expires_ms == _NO_EXPIRY else expires_ms / 1000
-    )
-    state = StreamState(number, name, config, created_ms)
+     type_length, flags) = _HEAD.unpack_from(data, at)  # fmt: skip
+    at += _HEAD.size
+    config, at = _config(data[at : at + type_length], ttl, expires_ms), at + type_length
+    last_seq = None
     if seq_length != _NO_SEQ:
-        state.last_seq, at = payload[at : at + seq_length].decode("utf-8", "surrogatepass"), at + seq_length
-    state.index, at = load_index(payload[at : at + index_length]), at + index_length
-    at = _decode_producers(state, payload, at, producers)
+        last_seq, at = data[at : at + seq_length].decode("utf-8", "surrogatepass"), at + seq_length
+    index, at = load_index(data[at : at + index_length]), at + index_length
+    state = StreamState(number, name, config, created_ms, index=index)
+    state.last_seq = last_seq
+    if producers:
+        at = _decode_producers(state, data, at, producers)
     if ancestors:
-        pairs = [_PAIR.unpack_from(payload, at + index * _PAIR.size) for index in range(ancestors)]
+        pairs = [_PAIR.unpack_from(data, at + pair * _PAIR.size) for pair in range(ancestors)]
         owners = tuple((find(owner), end) for owner, end in pairs[1:])
         state.fork = Fork(find(pairs[0][0]), pairs[0][1], owners)
     state.tail = state.durable = tail
     state.trimmed = state.first = first
     state.forks = forks
-    state.closed = state.durable_closed = bool(flags & _CLOSED)
-    state.deleted = state.gone = bool(flags & _DELETED)
+    if flags:
+        state.closed = state.durable_closed = bool(flags & _CLOSED)
+        state.deleted = state.gone = bool(flags & _DELETED)
     if state.expiry is not None and touched_ms:
         state.expiry.renew(touched_ms / 1000)
         state.expiry.saved = state.expiry.touched
-    return Loaded(state, lsn)
+    return state, lsn
 
 
-def _decode_producers(state: StreamState, payload: bytes, at: int, count: int) -> int:
-    if count:
-        state.producers = {}
+@lru_cache(maxsize=1024)
+def _config(content_type: bytes, ttl: int, expires_ms: int) -> StreamConfig:
+    return shared_config(
+        content_type.decode(), None if ttl < 0 else ttl, None if expires_ms == _NO_EXPIRY else expires_ms / 1000
+    )
+
+
+def _decode_producers(state: StreamState, data: bytes, at: int, count: int) -> int:
+    known: dict[str | int, ProducerState] = {}
+    state.producers = known
     for _ in range(count):
-        number, epoch, seq, length = _PRODUCER.unpack_from(payload, at)
+        number, epoch, seq, length = _PRODUCER.unpack_from(data, at)
         at += _PRODUCER.size
-        producer_id, at = payload[at : at + length].decode("utf-8", "surrogatepass"), at + length
-        assert state.producers is not None
-        state.producers[producer_id or number] = ProducerState(number, epoch, seq)
+        producer_id, at = data[at : at + length].decode("utf-8", "surrogatepass"), at + length
+        known[producer_id or number] = ProducerState(number, epoch, seq)
     return at
 
 

@@ -1,9 +1,10 @@
 """Sorted runs: immutable files of catalog rows, found by name and by stream number, and listed in order.
 
-Law of this room: how a run is opened and read; ``run_format`` has its layout, ``run_writer`` makes it, ``run_names``
-lists it, ``run_check`` verifies it and ``csrc/run.c`` looks into its pages. A run never changes, and an open one holds
-the first key of each page of rows and numbers, never a row. Nothing is believed before its checksum: a page that does
-not verify raises :class:`Corruption`. Any thread may read; nobody may while ``close`` runs.
+Law of this room: how a run is opened and read; ``run_format`` has its layout, ``run_writer`` makes it, ``run_find``
+finds many names in it, ``run_names`` lists it, ``run_check`` verifies it and ``csrc/run.c`` looks into its pages. A run
+never changes, and an open one holds the first key of each page of rows and numbers, never a row. Nothing is believed
+before its checksum: a page that does not verify raises :class:`Corruption`. Any thread may read; whoever does while
+``close`` runs meets an error, or bytes of another file that look like damage, and has to know that it is none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -19,6 +20,7 @@ from durable_log.engine.files import Directory, File
 from durable_log.engine.format import PAGE, FileHeader
 from durable_log.engine.run_check import check
 from durable_log.engine.run_file import arguments, corruption, expect, load
+from durable_log.engine.run_find import Search
 from durable_log.engine.run_format import NameEntry, Row, Tables, Trailer, decode_row, size_of_row
 from durable_log.engine.run_names import Due, Names
 from durable_log.errors import Corruption
@@ -77,33 +79,16 @@ class Run:
 
     # by name
 
-    def locate(self, hash_: int) -> tuple[int, int] | None:
-        """Position and length of the pages that may hold a name of that hash; None if there are none.
-
-        One page; two if the hash is the first of a page; more only if hashes collide. O(log n), no I/O.
-        """
-        low, high = self._candidates(hash_)
-        if high < 0:
-            return None
-        position, end = self.extent(low)[0], sum(self.extent(high))
-        return position, end - position
-
-    def find_in(self, data: bytes, hash_: int, name: str) -> Row | None:
-        """The row of that name in what :meth:`locate` pointed at. Raises :class:`Corruption`."""
-        low, high = self._candidates(hash_)
-        base = self.extent(low)[0] if high >= 0 else 0
-
-        def page(position: int, length: int) -> bytes:
-            return data[position - base : position - base + length] if low < high else data
-
-        return self._search(low, high, hash_, name.encode(), page)
-
     def find(self, hash_: int, name: str) -> Row | None:
         """The row of that name, a tombstone too; ``hash_`` is its :func:`hash_of`. O(log n), one read but where
         hashes collide. Raises :class:`Corruption` and ``OSError``.
         """
         low, high = self._candidates(hash_)
-        return self._search(low, high, hash_, name.encode(), self.file.read)
+        return self._search(low, high, hash_, name.encode())
+
+    def find_many(self, search: Search) -> None:
+        """The rows of all names that ``search`` has not found yet, by the same rule, in one call of C."""
+        search.look_into(self.file, self.nonce, self.size, self.tables)
 
     def _candidates(self, hash_: int) -> tuple[int, int]:
         """First and last of the pages that may hold a hash; the last is -1 if none does."""
@@ -113,13 +98,13 @@ class Run:
             return high, high
         return max(bisect_left(fences, hash_) - 1, 0), high
 
-    def _search(self, low: int, high: int, hash_: int, key: bytes, page: Callable[[int, int], bytes]) -> Row | None:
+    def _search(self, low: int, high: int, hash_: int, key: bytes) -> Row | None:
         """Bisect pages, the last one first where there are two: it is the only one but where hashes collide."""
         at = ffi.new("size_t *")
         while low <= high and high >= 0:
             middle = (low + high + 1) // 2
             position, length = self.extent(middle)
-            data = page(position, length)
+            data = self.file.read(position, length)
             verdict = _find(data, len(data), position // PAGE, self.nonce, hash_, key, len(key), at)
             if verdict == _OK:
                 return decode_row(data, at[0])

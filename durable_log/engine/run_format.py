@@ -144,6 +144,12 @@ def size_of_row(data: bytes, at: int) -> int:
     return int(_ROW.size + payload_length + name_length)
 
 
+def head_of_row(data: bytes, at: int) -> tuple[int, int, int]:
+    """Number and flags of the row that begins at ``at`` in bytes that were verified, and where its payload begins."""
+    _, _, number, _, name_length = _ROW.unpack_from(data, at)
+    return number & NUMBER_MAX, number >> 48, at + _ROW.size + name_length
+
+
 def decode_row(data: bytes, at: int) -> Row:
     """The row that begins at ``at`` in bytes that were verified."""
     _, payload_length, number, deadline, name_length = _ROW.unpack_from(data, at)

@@ -106,7 +106,10 @@ class StreamState:
         "watchers",
     )
 
-    def __init__(self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None) -> None:
+    def __init__(
+        self, number: int, name: str, config: StreamConfig, created_ms: int, fork: Fork | None = None,
+        index: bytearray | None = None,
+    ) -> None:  # fmt: skip
         untrack(self)
         self.number, self.name, self.created_ms, self.fork = number, name, created_ms, fork
         self.config = shared_config(*config)
@@ -118,7 +121,7 @@ class StreamState:
         self.closed = self.deleted = self.durable_closed = self.gone = False
         self.last_seq: str | None = None
         self.producers: dict[str | int, ProducerState] | None = None
-        self.index = new_index(base)
+        self.index = new_index(base) if index is None else index
         self.recent: bytearray | None = None
         self.watchers: list[Watcher] | None = None
         self.expiry: Expiry | None = None

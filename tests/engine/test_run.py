@@ -17,6 +17,7 @@ from durable_log.engine import run_writer
 from durable_log.engine.files import DiskDirectory, MemoryDirectory, MemoryFile
 from durable_log.engine.format import KIND_LOG, PAGE, FileHeader, crc32c, encode_file_header, nonce_of
 from durable_log.engine.run import Run
+from durable_log.engine.run_find import Search
 from durable_log.engine.run_format import (
     NEVER,
     NUMBER_MAX,
@@ -103,10 +104,10 @@ def assert_run_holds(run, rows):
     assert (run.min_number, run.max_number) == ((numbers[0], numbers[-1]) if numbers else (0, 0))
     for name, row in rows.items():
         assert run.find(hash_of(name), name) == row
-        position, length = run.locate(hash_of(name))
-        assert run.find_in(run.file.read(position, length), hash_of(name), name) == row
         absent = name + "?"
         assert absent in rows or run.find(hash_of(absent), absent) is None
+    wanted = [asked for name in rows for asked in (name, name + "?", name)]
+    assert found_many([run], wanted) == [rows.get(name) for name in wanted]
     assert run.find_numbers(array("Q", numbers)) == {row.number: row for row in rows.values()}
     assert run.names_from(b"", b"", 10**4) == named(rows.values(), b"", b"", 10**4)
     deadlines = [row.deadline for row in rows.values() if not row.tombstone and not row.hidden]
@@ -114,6 +115,14 @@ def assert_run_holds(run, rows):
     for now_ms in (0, NOW_MS, NEVER - 1, NEVER):
         assert due(run, now_ms) == expiring(rows.values(), now_ms)
     assert run.verify() == []
+
+
+def found_many(runs, names, hashes=None):
+    """What a search says of each name: its newest row, None, or what kept it from being read."""
+    search = Search(names, hashes)
+    for run in runs:
+        run.find_many(search)
+    return [found if isinstance(found, Exception) else search.row(at) for at, found in enumerate(search.found)]
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -161,8 +170,8 @@ def test_an_empty_run_has_nothing(directory):
     run = Run.open(directory, run_name(1))
     assert_run_holds(run, {})
     assert run.find(0, "a") is None
-    assert run.locate(5) is None
-    assert run.find_in(b"", 5, "a") is None
+    assert found_many([run], ["a", "b"]) == [None, None]
+    assert found_many([run], []) == []
     run.close()
 
 
@@ -258,8 +267,9 @@ def test_names_whose_hashes_collide_are_told_apart():
     assert run.pages > 6
     for index, name in enumerate(names):
         assert run.find(2**63, name).number == index
-        position, length = run.locate(2**63)
-        assert run.find_in(run.file.read(position, length), 2**63, name).number == index
+    asked = [*names, "name 0100a", "a", "z"]
+    many = found_many([run], asked, array("Q", [2**63] * len(asked)))
+    assert [row and row.number for row in many] == [*range(500), None, None, None]
     assert run.find(2**63, "name 0100a") is None
     assert run.find(2**63, "a") is None
     assert run.find(2**63, "z") is None
@@ -580,6 +590,8 @@ def test_every_flipped_byte_is_reported_and_no_row_is_ever_wrong(damaged):
                     run.find(hash_of(row.name), row.name)
             elif position % 101 == 0:
                 assert run.find(hash_of(row.name), row.name) == row
+        if PAGE <= position < rows_end:
+            check_damage_is_told_name_by_name(run, rows, position)
         if names <= position < names_end:
             for read in (lambda: run.names_from(b"", b"", 99), lambda: due(run, NOW_MS)):
                 with pytest.raises(Corruption, match=f"position {position_of_page(run, position)}"):
@@ -599,6 +611,15 @@ def test_every_flipped_byte_is_reported_and_no_row_is_ever_wrong(damaged):
             assert opened is None or names <= position < names_end
         content[position] ^= 1 << position % 8
     assert run.verify() == []
+
+
+def check_damage_is_told_name_by_name(run, rows, position):
+    at = next(extent[0] for extent in map(run.extent, range(run.pages)) if position < sum(extent))
+    for row, found in zip(rows, found_many([run], [row.name for row in rows]), strict=True):
+        if run.extent(run._candidates(hash_of(row.name))[1])[0] == at:
+            assert (type(found), found.position) == (Corruption, at)
+        else:
+            assert found == row
 
 
 def position_of_page(run, position):
@@ -624,11 +645,14 @@ def test_a_run_of_another_length_does_not_open(damaged):
 def test_a_file_that_lost_its_end_while_open_is_corrupt(damaged):
     directory, run, rows, content = damaged
     del content[run.extent(1)[0] :]
-    lost = [row for row in rows if run.locate(hash_of(row.name))[0] >= len(content)]
+    lost = [row for row in rows if run.extent(run._candidates(hash_of(row.name))[1])[0] >= len(content)]
     assert lost
     for row in lost:
         with pytest.raises(Corruption, match="longer than what is there"):
             run.find(hash_of(row.name), row.name)
+    names = [row.name for row in rows]
+    many = dict(zip(names, map(str, found_many([run], names)), strict=True))
+    assert [name for name in names if "longer than what is there" in many[name]] == [row.name for row in lost]
     for read in (lambda: run.names_from(b"", b"", 100), lambda: due(run, NOW_MS)):
         with pytest.raises(Corruption, match="longer than what is there"):
             read()

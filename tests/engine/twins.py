@@ -65,11 +65,8 @@ class TwinFile:
         proceed = lambda: self._inner.commit(block, info, sync)  # noqa: E731 - a hook takes or leaves it
         return self._twin.call("mark" if info.body_length == 0 else "commit", self.name, proceed)
 
-    def read_cached(self, position: int, length: int) -> bytes:
-        return self._inner.read_cached(position, length)
-
     def source(self) -> Any:
-        return self._inner.source()
+        return self._twin.call("source", self.name, self._inner.source)
 
     def forget(self) -> None:
         self._inner.forget()

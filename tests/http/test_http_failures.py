@@ -84,6 +84,10 @@ class Faulty:
             raise self._faults["submit"]
         return await self._store.submit(request)
 
+    async def commit(self, request: Any) -> Any:
+        await self._store.load(request.name)
+        return await self.submit(request)
+
     def stream(self, name: str) -> Any:
         return FaultyStream(self._store.stream(name), self._faults)
 

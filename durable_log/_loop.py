@@ -1,0 +1,130 @@
+"""What an event loop has of a store: where its results come in, and the streams that its tasks wait for.
+
+Law of this room: everything here belongs to one event loop and runs on it, but for ``deliver``. A look-up that needs
+the disk never runs on the loop: names gather, and one job at a time brings all of them into memory, on a thread.
+Whoever asks for a stream that others wait for already goes on behind them: what is asked in order is done in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from durable_log.engine.log import LogEngine
+from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
+
+LOADED_AT_ONCE: Final = 1024
+"""What one job brings into memory: the first of very many do not wait for the last."""
+
+Answer = TypeVar("Answer")
+Failures = Mapping[str, BaseException]
+
+
+class LoopPort:
+    """One event loop's side of a store."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: LogEngine) -> None:
+        self.loop, self._engine = loop, engine
+        self.waiting: dict[str, asyncio.Future[None] | None] = {}
+        """The first who waits for a stream; None while those are woken up who did."""
+        self._behind: dict[str, list[asyncio.Future[None]]] = {}
+        """The others, in the order in which they came."""
+        self._wanted: list[str] = []
+        self._pending: set[str] = set()
+        """What is wanted, or being loaded."""
+        self._job: asyncio.Future[dict[str, DurableLogError]] | None = None
+
+    def deliver(self, results: list[tuple[Any, Any]]) -> None:
+        """Results of futures, which are the tokens: one wake-up. A loop that is closed has nobody who waits."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(_settle, results)
+
+    async def ask(self, name: str, question: Callable[[], Answer], number: int | None = None) -> Answer:
+        """The answer to a ``question`` that raises ``BlockingIOError`` while the stream is not in memory.
+
+        Raises what the question raises, and what keeps the stream from being there. With ``number``, that there is none
+        is :class:`StreamGone`.
+        """
+        waits = self.turn(name) if name in self.waiting else None
+        while True:
+            try:
+                if waits is not None:
+                    await waits
+            except StreamNotFound:
+                if number is None:
+                    raise
+                raise StreamGone(name) from None
+            try:
+                return question()
+            except BlockingIOError:
+                waits = self.arrival(name)
+
+    def arrival(self, name: str) -> asyncio.Future[None]:
+        """For whoever has asked in vain: done when the stream has been brought into memory.
+
+        By the time that he asks again it may have been let go. Fails with what keeps it from being there.
+        """
+        if name not in self._pending:
+            self._pending.add(name)
+            self._wanted.append(name)
+            if self._job is None and len(self._wanted) == 1:
+                self.loop.call_soon(self._begin)  # others may want something at this moment, too
+        return self.turn(name)
+
+    def turn(self, name: str) -> asyncio.Future[None]:
+        """For whoever finds others ``waiting``: done when they have gone on. Fails with what has kept them from it."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        if self.waiting.get(name) is None:
+            self.waiting[name] = future
+        else:
+            self._behind.setdefault(name, []).append(future)
+        return future
+
+    def _begin(self) -> None:
+        names, self._wanted = self._wanted[:LOADED_AT_ONCE], self._wanted[LOADED_AT_ONCE:]
+        try:
+            self._job = self.loop.run_in_executor(None, self._engine.load, names)
+        except RuntimeError as error:  # the loop's executor is shut down
+            names, self._wanted = names + self._wanted, []
+            self._end(names, dict.fromkeys(names, error))
+        else:
+            self._job.add_done_callback(partial(self._loaded, names))
+
+    def _loaded(self, names: list[str], job: asyncio.Future[dict[str, DurableLogError]]) -> None:
+        self._job = None
+        if self._wanted:
+            self._begin()
+        error = asyncio.CancelledError() if job.cancelled() else job.exception()
+        self._end(names, job.result() if error is None else dict.fromkeys(names, error))
+
+    def _end(self, names: list[str], failures: Failures) -> None:
+        self._pending.difference_update(names)
+        self._wake(names, failures)
+
+    def _wake(self, names: Iterable[str], failures: Failures) -> None:
+        """Let those go on who wait for these, and afterwards those who came in between."""
+        woken = []
+        for name in names:
+            first = None if name in self._pending else self.waiting.pop(name, None)
+            if first is not None:
+                self.waiting[name] = None
+                woken.append(name)
+                error = failures.get(name)
+                for future in (first, *self._behind.pop(name, ())):
+                    if not future.done():
+                        future.set_result(None) if error is None else future.set_exception(error)
+        if woken:
+            self.loop.call_soon(self._wake, woken, {})
+
+
+def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
