@@ -227,7 +227,9 @@ class Checkpointer:
             for segment in sealed.segments
         ]
         only = array("Q", sorted(state.number for state in group))
-        trims = sorted((state.number, state.first) for state in group if state.first and not state.forks)
+        trimmed = [state for state in group if state.first]
+        with self._committer.exclusive():  # a deletion of the last fork may be taken back as long as it is not durable
+            trims = sorted((state.number, state.first) for state in trimmed if not state.forks)
         return write_clustered(
             self._directory, self.new_number(), self.manifest.uuid, sources, only=only, trims=trims, pause=pause
         )
