@@ -141,13 +141,13 @@ class Catalog:
             note()
         if state.expiry is not None:
             self.forgive(state, lsn)
-        self._resident[state.name] = state
-        untrack(self._resident)
         if note is not None or ends_in_log(state.index):
-            # The next checkpoint has to see it.
-            state.epoch = self.epoch
+            state.epoch = self.epoch  # the next checkpoint has to see it
         else:
             self._idle[state] = None
+        # Last, as whoever holds the commit lock may find it at once, and change it, which ends its idleness.
+        self._resident[state.name] = state
+        untrack(self._resident)
         return True
 
     def add(self, state: StreamState, *, counted: bool = False) -> None:
