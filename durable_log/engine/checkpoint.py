@@ -40,7 +40,7 @@ EXPIRY_GROUP_MIN: Final = 1000
 """Fewer streams than this are not worth a file of their own."""
 
 SETTLED_AT_ONCE: Final = 512
-SLICE_STATES: Final = 64
+SLICE_STATES: Final = 128
 """How many streams are looked at under the commit lock at a time: well below a millisecond."""
 
 
