@@ -42,7 +42,8 @@ sanitize: $(INSTALLED)
 	    build --build-base $(SANITIZED)/work --build-lib $(SANITIZED)/lib
 	cd $(SANITIZED) && $(SANITIZED_RUN) $(CURDIR)/$(BIN)/python -c \
 	    'from durable_log import _core; assert "sanitize" in _core.__file__, _core.__file__'
-	$(SANITIZED_RUN) $(BIN)/pytest --capture=sys tests/c tests/engine/test_cluster.py tests/engine/test_run.py tests/engine/test_backlog.py
+	$(SANITIZED_RUN) $(BIN)/pytest --capture=sys tests/c tests/engine/test_cluster.py tests/engine/test_run.py \
+	    tests/engine/test_backlog.py tests/engine/test_catalog_loading.py
 
 $(INSTALLED): pyproject.toml setup.py durable_log/_build.py $(wildcard csrc/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -136,6 +136,8 @@ class LogEngine:
         Without ``wait``, this and others raise ``BlockingIOError`` if the stream is not in memory: see :meth:`load`.
         """
         state = self._catalog.find_resident(name)
+        if state is None and not wait:
+            state = self._catalog.get(name, wait=False)
         if state is None or state.expiry is not None or state.gone or self._committer.failure is not None:
             state = self._state(name, wait=wait)
         return state.config.content_type
@@ -177,8 +179,10 @@ class LogEngine:
             if offset >= state.durable:
                 return offset, offset
             try:
-                start, end = self._reader.record_bounds(state, offset)
+                start, end = self._reader.record_bounds(state, offset, wait=wait)
                 return max(state.first, start), end
+            except BlockingIOError:
+                raise
             except (OSError, Corruption) as error:
                 self._explain(state, error)
 

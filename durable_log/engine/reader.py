@@ -8,6 +8,8 @@ read; then the index is another object afterwards, and the read begins anew.
 
 from __future__ import annotations
 
+import errno
+
 from durable_log.engine.ancestry import Piece, owner_at, pieces
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.format import position_of
@@ -53,12 +55,17 @@ class Reader:
                 break
         return _chunk(state, found[0] if len(found) == 1 else b"".join(found), offset, closed)
 
-    def record_bounds(self, state: StreamState, offset: int) -> tuple[int, int]:
-        """Where the record that holds the byte at ``offset`` starts and ends, as far as the stream has it."""
+    def record_bounds(self, state: StreamState, offset: int, *, wait: bool = True) -> tuple[int, int]:
+        """Where the record that holds the byte at ``offset`` starts and ends, as far as the stream has it.
+
+        Without ``wait``, raises ``BlockingIOError`` where a file would have to be read.
+        """
         owner, base, limit = owner_at(state, offset)
         while True:
             index = owner.index
             start, end, place = place_at(index, offset)
+            if is_clustered(place) and not wait:
+                raise BlockingIOError(errno.EAGAIN, "the bounds of the record are not in memory")
             try:
                 if is_clustered(place):
                     segment = self._clustered(clustered_segment(place))

@@ -34,7 +34,7 @@ from durable_log.errors import CommitFailed, DurableLogError, StoreFull, StoreUn
 from durable_log.model import Backup, Delete, Options
 
 SWEPT_AT_ONCE: Final = 256
-"""How many expired streams are deleted in one group: each is loaded with the commit lock held."""
+"""How many expired streams are loaded together, and deleted in one group."""
 
 _log = logging.getLogger("durable_log")
 
@@ -119,6 +119,8 @@ class Upkeep:
 
     def _delete_expired(self, streams: list[tuple[str, int]]) -> None:
         committer, crowd = self._committer, Crowd(len(streams))
+        # Else the commit would read a page for each. What can't be read, it finds out for itself.
+        self._catalog.load_many(name for name, _ in streams)
         for name, number in streams:
             committer.submit(Delete(name, number, expired=True), crowd, None)
         crowd.wait()

@@ -145,6 +145,22 @@ def test_nothing_that_a_loop_asks_of_a_stream_reads_a_file_on_it(twin, store):
     run(main())
 
 
+def test_where_a_message_begins_is_not_looked_for_on_the_loop():
+    """The bytes are in memory still, but where their records begin is in a clustered segment by now."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("j", content_type="application/json").append_many(["1", "2", "3"])
+        store.engine.upkeep.cluster()
+        reads, face = Reads(twin, store), aio.AsyncStore.of(store)
+
+        async def main() -> None:
+            assert (await face.stream("j").read(2)).items == [2, 3]
+            assert threading.get_ident() not in reads.threads
+
+        run(main())
+        assert reads.threads
+
+
 def test_what_is_in_memory_is_not_waited_for(twin, store):
     reads, face = Reads(twin, store), aio.AsyncStore.of(store)
 
