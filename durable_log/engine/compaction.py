@@ -74,14 +74,12 @@ class Compactor:
         False if nothing is due.
         """
         self._checkpointer.finish()
-        runs = self._catalog.runs
         try:
-            if len(runs) > RUNS_MAX and not self._damaged.intersection(run.file.name for run in runs):
-                self._merge(_worth_merging(runs))
+            if self._merge_runs():
                 return True
             number = self._most_dead(dead_part)
             if number is None:
-                return self.merge_small()
+                return self._merge_small()
             self.rewrite([self._reader.clustered[number]])
         except Corruption as error:
             # It stays as it is, until somebody repairs the store; the others go on.
@@ -90,6 +88,10 @@ class Compactor:
             self._damaged.add(error.file)
             _log.error("%s: %s", self._directory.path, error)
         return True
+
+    def tidy(self) -> bool:
+        """What keeps the number of files small, and is done in no time. False if nothing is due."""
+        return self._merge_runs() or self._merge_small()
 
     def merge_all(self) -> None:
         """One run, without tombstones."""
@@ -125,7 +127,14 @@ class Compactor:
             run.close()
             self._directory.remove(run.file.name)
 
-    def merge_small(self) -> bool:
+    def _merge_runs(self) -> bool:
+        runs = self._catalog.runs
+        if len(runs) <= RUNS_MAX or self._damaged.intersection(run.file.name for run in runs):
+            return False
+        self._merge(_worth_merging(runs))
+        return True
+
+    def _merge_small(self) -> bool:
         """Merge clustered segments of about the same, small size if there are many of them. False if there are not."""
         classes: dict[int, list[ClusteredSegment]] = {}
         for segment in self._sound():

@@ -153,7 +153,7 @@ class Upkeep:
             return
         try:
             if self._catalog.has_changed and self.checkpointer.run(closing=True):
-                while self._compactor.merge_small():
+                while self._compactor.tidy():
                     pass
         except (OSError, DurableLogError) as error:
             _log.warning("%s: the log could not be clustered at the close: %s", self._directory.path, error)

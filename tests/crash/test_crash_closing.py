@@ -10,7 +10,7 @@ import pytest
 from test_crash_clustering import CALM, STEPS, check, files_of, fill, named_by_the_manifest
 from twins import Clock, TwinDirectory, copy_of, open_store
 
-from durable_log.engine.compaction import SMALL_MAX
+from durable_log.engine.compaction import RUNS_MAX, SMALL_MAX
 from durable_log.engine.files import MemoryDirectory
 from durable_log.store import Store
 
@@ -100,12 +100,13 @@ def test_a_close_leaves_nothing_to_replay_and_writes_nothing_where_nothing_chang
     assert not [name for what, name in twin.calls if what == "create" and not name.endswith(".log.tmp")]
 
 
-def test_a_store_that_is_closed_often_has_few_segments():
+def test_a_store_that_is_closed_often_has_few_files():
     directory = MemoryDirectory()
     for turn in range(3 * SMALL_MAX):
         with open_store(directory, CALM, Clock()) as store:
             store.create(f"s{turn}", data=b"%d" % turn)
             assert store.stats()["clustered_segments"] < SMALL_MAX
+            assert store.stats()["catalog_runs"] <= RUNS_MAX
     with open_store(directory, CALM, Clock()) as store:
         for turn in range(3 * SMALL_MAX):
             assert store.stream(f"s{turn}").read().data == b"%d" % turn
