@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -49,7 +50,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        catalog.IDLE_MAX = 1
+        self.patch = mock.patch.object(catalog, "IDLE_MAX", 1)
+        self.patch.start()
         self.clock, self.directory = Clock(), MemoryDirectory()
         self.store = open_store(self.directory, QUIET, self.clock)
         self.model: dict[str, ModelStream] = {}
@@ -59,6 +61,8 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
+        if hasattr(self, "patch"):
+            self.patch.stop()
 
     def live(self, name: str) -> ModelStream | None:
         """The model of a stream that has not expired. Where either is right, as the store sees it."""
