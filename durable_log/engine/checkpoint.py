@@ -12,7 +12,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
@@ -89,7 +89,6 @@ class Unfinished(NamedTuple):
     sealed: Sealed
     rows: list[bytes]
     epoch: Epoch
-    number: int
     closing: bool
 
 
@@ -124,7 +123,8 @@ class Checkpointer:
         self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
         self._sealed_since: float | None = None
         self._unfinished: Unfinished | None = None
-        self._litter: list[str] = []
+        self._litter = spares.litter
+        self._doubtful: list[str] = []
 
     def due(self) -> bool:
         """Whether enough segments are sealed, or one for long enough; or a checkpoint failed half-way."""
@@ -167,7 +167,7 @@ class Checkpointer:
         for segment in written:
             self.adopt(segment, live=0)
         rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
-        self._unfinished = Unfinished(sealed, rows, epoch, self.new_number(), closing)
+        self._unfinished = Unfinished(sealed, rows, epoch, closing)
         self._finish(self._unfinished)
         return True
 
@@ -202,7 +202,7 @@ class Checkpointer:
         except BaseException:
             for segment in written:
                 segment.close()
-                self._directory.remove(segment.file.name)
+            self._litter.drop(*(segment.file.name for segment in written))
             raise
         return written
 
@@ -283,10 +283,10 @@ class Checkpointer:
 
     def _finish(self, unfinished: Unfinished) -> None:
         """Have the manifest name what was written, and give the log segments back. May be tried again."""
-        sealed, rows, epoch, number, closing = unfinished
+        sealed, rows, epoch, closing = unfinished
         catalog, run = self._catalog, None
         if rows:
-            run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
+            run = write_run(self._directory, self.new_number(), self.manifest.uuid, rows, pause=pause)
         previous = sealed.last or (self.manifest.previous_lsn, self.manifest.previous_crc)
         try:
             self.save(
@@ -294,20 +294,34 @@ class Checkpointer:
                 previous_lsn=previous[0],
                 previous_crc=previous[1],
                 clean=closing and catalog.ends_well,
-                runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
+                runs=self.manifest.runs if run is None else (run.number, *self.manifest.runs),
             )
         except BaseException:
             if run is not None:
-                run.close()
+                self.discard(run)
             raise
-        with self._committer.exclusive():
+        with self.in_force(run):
             catalog.replace_runs((), run)
             for segment in sealed.segments:
                 del self._reader.segments[segment.number]
         self._unfinished = self._sealed_since = None
-        self.settle(epoch.changed, epoch.removed, epoch.number)
-        for segment in sealed.segments:
-            self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
+        try:
+            self.settle(epoch.changed, epoch.removed, epoch.number)
+        finally:
+            for segment in sealed.segments:
+                self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
+
+    @contextmanager
+    def in_force(self, run: Run | None) -> Iterator[None]:
+        """Hold the commit lock to put a run that counts in its place. It is closed if there is no getting the lock any
+        more: the store has latched.
+        """
+        with ExitStack() as stack:
+            if run is not None:
+                stack.callback(run.close)
+            with self._committer.exclusive():
+                yield
+            stack.pop_all()
 
     def settle(self, written: list[StreamState], removed: list[StreamState], epoch: int) -> None:
         """Rows of these streams count now: see :meth:`Catalog.settle`."""
@@ -344,14 +358,13 @@ class Checkpointer:
             )
         save_manifest(self._directory, manifest, int(self._clock() * 1000))
         self.manifest = manifest
-        with suppress(OSError):  # the new manifest counts, whatever becomes of them
-            while self._litter:
-                self._directory.remove(self._litter.pop())
+        doubtful, self._doubtful = self._doubtful, []
+        self._litter.drop(*doubtful)
 
     def discard(self, run: Run) -> None:
         """A run whose save has failed. Nobody knows which manifest counts, so the file stays until another does."""
         run.close()
-        self._litter.append(run.file.name)
+        self._doubtful.append(run.file.name)
 
 
 def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:

@@ -18,6 +18,7 @@ from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
 from durable_log.engine.index import clustered_place, places_of, relocated
+from durable_log.engine.keeper import Litter
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
 from durable_log.engine.rows import encode_stream
@@ -60,8 +61,9 @@ class Compactor:
 
     def __init__(
         self, directory: Directory, catalog: Catalog, committer: Committer, writer: LogWriter, reader: Reader,
-        checkpointer: Checkpointer, live: LiveBytes,
+        checkpointer: Checkpointer, live: LiveBytes, litter: Litter,
     ) -> None:  # fmt: skip
+        self._litter = litter
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._checkpointer, self._live = reader, checkpointer, live
         self._moved: list[StreamState] = []
@@ -125,7 +127,7 @@ class Compactor:
         self._catalog.replace_runs(old, new)
         for run in old:
             run.close()
-            self._directory.remove(run.file.name)
+        self._litter.drop(*(run.file.name for run in old))
 
     def _merge_runs(self) -> bool:
         runs = self._catalog.runs
@@ -168,16 +170,18 @@ class Compactor:
             if run is not None:
                 checkpointer.discard(run)
             raise
-        with self._committer.exclusive():
+        with checkpointer.in_force(run):
             if run is not None:
                 catalog.replace_runs((), run)
             for old in olds:
                 del self._reader.clustered[old.number]
-        checkpointer.settle(self._moved, [], epoch)
-        self._moved.clear()
-        for old in olds:
-            old.close()
-            self._directory.remove(old.file.name)
+        moved, self._moved = self._moved, []
+        try:
+            checkpointer.settle(moved, [], epoch)
+        finally:
+            for old in olds:
+                old.close()
+            self._litter.drop(*(old.file.name for old in olds))
 
     def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
         number, uuid = self._checkpointer.new_number(), self._checkpointer.manifest.uuid

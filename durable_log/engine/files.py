@@ -14,6 +14,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from durable_log._core import ffi, lib
@@ -118,7 +119,7 @@ class DiskFile:
         """Close the descriptor. Closing twice is harmless."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            _close(fd)
 
 
 class DiskDirectory:
@@ -133,7 +134,7 @@ class DiskDirectory:
         try:
             self.grows_in_place = not lib.dl_is_copy_on_write(fd)
         finally:
-            os.close(fd)
+            _close(fd)
 
     def lock(self) -> None:
         """Become the one writer. Raises :class:`StoreLocked`, which says who is."""
@@ -142,13 +143,16 @@ class DiskDirectory:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
-            os.close(fd)
+            holder = ""
+            with suppress(OSError):
+                holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+            _close(fd)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise StoreLocked(self.path, holder) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            raise StoreLocked(self.path, holder or "another process") from None
+        with suppress(OSError):  # the lock is what counts; who holds it is a courtesy, and full disks are opened, too
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self._lock_fd = fd
 
     def names(self) -> list[str]:
@@ -201,7 +205,7 @@ class DiskDirectory:
         """Let go of the lock."""
         if self._lock_fd >= 0:
             fd, self._lock_fd = self._lock_fd, -1
-            os.close(fd)
+            _close(fd)
 
 
 def directory_at(path: StorePath) -> Directory:
@@ -218,8 +222,20 @@ def holds(directory: Directory, path: StorePath) -> bool:
 
 
 def is_out_of_space(error: OSError) -> bool:
-    """Whether the disk or the quota is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Whether the disk, the quota or what the process may write of a file is exhausted."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_out_of_files(error: OSError) -> bool:
+    """Whether the process, or the system, has as many files open as it may."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def discard(directory: Directory, *names: str) -> None:
+    """Remove what was begun and came to nothing. What can't be removed now is when the store is opened."""
+    for name in names:
+        with suppress(OSError):
+            directory.remove(name)
 
 
 def random_bytes(count: int) -> bytes:
@@ -278,6 +294,12 @@ def _sync_directory(path: str) -> None:
     try:
         os.fsync(fd)
     finally:
+        _close(fd)
+
+
+def _close(fd: int) -> None:
+    """Whatever the system says to it, the descriptor is gone, and what has to last was synced."""
+    with suppress(OSError):
         os.close(fd)
 
 

@@ -256,10 +256,13 @@ class LogEngine:
 
     def stats(self) -> Figures:
         """Figures of this moment; see :meth:`Store.stats`."""
-        return figures_of(
-            self._directory, self._catalog, self._reader, self._committer, self.upkeep.checkpointer, self._live,
-            self._spares, self.report,
-        )  # fmt: skip
+        try:
+            return figures_of(
+                self._directory, self._catalog, self._reader, self._committer, self.upkeep.checkpointer, self._live,
+                self._spares, self.report,
+            )  # fmt: skip
+        except OSError as error:
+            raise self._told(error) from None
 
     def close(self) -> None:
         """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""

@@ -110,12 +110,14 @@ class MemoryDirectory:
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file."""
-        file = self.files.pop(old)
+        file = self.open(old)
+        del self.files[old]
         file.name = new
         self.files[new] = file
 
     def remove(self, name: str) -> None:
         """Remove a file."""
+        self.open(name)
         del self.files[name]
 
     def link_from(self, source: Directory, name: str) -> bool:

@@ -12,7 +12,7 @@ from array import array
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import (
     BLOCK_CLEAN,
     BLOCK_HEADER,
@@ -82,8 +82,7 @@ class LogSegment:
             directory.sync()
         except OSError:
             file.close()
-            if name + TEMPORARY in directory.names():
-                directory.remove(name + TEMPORARY)
+            discard(directory, name, name + TEMPORARY)
             raise
         file.name = name
         return cls(file, header)

@@ -55,7 +55,9 @@ class Upkeep:
         self.checkpointer = Checkpointer(
             directory, manifest, catalog, committer, writer, reader, live, spares, options, clock, recovered.unreadable
         )
-        self._compactor = Compactor(directory, catalog, committer, writer, reader, self.checkpointer, live)
+        self._compactor = Compactor(
+            directory, catalog, committer, writer, reader, self.checkpointer, live, spares.litter
+        )
         self._reclaimer = Reclaimer(
             directory, catalog, committer, reader, self.checkpointer, self._compactor, live, spares
         )
@@ -163,18 +165,18 @@ class Upkeep:
         :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
         """
         self._check_open()
-        self.sweep()
-        with self._clustering:
-            self._check_open()
-            try:
+        try:
+            self.sweep()
+            with self._clustering:
+                self._check_open()
                 self._reclaimer.run()
-            except OSError as error:
-                path = self._directory.path
-                if is_out_of_space(error):
-                    raise StoreFull(path, PAGE) from error
-                raise StoreUnreadable(str(error.filename or path), error) from error
-            finally:
-                self._asked_in = 0  # whoever appends from here on may want spares again
+        except OSError as error:
+            path = self._directory.path
+            if is_out_of_space(error):
+                raise StoreFull(path, PAGE) from error
+            raise StoreUnreadable(str(error.filename or path), error) from error
+        finally:
+            self._asked_in = 0  # whoever appends from here on may want spares again
 
     # --- copies and checks ----------------------------------------------------------------------------------------
 

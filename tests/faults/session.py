@@ -110,7 +110,10 @@ class Session:
         assert present <= set(self.truth), f"{sorted(present - set(self.truth))} were never created"
         for name, lives in self.truth.items():
             if len(lives) > 1:
-                content = self.read(name) if name in present else None
+                content = None
+                if name in present:
+                    self.truth[name] = [life for life in lives if life is not None]
+                    content = self.read(name)
                 matching = [life for life in lives if (None if life is None else life.content) == content]
                 assert matching, f"{name} is neither as before the call that failed nor as after it"
                 if len(matching) > 1:
