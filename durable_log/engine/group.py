@@ -36,7 +36,14 @@ from durable_log.engine.format import (
 )
 from durable_log.engine.staging import Submission
 from durable_log.engine.state import ProducerState, StreamState
-from durable_log.errors import DurableLogError, OffsetOutOfRange, StreamExists, StreamGone, StreamNotFound
+from durable_log.errors import (
+    DurableLogError,
+    OffsetOutOfRange,
+    StoreUnreadable,
+    StreamExists,
+    StreamGone,
+    StreamNotFound,
+)
 from durable_log.model import Append, Appended, Create, Created, Delete, Producer, Trim
 
 _HEADER_ROOM: Final = bytes(BLOCK_HEADER)
@@ -262,6 +269,9 @@ def admit_all(group: Group, batch: list[Submission]) -> Submission | None:
     for submission in batch:
         try:
             _admit(group, submission)
+        except OSError as error:
+            submission.result = StoreUnreadable(str(error.filename or "the catalog"), error)
+            return submission
         except Exception as error:  # noqa: BLE001 - whatever it is, it is that request's own
             submission.result = error
             return submission

@@ -128,8 +128,10 @@ class Injection:
         if killed:
             image = self._scratch / "run" / "killed"
             shutil.copytree(session.path, image)
+            session.close()
             self._check(session, image, session.truth)
-        session.close()
+        else:
+            session.close()
 
     def _check(self, session: Session, path: Path, truth: Truth) -> None:
         """The store opens, is complete, works, and is so again after that."""
@@ -151,7 +153,7 @@ class Injection:
             return Base(image, {}, session.clock.now)
         session.open()
         BASES[name](session)
-        if name == "young":
+        if name in ("young", "expiring"):
             session.close()
             directory.rename(image)
         else:

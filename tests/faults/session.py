@@ -21,7 +21,7 @@ from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.manifest import MANIFEST_NAME, load_manifest
 from durable_log.engine.segment import segment_number
 from durable_log.errors import BackupFailed, CommitFailed, StoreFull, StoreUnreadable, StreamNotFound
-from durable_log.model import Options, Producer
+from durable_log.model import EARLIEST, Options, Producer
 
 OPTIONS = Options(
     segment_bytes=64 * 1024, record_bytes_max=32 * 1024, recent_bytes_max=1, stream_recent_bytes_max=1,
@@ -72,6 +72,8 @@ class Session:
         self.is_alone = True
         """Whether calls of other threads may be under way; if not, more can be asserted."""
         self.latched = threading.Event()
+        self.unsynced: set[str] = set()
+        """Streams of which readers may not see all yet."""
         self.refused = 0
         self.backups: list[tuple[Path, Truth]] = []
         """Backups that were made, or begun, and what has to be in them."""
@@ -94,6 +96,7 @@ class Session:
             assert open_files() == files, "an open that failed leaves files open"
             return False
         self.latched.clear()
+        self.unsynced.clear()
         report = self.store.report
         assert report.damage == report.lost == report.unreadable_segments == [], report
         assert report.records_of_unknown_streams == 0, report
@@ -110,15 +113,13 @@ class Session:
         assert present <= set(self.truth), f"{sorted(present - set(self.truth))} were never created"
         for name, lives in self.truth.items():
             if len(lives) > 1:
-                content = None
+                matching: list[Life | None] = [None]
                 if name in present:
                     self.truth[name] = [life for life in lives if life is not None]
-                    content = self.read(name)
-                matching = [life for life in lives if (None if life is None else life.content) == content]
+                    found, closed = self.read(name), self.store.stream(name).info().closed
+                    matching = [life for life in lives if life and (life.first, life.content[life.first :]) == found]
+                    matching = [life for life in matching if life and life.closed == closed]
                 assert matching, f"{name} is neither as before the call that failed nor as after it"
-                if len(matching) > 1:
-                    closed = self.store.stream(name).info().closed
-                    matching = [life for life in matching if life is not None and life.closed == closed]
                 self.truth[name] = matching[:1]
 
     def life(self, name: str) -> Life | None:
@@ -200,6 +201,10 @@ class Session:
             assert self.shim.dirty(".log") == 0, "a change was acknowledged before its sync, or in spite of it"
         for name, life in after.items():
             self.truth[name] = [life]
+        if not synced:
+            self.unsynced.update(after)
+        elif self.is_alone:
+            self.unsynced.clear()
         return result
 
     def _has_cause(self, error: Exception, hit: int) -> None:
@@ -207,12 +212,14 @@ class Session:
 
     # --- calls that read ------------------------------------------------------------------------------------------
 
-    def read(self, name: str, size: int = 7000) -> bytes | None:
-        """What a stream holds, compared with the truth as far as it can be read; None if it can't be."""
-        life, found = self.life(name), b""
-        if life is None:
+    def read(self, name: str, size: int = 7000) -> tuple[int, bytes] | None:
+        """Where a stream begins and what it holds, compared with the truth as far as it can be read; None if it can't
+        be, or is not there.
+        """
+        if self.life(name) is None:
             return None
-        offset = life.first
+        first, found, offset = 0, b"", EARLIEST
+        possible = [life for life in self.truth[name] if life is not None]
         while True:
             hit = self.shim.hit
             try:
@@ -223,12 +230,16 @@ class Session:
             except StreamNotFound:
                 assert len(self.truth[name]) > 1, f"{name} is gone"
                 return None
-            possible = [life.content for life in self.truth[name] if life is not None]
-            assert chunk.data == b"" or any(chunk.data == whole[offset : chunk.next_offset] for whole in possible), name
+            if offset == EARLIEST:
+                first = chunk.offset
+                possible = [life for life in possible if life.first == first]
+            possible = [life for life in possible if life.content[chunk.offset : chunk.next_offset] == chunk.data]
+            assert possible, f"{name} reads otherwise from {chunk.offset} on than it was written"
             found, offset = found + chunk.data, chunk.next_offset
             if chunk.up_to_date:
-                assert any(offset == len(whole) for whole in possible), f"{name} ends at {offset}"
-                return possible[0][: life.first] + found
+                whole = name in self.unsynced or any(offset == len(life.content) for life in possible)
+                assert whole, f"{name} ends at {offset}"
+                return first, found
             assert chunk.data, f"{name} ends at {offset} and says that it does not"
 
     def read_all(self) -> None:
