@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -33,13 +32,15 @@ from durable_log.engine.state import StreamState
 from durable_log.engine.turns import CommitLock
 from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import CommitFailed, StoreClosed, StoreFull
+from durable_log.errors import CommitFailed, StoreClosed, StoreFull, StoreUnreadable
 from durable_log.model import Delete, Options, Request, Trim
 
 WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
 IDLE_SECONDS: Final = 0.050
 PATIENCE_SECONDS: Final = 0.1
+_REFUSALS: Final = (StoreFull, StoreUnreadable)
+"""What a group is refused with before anything of it is written: no room for it, or no segment to be had."""
 
 _log = logging.getLogger("durable_log")
 
@@ -57,7 +58,7 @@ class Committer:
         self.counters = Counters()
         self._writer, self._catalog, self._clock, self._used, self._live = writer, catalog, clock, used, live
         self._staging = Staging(options.staged_bytes_max)
-        self._touches: deque[StreamState] = deque()
+        self._touches: dict[StreamState, None] = {}
         self._unpublished: set[StreamState] = set()
         self._gates = Gates()
         self._lock = CommitLock()
@@ -103,10 +104,9 @@ class Committer:
         return submission.result
 
     def save_use(self, state: StreamState) -> None:
-        """Persist the last use of a stream, as far as that is possible now."""
-        if state.expiry is not None and self.failure is None:
-            state.expiry.saved = state.expiry.touched
-            self._touches.append(state)
+        """Persist the last use of a stream, as far as that is possible now. It is unsaved until it is committed."""
+        if self.failure is None:
+            self._touches[state] = None
 
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
@@ -138,7 +138,7 @@ class Committer:
             if segment is not None:
                 self._guard(self._writer.enter, segment, self._clock())
 
-    def stop(self, touched: Callable[[], Iterable[StreamState]]) -> None:
+    def stop(self, touched: Callable[[], list[StreamState]]) -> None:
         """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""
         self._stopping = True
         self._ring()
@@ -148,10 +148,11 @@ class Committer:
             try:
                 if self.failure is None:
                     self._staging.refuse(StoreClosed("the store is closed; open it again"))
-                    self._touches.extend(touched())
+                    self._touches.update(dict.fromkeys(touched()))
                     self._commit_waiting()
                 if not self._latched():
-                    self._guard(partial(self._mark_end, clean=self._catalog.ends_well))
+                    # Uses that found no room are known to nobody: that is no good end.
+                    self._guard(partial(self._mark_end, clean=self._catalog.ends_well and not touched()))
             finally:
                 self._tell_the_end()
 
@@ -239,11 +240,11 @@ class Committer:
         sync = any(map(wants_sync, batch)) or not batch
         try:
             self._attempt(batch, deliveries, sync=sync, reserved=False)
-        except StoreFull as full:
+        except _REFUSALS as refusal:
             # What was refused may have been refused for the sake of something that had no room.
             deletions = []
             for submission in batch:
-                submission.result = full
+                submission.result = refusal
                 if isinstance(submission.request, Delete | Trim):
                     deletions.append(submission)
             self._commit_deletions(deletions, deliveries)
@@ -251,18 +252,18 @@ class Committer:
     def _commit_deletions(self, deletions: list[Submission], deliveries: Deliveries) -> None:
         try:
             self._attempt(deletions, deliveries, sync=True, reserved=True)
-        except StoreFull as full:
+        except _REFUSALS as refusal:
             for submission in deletions:
-                submission.result = full
+                submission.result = refusal
 
     def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
         now = self._clock()
         group = self._lay_out(batch, now)
         while self._touches and not reserved:
-            group.touch(self._touches.popleft())
+            group.touch(self._touches.popitem()[0])
         try:
             self._write(group, now, sync=sync, reserved=reserved)
-        except StoreFull:
+        except _REFUSALS:
             group.undo()
             raise
         self._unpublished.update(group.changed)

@@ -269,6 +269,10 @@ if _register is not None:
 def _make_directories(path: str) -> bool:
     """Make a directory and those above it, each durable in its parent. False if it was there."""
     if os.path.isdir(path):
+        if not os.listdir(path):
+            # Whoever made it may have been stopped before it was durable.
+            with suppress(PermissionError):
+                _sync_directory(os.path.dirname(path))
         return False
     _make_directories(os.path.dirname(path))
     made = True

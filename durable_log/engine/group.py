@@ -35,7 +35,7 @@ from durable_log.engine.format import (
     stored_time,
 )
 from durable_log.engine.staging import Submission
-from durable_log.engine.state import ProducerState, StreamState
+from durable_log.engine.state import Expiry, ProducerState, StreamState
 from durable_log.errors import (
     DurableLogError,
     OffsetOutOfRange,
@@ -63,6 +63,7 @@ class Group:
         self._saved: dict[StreamState, Saved] = {}
         self.trims: list[tuple[StreamState, int]] = []
         self._kept: list[tuple[StreamState, bool, int]] = []
+        self._touched: list[tuple[Expiry, float]] = []
         self.parts: list[bytes] = [_HEADER_ROOM]
         self.length = 0
         self.entries: list[tuple[StreamState, int, int, bytes]] = []
@@ -129,9 +130,11 @@ class Group:
         return state.trimmed
 
     def touch(self, state: StreamState) -> None:
-        """Persist when a stream was last used."""
-        if state.expiry is not None and not state.deleted and self._find(state.name) is state:
+        """Persist when a stream was last used, if it is still the one in memory. Reads nothing."""
+        present = self._overlay.get(state.name, self._catalog.find_resident(state.name))
+        if state.expiry is not None and not state.deleted and present is state:
             self._catalog.change(state)
+            self._touched.append((state.expiry, state.expiry.saved))
             state.expiry.saved = state.expiry.touched
             self._frame(TOUCH, 0, state, encode_touch(int(state.expiry.touched * 1000)))
 
@@ -141,6 +144,8 @@ class Group:
             state.tail, state.closed, state.last_seq = tail, closed, last_seq
             if state.expiry is not None and uses is not None:
                 state.expiry.touched, state.expiry.saved, state.expiry.deadline = uses
+        for use, saved in reversed(self._touched):
+            use.saved = saved
         for state, producer_id, producer, epoch, seq in reversed(self._claims):
             producer.epoch, producer.seq = epoch, seq
             if epoch < 0 and state.producers is not None:

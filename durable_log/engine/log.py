@@ -359,7 +359,7 @@ def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
     try:
         directory = directory_at(path)
     except OSError as error:
-        raise StoreUnreadable(str(path), error) from error
+        raise _refusal(str(path), error) from error
     if path == ":memory:":
         options = replace(options, cluster_at_close=False)  # nobody will open it again
     return open_in(directory, options, clock)
@@ -378,10 +378,13 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
         engine.start()
     except OSError as error:
         directory.close()
-        if is_out_of_space(error):
-            raise StoreFull(directory.path, PAGE) from error
-        raise StoreUnreadable(str(error.filename or directory.path), error) from error
+        raise _refusal(directory.path, error) from error
     except BaseException:
         directory.close()
         raise
     return engine
+
+
+def _refusal(path: str, error: OSError) -> StoreFull | StoreUnreadable:
+    """Why a store does not open."""
+    return StoreFull(path, PAGE) if is_out_of_space(error) else StoreUnreadable(str(error.filename or path), error)

@@ -30,6 +30,10 @@ INVISIBLE = {"EINTR": 2, HALF: 1}
 """What nobody may notice, even if every second call is interrupted, or every one does half of what it was asked."""
 
 
+NO_SPACE = ("ENOSPC", "EDQUOT", "EFBIG", FULL, "EMFILE")
+"""What only refuses, unless a sync says it."""
+
+
 class Watchdog:
     """Ends the process with the stacks of all threads when a run takes too long."""
 
@@ -105,6 +109,9 @@ class Injection:
         if fault is not None and fault.error in INVISIBLE:
             assert not session.refused, f"{fault.error} was noticed"
             assert not session.latched.is_set(), f"{fault.error} was noticed"
+        if fault is not None and fault.error in NO_SPACE:
+            latches = any(call.error and call.kind == "sync" for call in self.made)
+            assert latches or not session.latched.is_set(), f"the store latched for {fault.error}"
         self._check(session, session.path, session.truth)
         for target, truth in session.backups:
             if (target / MANIFEST_NAME).exists():

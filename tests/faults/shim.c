@@ -26,10 +26,11 @@ enum kind {
     RENAME, UNLINK, LINK, MKDIR, RMDIR, LIST, STAT, LOCK, ADVISE, CLOSE
 };
 
-/* What an armed call does: nothing at all; all of it, of a write half of it, and then it fails; half, successfully. */
+/* What an armed call does: nothing at all; all of it, of a write the pages of one half, and then it fails; one half,
+ * successfully. */
 enum manner { NOTHING, DONE, HALF };
 
-enum { NAME_MAX_KEPT = 64, FILES_MAX = 4096, CALLS_MAX = 1 << 16 };
+enum { NAME_MAX_KEPT = 64, FILES_MAX = 4096, CALLS_MAX = 1 << 16, PAGE = 4096 };
 
 struct file {
     int known, directory, dirty, failed;
@@ -220,7 +221,8 @@ static int finish(int result, struct verdict verdict) {
 }
 
 static size_t part(size_t length, struct verdict verdict) {
-    return verdict.chosen && verdict.manner != NOTHING && length > 1 ? length / 2 : length;
+    if (fails(verdict)) return length / 2 / PAGE * PAGE;
+    return verdict.chosen && length > 1 ? length / 2 : length;
 }
 
 /* ---- descriptors */
@@ -342,7 +344,7 @@ EXPORT ssize_t read(int fd, void *to, size_t length) {
 EXPORT ssize_t pwrite(int fd, const void *from, size_t length, off_t position) {
     const struct verdict verdict = judge_fd(kind_of_write(fd, length, position), fd);
     if (!goes_on(verdict)) return finish(-1, verdict);
-    written(fd);
+    if (!fails(verdict)) written(fd);
     const ssize_t done = real.pwrite(fd, from, part(length, verdict), position);
     return fails(verdict) ? finish(-1, verdict) : done;
 }
@@ -354,7 +356,7 @@ EXPORT ssize_t pwrite64(int fd, const void *from, size_t length, off_t position)
 EXPORT ssize_t write(int fd, const void *from, size_t length) {
     const struct verdict verdict = judge_fd(GROW, fd);
     if (!goes_on(verdict)) return finish(-1, verdict);
-    written(fd);
+    if (!fails(verdict)) written(fd);
     const ssize_t done = real.write(fd, from, part(length, verdict));
     return fails(verdict) ? finish(-1, verdict) : done;
 }

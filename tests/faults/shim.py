@@ -23,7 +23,7 @@ KINDS: Final = (
 """Kinds of calls; the order is that of the enum in ``shim.c``. To ``grow`` is to write beyond the end of the file."""
 
 MANNERS: Final = ("nothing", "done", "half")
-"""What an armed call does: nothing, and it fails; what it was asked to (a write: half of it), and it fails
+"""What an armed call does: nothing, and it fails; what it was asked to (a write: whole pages of a half), and it fails
 nevertheless; half of it, and it succeeds.
 """
 
