@@ -12,7 +12,6 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
@@ -24,7 +23,7 @@ from durable_log.engine.format import PAGE, lsn_of
 from durable_log.engine.index import clustered_place, replaced
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
-from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
+from durable_log.engine.manifest import ClusteredFile, Manifest, install_manifest, write_manifest
 from durable_log.engine.reader import Reader
 from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run import Run
@@ -84,12 +83,15 @@ class Lives:
 
 
 class Unfinished(NamedTuple):
-    """A checkpoint whose indexes point into its clustered segments already, while its ``rows`` do not count yet."""
+    """A checkpoint whose indexes point into its clustered segments already, while its ``rows`` do not count yet. They
+    are written once: ``run`` has them then.
+    """
 
     sealed: Sealed
     rows: list[bytes]
     epoch: Epoch
     closing: bool
+    run: Run | None = None
 
 
 class Rows:
@@ -125,6 +127,8 @@ class Checkpointer:
         self._unfinished: Unfinished | None = None
         self._litter = spares.litter
         self._doubtful: list[str] = []
+        self._in_doubt = False
+        """Whether the manifest of the last save may be in force although the save failed."""
 
     def due(self) -> bool:
         """Whether enough segments are sealed, or one for long enough; or a checkpoint failed half-way."""
@@ -173,8 +177,10 @@ class Checkpointer:
 
     def finish(self) -> None:
         """Finish a checkpoint that failed half-way: until then, streams of it have no rows, and its rows name files
-        that have to stay. Raises ``OSError``.
+        that have to stay. Raises ``OSError``, and no file is made as long as nobody knows which manifest is in force.
         """
+        if self._doubtful:
+            self.save()
         if self._unfinished is not None:
             self._finish(self._unfinished)
 
@@ -283,24 +289,22 @@ class Checkpointer:
 
     def _finish(self, unfinished: Unfinished) -> None:
         """Have the manifest name what was written, and give the log segments back. May be tried again."""
-        sealed, rows, epoch, closing = unfinished
-        catalog, run = self._catalog, None
-        if rows:
+        sealed, rows, epoch, closing, run = unfinished
+        catalog = self._catalog
+        if rows and run is None:
+            # Not again, whatever fails from here on: a manifest that names it may be in force.
             run = write_run(self._directory, self.new_number(), self.manifest.uuid, rows, pause=pause)
+            self._unfinished = unfinished._replace(run=run)
         previous = sealed.last or (self.manifest.previous_lsn, self.manifest.previous_crc)
-        try:
-            self.save(
-                log_first=sealed.segments[-1].number + 1,
-                previous_lsn=previous[0],
-                previous_crc=previous[1],
-                clean=closing and catalog.ends_well,
-                runs=self.manifest.runs if run is None else (run.number, *self.manifest.runs),
-            )
-        except BaseException:
-            if run is not None:
-                self.discard(run)
-            raise
-        with self.in_force(run):
+        older = tuple(number for number in self.manifest.runs if run is None or number != run.number)
+        self.save(
+            log_first=sealed.segments[-1].number + 1,
+            previous_lsn=previous[0],
+            previous_crc=previous[1],
+            clean=closing and catalog.ends_well,
+            runs=older if run is None else (run.number, *older),
+        )
+        with self._committer.exclusive():
             catalog.replace_runs((), run)
             for segment in sealed.segments:
                 del self._reader.segments[segment.number]
@@ -311,17 +315,10 @@ class Checkpointer:
             for segment in sealed.segments:
                 self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
 
-    @contextmanager
-    def in_force(self, run: Run | None) -> Iterator[None]:
-        """Hold the commit lock to put a run that counts in its place. It is closed if there is no getting the lock any
-        more: the store has latched.
-        """
-        with ExitStack() as stack:
-            if run is not None:
-                stack.callback(run.close)
-            with self._committer.exclusive():
-                yield
-            stack.pop_all()
+    def close(self) -> None:
+        """Close the run of a checkpoint that was never finished."""
+        if self._unfinished is not None and self._unfinished.run is not None:
+            self._unfinished.run.close()
 
     def settle(self, written: list[StreamState], removed: list[StreamState], epoch: int) -> None:
         """Rows of these streams count now: see :meth:`Catalog.settle`."""
@@ -344,7 +341,7 @@ class Checkpointer:
         self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file))
 
     def save(self, **changes: Any) -> None:
-        """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
+        """Replace the manifest by one with these changes. Raises ``OSError``, and see ``discard``."""
         catalog, manifest = self._catalog, self.manifest._replace(**changes)
         with self._committer.exclusive():
             # All counts are those of one moment, of which replay knows what came after it.
@@ -356,15 +353,22 @@ class Checkpointer:
                     ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered
                 ),
             )
-        save_manifest(self._directory, manifest, int(self._clock() * 1000))
+        self._in_doubt = False
+        write_manifest(self._directory, manifest, int(self._clock() * 1000))
+        self._in_doubt = True
+        install_manifest(self._directory)
+        self._in_doubt = False
         self.manifest = manifest
         doubtful, self._doubtful = self._doubtful, []
         self._litter.drop(*doubtful)
 
     def discard(self, run: Run) -> None:
-        """A run whose save has failed. Nobody knows which manifest counts, so the file stays until another does."""
+        """A run whose save has just failed. If nobody knows which manifest counts, it stays until another one does."""
         run.close()
-        self._doubtful.append(run.file.name)
+        if self._in_doubt:
+            self._doubtful.append(run.file.name)
+        else:
+            self._litter.drop(run.file.name)
 
 
 def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:

@@ -170,11 +170,16 @@ class Compactor:
             if run is not None:
                 checkpointer.discard(run)
             raise
-        with checkpointer.in_force(run):
+        try:
+            with self._committer.exclusive():
+                if run is not None:
+                    catalog.replace_runs((), run)
+                for old in olds:
+                    del self._reader.clustered[old.number]
+        except BaseException:
             if run is not None:
-                catalog.replace_runs((), run)
-            for old in olds:
-                del self._reader.clustered[old.number]
+                run.close()
+            raise
         moved, self._moved = self._moved, []
         try:
             checkpointer.settle(moved, [], epoch)

@@ -40,7 +40,8 @@ class Litter:
 
     def drop(self, *names: str) -> None:
         """Remove these files, too, as far as that is possible now."""
-        self._names += names
+        with self._mutex:
+            self._names += names
         try:
             self.sweep()
         except OSError as error:

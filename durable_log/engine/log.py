@@ -276,6 +276,7 @@ class LogEngine:
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()
             finally:
+                self.upkeep.checkpointer.close()
                 self._close_files()
                 self._directory.close()
 

@@ -89,7 +89,13 @@ def load_manifest(directory: Directory, now_ms: int) -> Manifest:
 
 
 def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
-    """Replace the manifest, durably. Raises ``OSError``; the old one counts then."""
+    """Replace the manifest, durably. Raises ``OSError``."""
+    write_manifest(directory, manifest, now_ms)
+    install_manifest(directory)
+
+
+def write_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
+    """Write the next manifest beside the one in force. Raises ``OSError``."""
     header = FileHeader(KIND_MANIFEST, 0, manifest.uuid, nonce_of(manifest.uuid, 0), 0, now_ms)
     file = directory.create(_TEMPORARY)
     try:
@@ -97,6 +103,10 @@ def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None
         file.sync()
     finally:
         file.close()
+
+
+def install_manifest(directory: Directory) -> None:
+    """Have the manifest that was written replace the other. Raises ``OSError``; either of them may be in force then."""
     directory.rename(_TEMPORARY, MANIFEST_NAME)
     directory.sync()
 

@@ -12,7 +12,6 @@ import shutil
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -68,7 +67,7 @@ class Injection:
         self.name, self._scratch = name, scratch
         self._workload: Workload = WORKLOADS[name]
         self._shim = Shim()
-        with by_itself_nothing_happens(**self._workload.tuned):
+        with by_itself_nothing_happens(**dict(self._workload.tuned)):
             self._base = self._made(self._workload.base)
 
     def calls(self) -> list[Call]:
@@ -82,7 +81,7 @@ class Injection:
         Returns how many calls failed. Raises ``AssertionError``, and whatever a store must not raise.
         """
         try:
-            with by_itself_nothing_happens(**self._workload.tuned):
+            with by_itself_nothing_happens(**dict(self._workload.tuned)):
                 return self._run(fault, killed=killed)
         finally:
             self._shim.disarm()

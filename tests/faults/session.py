@@ -33,7 +33,7 @@ REFUSED = (StoreFull, StoreUnreadable)
 """What a call may raise that changed nothing and latched nothing."""
 
 
-class Ended(Exception):  # noqa: N818 - it is no error
+class Ended(Exception):
     """The faults leave nothing of the workload to do."""
 
 
@@ -368,4 +368,3 @@ def checked(session: Session) -> Iterator[Session]:
     session.close()
     assert open_files() == files, "the store left files open"
     assert threading.active_count() == threads, "the store left threads behind"
-

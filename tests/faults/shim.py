@@ -48,8 +48,8 @@ APPLICABLE: Final = {
 
 
 class Fault(NamedTuple):
-    """Which calls fail, and how: of those that ``error`` applies to, counted from 1, ``times`` of them from ``call`` on,
-    every ``step``-th.
+    """Which calls fail, and how: of those that ``error`` applies to, counted from 1, ``times`` of them, every ``step``-th
+    from ``call`` on.
     """
 
     call: int
