@@ -27,7 +27,7 @@ def command(name: str, fault: Fault, killed: bool) -> str:
     return f"{sys.executable} {RUN} {name} {words}{' --killed' if killed else ''}"
 
 
-def run_all(injection: Injection, *, long: bool) -> int:
+def run_all(injection: Injection, *, long: bool, first_only: bool) -> int:
     """Every fault of a workload. Says what failed, and how much there was."""
     watchdog, started, counts = Watchdog(), time.monotonic(), dict[str, int]()
     failures = dict[str, list[str]]()
@@ -38,11 +38,13 @@ def run_all(injection: Injection, *, long: bool) -> int:
         killed = number % 2 == 1
         watchdog.expect(command(name, fault, killed))
         try:
-            hit = injection.run(fault, killed=killed)
+            hit = injection.run(fault, killed=killed, twice=long or number % 4 > 1)
         except Exception as failure:  # noqa: BLE001 - whatever it is, it is what a test is there to find
             told = traceback.format_exception(failure)
             alike = failures.setdefault("".join(told[-2:]), [])
             alike.append(f"{''.join(told)}{name}, {fault}; once more:\n{command(name, fault, killed)}\n")
+            if first_only:
+                break
         else:
             counts[fault.error] = counts.get(fault.error, 0) + bool(hit)
     for alike in list(failures.values())[:FAILURES_TOLD]:
@@ -92,7 +94,7 @@ def main() -> int:
             return 0
         injection = Injection(options.workload, Path(scratch))
         if options.call is None and not options.trace:
-            return run_all(injection, long=options.long)
+            return run_all(injection, long=options.long, first_only=bool(options.sabotage))
         fault = None
         if options.call is not None:
             fault = Fault(options.call, options.error, options.times, options.step, options.manner)

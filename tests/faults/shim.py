@@ -48,8 +48,8 @@ APPLICABLE: Final = {
 
 
 class Fault(NamedTuple):
-    """Which calls fail, and how: of those that ``error`` applies to, counted from 1, ``times`` of them, every ``step``-th
-    from ``call`` on.
+    """Which calls fail, and how: of those that ``error`` applies to, counted from 1, every ``step``-th from ``call``
+    on, ``times`` of them.
     """
 
     call: int
