@@ -24,7 +24,7 @@ check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict durable_log
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch])
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/faults/*.c)
 	$(BIN)/pytest -q tests/test_layers.py
 
 check-c:

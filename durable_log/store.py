@@ -83,7 +83,7 @@ class Stream:
 
         Raises :class:`StreamClosed`, :class:`InvalidData`, :class:`RecordTooLarge`, :class:`StaleEpoch`,
         :class:`SequenceGap`, :class:`InvalidProducer`, :class:`SequenceConflict`, :class:`StoreFull`,
-        :class:`CommitFailed`.
+        :class:`StoreUnreadable`, :class:`CommitFailed`.
         """
         content_type = self._engine.content_type(self.name)
         return self._append(_face.stored(data, content_type), content_type, producer, seq, close, durability)

@@ -52,7 +52,10 @@ class DiskFile:
         """``length`` bytes, fewer only where the file ends."""
         pieces = []
         while length > 0:
-            piece = os.pread(self._fd, length, position)
+            try:
+                piece = os.pread(self._fd, length, position)
+            except OSError as error:
+                raise self._named(error) from None
             if not piece:
                 break
             pieces.append(piece)
@@ -64,15 +67,21 @@ class DiskFile:
         """All of ``data``."""
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._fd, view, position)
+            try:
+                written = os.pwrite(self._fd, view, position)
+            except OSError as error:
+                raise self._named(error) from None
             view, position = view[written:], position + written
 
     def sync(self) -> None:
         """Make the file's bytes and its length durable."""
-        if hasattr(fcntl, "F_FULLFSYNC"):
-            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fdatasync(self._fd)
+        try:
+            if hasattr(fcntl, "F_FULLFSYNC"):
+                fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
+            else:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            raise self._named(error) from None
 
     def fill_with_zeroes(self, size: int) -> None:
         """Write zeroes up to ``size``, synced in pieces, so that a later write in them commits no metadata."""
@@ -120,6 +129,10 @@ class DiskFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             _close(fd)
+
+    def _named(self, error: OSError) -> OSError:
+        """The same, with the name of the file, which the system does not say."""
+        return OSError(error.errno, error.strerror, self._path)
 
 
 class DiskDirectory:

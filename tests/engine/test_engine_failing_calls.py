@@ -14,7 +14,7 @@ from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_files, op
 
 import durable_log
 from durable_log.engine import catalog, compaction, files
-from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.engine.keeper import Spares
 from durable_log.engine.segment import LogSegment
 from durable_log.errors import StoreFull, StoreUnreadable, StreamExists
@@ -121,6 +121,20 @@ def test_a_directory_that_a_full_disk_has_no_room_for_is_refused_as_such(tmp_pat
     monkeypatch.setattr(files.os, "mkdir", full)
     with pytest.raises(StoreFull):
         durable_log.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize("call", ["pread", "pwrite", "fdatasync"])
+def test_a_call_that_fails_says_of_which_file(tmp_path, monkeypatch, call):
+    file = DiskDirectory(tmp_path).create("f")
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files.os, call, fail)
+    work = {"pread": lambda: file.read(0, 1), "pwrite": lambda: file.write(0, b"x"), "fdatasync": file.sync}
+    with pytest.raises(OSError, match=str(tmp_path / "f")):
+        work[call]()
+    file.close()
 
 
 # --- files that come and go

@@ -22,8 +22,25 @@
 
 /* The order is that of "KINDS" in shim.py. GROW is a write that makes the file longer. */
 enum kind {
-    OPEN, CREATE, READ, WRITE, GROW, SYNC, SYNC_DIRECTORY, TRUNCATE, ALLOCATE,
-    RENAME, UNLINK, LINK, MKDIR, RMDIR, LIST, STAT, LOCK, ADVISE, CLOSE
+    OPEN,
+    CREATE,
+    READ,
+    WRITE,
+    GROW,
+    SYNC,
+    SYNC_DIRECTORY,
+    TRUNCATE,
+    ALLOCATE,
+    RENAME,
+    UNLINK,
+    LINK,
+    MKDIR,
+    RMDIR,
+    LIST,
+    STAT,
+    LOCK,
+    ADVISE,
+    CLOSE
 };
 
 /* What an armed call does: nothing at all; all of it, of a write the pages of one half, and then it fails; one half,
@@ -118,9 +135,8 @@ EXPORT void faults_watch(const char *path) {
     pthread_mutex_unlock(&mutex);
 }
 
-EXPORT void faults_arm(
-    unsigned long mask, unsigned long first, unsigned long times, unsigned long step, int error, int manner
-) {
+EXPORT void faults_arm(unsigned long mask, unsigned long first, unsigned long times, unsigned long step, int error,
+                       int manner) {
     pthread_mutex_lock(&mutex);
     armed.mask = mask, armed.first = first, armed.times = times, armed.step = step;
     armed.error = error, armed.manner = (enum manner)manner;
