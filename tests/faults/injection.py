@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from session import Clock, Ended, Session, Truth, checked, copied, open_files
-from shim import APPLICABLE, FOREVER, FULL, HALF, Call, Fault, Shim
+from shim import APPLICABLE, CHANGING, FOREVER, FULL, HALF, Call, Fault, Shim
 from workloads import BASES, WORKLOADS, Workload, by_itself_nothing_happens
 
 from durable_log.engine.format import PAGE
@@ -196,10 +196,10 @@ def faults_in_ci(calls: list[Call]) -> Iterator[Fault]:
     """
     for error, step in INVISIBLE.items():
         yield Fault(1, error, FOREVER, step)
-    for call in _applicable(calls, "EIO"):
+    for call, _ in _applicable(calls, "EIO"):
         yield Fault(call, "EIO", 1, manner=("nothing", "done")[call % 2])
     for error in (FULL, "EMFILE"):
-        for call in _applicable(calls, error):
+        for call, _ in _applicable(calls, error):
             yield Fault(call, error, FOREVER)
 
 
@@ -207,13 +207,14 @@ def all_faults(calls: list[Call]) -> Iterator[Fault]:
     """Every call with everything that it may say, once and for ever, with and without having done what it was asked."""
     for error, step in INVISIBLE.items():
         yield Fault(1, error, FOREVER, step)
-        yield from (Fault(call, error) for call in _applicable(calls, error))
-    for error in APPLICABLE.keys() - INVISIBLE.keys():
-        for call in _applicable(calls, error):
-            for manner in ("nothing", "done"):
+        yield from (Fault(call, error) for call, _ in _applicable(calls, error))
+    for error in sorted(APPLICABLE.keys() - INVISIBLE.keys()):
+        for call, kind in _applicable(calls, error):
+            for manner in ("nothing", "done") if kind in CHANGING else ("nothing",):
                 yield Fault(call, error, 1, manner=manner)
                 yield Fault(call, error, FOREVER, manner=manner)
 
 
-def _applicable(calls: list[Call], error: str) -> range:
-    return range(1, sum(call.kind in APPLICABLE[error] for call in calls) + 1)
+def _applicable(calls: list[Call], error: str) -> Iterator[tuple[int, str]]:
+    """The calls that may say that, as they are counted, and of which kind each is."""
+    return enumerate((call.kind for call in calls if call.kind in APPLICABLE[error]), 1)

@@ -47,6 +47,10 @@ APPLICABLE: Final = {
 """Which kinds of calls may say that."""
 
 
+CHANGING: Final = frozenset(KINDS) - {"open", "read", "list", "stat", "lock", "advise", "close"}
+"""Kinds of calls of which it makes a difference whether they fail before or after they have done something."""
+
+
 class Fault(NamedTuple):
     """Which calls fail, and how: of those that ``error`` applies to, counted from 1, every ``step``-th from ``call``
     on, ``times`` of them.
