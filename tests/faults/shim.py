@@ -104,6 +104,10 @@ class Shim:
         manner = HALF if fault.error == HALF else fault.manner
         self._lib.faults_arm(mask, fault.call, fault.times, fault.step, number, MANNERS.index(manner))
 
+    def arm_kind(self, kind: str, error: int) -> None:
+        """Have the next call of that kind fail."""
+        self._lib.faults_arm(1 << KINDS.index(kind), 1, 1, 1, error, 0)
+
     def disarm(self) -> None:
         """Nothing fails any more."""
         self._lib.faults_arm(0, 1, 0, 1, 0, 0)

@@ -23,6 +23,11 @@ def test_whichever_call_fails_what_was_acknowledged_is_there_and_the_store_goes_
     assert process.returncode == 0, process.stderr
 
 
+def test_the_shim_stands_before_every_kind_of_call_those_of_the_c_core_too(start, tmp_path):
+    process = start("shim_calls.py", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+
+
 def test_every_workload_works_while_nothing_fails(start):
     process = start("child.py")
     assert process.returncode == 0, process.stderr
