@@ -15,7 +15,7 @@ from stress_writer import CONTENT_MAX, OPTIONS, Ledger, Life, Stress, content
 from twins import until
 
 import durable_log
-from durable_log.engine import catalog, checkpoint, compaction
+from durable_log.engine import catalog, checkpoint, compaction, snapshot
 from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.store import Store
@@ -108,8 +108,9 @@ def reopened(directory: Path, truth: Truth) -> None:
 
 
 def test_readers_and_writers_meet_no_difference_while_everything_moves(tmp_path, monkeypatch):
-    for module, name in ((catalog, "IDLE_MAX"), (checkpoint, "SLICE_STATES"), (compaction, "SLICE_STATES")):
-        monkeypatch.setattr(module, name, 3)
+    monkeypatch.setattr(catalog, "IDLE_MAX", 3)
+    for module in (checkpoint, compaction, snapshot):
+        monkeypatch.setattr(module, "SLICE_STATES", 3)
     with durable_log.open(tmp_path / "store", options=OPTIONS) as store:
         stress = Stress(store, Ledger(tmp_path / "ledger"), "one")
         end = time.monotonic() + SECONDS
