@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from harness import Torture
+from torture_runs import Torture
 
 
 def say(words: str) -> None:
@@ -36,8 +36,7 @@ def main() -> int:
         say(f"seed {seed}: {torture.life}; then a promise was broken, as it says above")
         say(f"the store, the servers' log and the ledger are in {root}")
         say("the seed fixes what is planned, not when it happens, so this may take several attempts:")
-        kind = f" --kind {options.kind}" if options.kind else ""
-        say(f"{sys.executable} {Path(__file__).parent} --seed {seed} --kills {max(options.kills, 1)}{kind}")
+        say(f"make torture SEED={seed} KILLS={options.kills}")
         return 1
     shutil.rmtree(root)
     seconds = time.monotonic() - began

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger import read_all
 from stress_writer import CONTENT_MAX, SHARED, Life, content, produced
+from torture_ledger import read_all
 
 from durable_log.store import Store
 

@@ -6,9 +6,9 @@ import os
 import time
 from dataclasses import replace
 
-from harness import check_files
 from stress_truth import StressTruth
 from stress_writer import OPTIONS, Ledger, Stress
+from torture_runs import check_files
 
 import durable_log
 from durable_log.engine import catalog, checkpoint, compaction

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness import Torture
-from ledger import Violation
+from torture_ledger import Violation
+from torture_runs import Torture
 
 SEED = 8
 SERVED_KILLS, USED_KILLS, MUTANT_KILLS_MAX = 32, 10, 60

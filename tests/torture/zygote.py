@@ -2,8 +2,8 @@
 
 It has imported everything and opened nothing: no store, no thread, no event loop. So a server is there within
 milliseconds of its fork, and what it does is what one does that was started by itself. Run as ``python zygote.py
-LISTENER_FD``; on stdin, lines of JSON: a life (see ``plans``) or a signal for the one that lives; on stdout, what has
-happened to it. It waits for nothing but these and the kill, so that a kill is as punctual as the system allows.
+LISTENER_FD``; on stdin, lines of JSON: a life (see ``torture_plans``) or a signal for the one that lives; on stdout,
+what has happened to it. It waits for nothing but these and the kill, which is as punctual as the system allows.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import mutants
 import stress_writer
+import torture_mutants as mutants
 import uvicorn.loops.uvloop
 import uvicorn.protocols.http.httptools_impl  # noqa: F401 - what uvicorn would import late
 

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from http_client import ROOT, Connection, Event, Gone, Response, token
-from ledger import CONTENT_TYPES, Ledger, Stream, Violation, Writer
+from torture_client import ROOT, Connection, Event, Gone, Response, token
+from torture_ledger import CONTENT_TYPES, Ledger, Stream, Violation, Writer
 
 SIZES = (0, 20, 60, 200, 700, 700, 4000, 15_000)
 LEADERS, POLLERS, LISTENERS, READERS = 4, 2, 2, 1

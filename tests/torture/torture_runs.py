@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import plans
+import torture_plans as plans
 import uvloop
-from crowd import Crowd
-from ledger import Ledger, Violation
-from plans import Life
 from stress_truth import StressTruth
+from torture_crowd import Crowd
+from torture_ledger import Ledger, Violation
+from torture_plans import Life
 
 import durable_log
 from durable_log.engine.files import LOCK_NAME

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ledger import CONTENT_TYPES, Ledger, Stream, Violation, Writer, read_all
+from torture_ledger import CONTENT_TYPES, Ledger, Stream, Violation, Writer, read_all
 
 import durable_log
 
