@@ -40,7 +40,7 @@ def main() -> int:
         return 1
     shutil.rmtree(root)
     seconds = time.monotonic() - began
-    say(f"{figures}; moments: {', '.join(f'{count} {what}' for what, count in figures.moments.most_common())}")
+    say(f"{figures}; killed at: {figures.at()}")
     say(f"nothing was lost: {figures.kills} kills in {seconds:.0f} s, {figures.kills / seconds:.1f} a second")
     return 0
 

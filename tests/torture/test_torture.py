@@ -19,7 +19,7 @@ def test_servers_that_are_killed_again_and_again_keep_what_they_promised_to_all_
     for what in ("created", "closed", "deleted", "forked", "duplicates", "unknown", "retries", "viewers' returns"):
         assert counts[what] > 0, (what, figures)
     assert figures.checks > 1
-    assert len(figures.moments) > 5, figures.moments
+    assert len(+figures.moments) > 5, figures.at()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -105,14 +105,14 @@ class Crowd:
         """A stream from its creation to its close, or until it is left open."""
         name = f"s{next(self._names)}"
         sources = [stream for stream in self.ledger.living() if stream.expires_at is None]
-        if sources and chance.random() < 0.3:
+        if sources and chance.random() < 0.4:
             stream = self._fork(name, chance.choice(sources), chance)
         else:
             stream = self.ledger.open(name, chance.choice(list(CONTENT_TYPES)))
         headers = {"stream-ttl": "3600"} if chance.random() < 0.25 else {}
         if not await self._create(stream, chance, connection, headers):
             return
-        count = int(10 ** chance.uniform(0.5, 2))
+        count = int(10 ** chance.uniform(0.3, 1.8))
         works = [self._produce, self._write, self._write_in_order, self._produce_side_by_side]
         await asyncio.gather(
             *(self._write_by(work, stream, f"w{number}", count, chance)

@@ -10,9 +10,10 @@ TINY = {
     "segment_bytes": 64 * 1024, "record_bytes_max": 32 * 1024, "recent_bytes_max": 40_000,
     "stream_recent_bytes_max": 5000, "sweep_seconds": 0.02, "cluster_segments": 2, "cluster_seconds": 0.05,
 }  # fmt: skip
+LONG_LOG = "a long log"
 PROFILES: dict[str, dict[str, Any]] = {
     "clustering all the time": TINY,
-    "a long log": {**TINY, "cluster_segments": 1000, "cluster_seconds": 3600.0},
+    LONG_LOG: {**TINY, "cluster_segments": 1000, "cluster_seconds": 3600.0},
     "quick to close": {**TINY, "cluster_at_close": False, "preallocate": False},
     "larger": {**TINY, "segment_bytes": 1024 * 1024, "record_bytes_max": 512 * 1024, "cluster_seconds": 0.2},
 }
@@ -20,10 +21,12 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 BEGIN, READY = "begin", "ready"
 OPENING = ("lock", "directory sync", "remove", "create", "file sync")
-RUNNING = (
-    "commit", "file sync", "create", "rename", "directory sync", "remove", "recycle", "checkpoint", "finish",
-    "manifest", "rewrite", "merge of runs", "fill",
-)  # fmt: skip
+RUNNING = {
+    "commit": 30, "file sync": 20, "create": 6, "rename": 6, "directory sync": 6, "fill": 3,
+    "remove": 4, "recycle": 3, "checkpoint": 3, "manifest": 4, "rewrite": 1, "merge of runs": 2,
+}  # fmt: skip
+"""Of which calls how many are to be expected; those that come with clustering are the last six."""
+WITHOUT_CLUSTERING = tuple(RUNNING)[:6]
 CLOSING = ("close", "closing checkpoint", "rename", "directory sync", "remove", "recycle", "manifest", "commit")
 BACKING_UP = ("backup", "link", "rename", "directory sync", "remove", "file sync")
 DELAY_MS_MAX = 150.0
@@ -94,7 +97,8 @@ def plan(seed: int, generation: int, kind: str, directory: str, mutant: str = ""
         life.delay_ms = chance.uniform(0, DELAY_MS_MAX)
         return life
     elif what < 0.75:
-        life.moment, life.occurrence = chance.choice(RUNNING), int(10 ** chance.uniform(0, 1.5))
+        life.moment = chance.choice(WITHOUT_CLUSTERING if life.profile == LONG_LOG else tuple(RUNNING))
+        life.occurrence = chance.randint(1, RUNNING[life.moment])
     elif kind != "server":  # its threads take a while to get anywhere, and it knows no signals
         life.delay_ms = chance.uniform(0, 5 * DELAY_MS_MAX)
         return life
@@ -104,7 +108,7 @@ def plan(seed: int, generation: int, kind: str, directory: str, mutant: str = ""
     else:
         life.signal = "stop" if what < 0.91 else "backup"
         life.moment = chance.choice(CLOSING if life.signal == "stop" else BACKING_UP)
-        life.occurrence = 1 if life.moment in ("close", "closing checkpoint", "backup") else chance.randint(1, 6)
+        life.occurrence = 1 if life.moment in ("close", "closing checkpoint", "backup") else chance.randint(1, 3)
         life.signal_after_ms, life.patience_ms = delay(chance), 350.0
     life.how = chance.choice(("before", "after", "outside", "outside"))
     life.delay_ms = delay(chance) if life.how == "outside" else 0.0

@@ -47,6 +47,7 @@ class Figures:
     open_seconds_max: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
     moments: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -54,6 +55,13 @@ class Figures:
         return (
             f"{self.kills} kills, {self.checks} checks, {self.backups} backups, longest open "
             f"{self.open_seconds_max * 1000:.0f} ms; {counts}"
+        )
+
+    def at(self) -> str:
+        """At which moments processes died, and how many of those planned did not come in time."""
+        return ", ".join(
+            f"{count} {moment}" + (f" ({missed} missed)" if (missed := self.missed[moment]) else "")
+            for moment, count in sorted(self.moments.items())
         )
 
 
@@ -165,7 +173,8 @@ class Torture:
             raise Violation(f"the process ended by itself with {facts['code']}; see {subject.log}")
         figures.kills += killed
         figures.kinds[life.kind] += killed
-        figures.moments[life.moment or "stopped in order" if facts["met"] or not killed else "missed"] += 1
+        figures.missed[life.moment] += killed and not facts["met"]
+        figures.moments[life.moment or "stop"] += facts["met"] or not killed
         subject.look()
         if "streams" in promised:
             figures.backups += subject.check_backup(promised)

@@ -57,7 +57,6 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "fill": (DiskFile, "fill_with_zeroes"),
     "recycle": (LogSegment, "recycle"),
     "checkpoint": (Checkpointer, "run"),
-    "finish": (Checkpointer, "finish"),
     "manifest": (checkpoint, "save_manifest"),
     "rewrite": (Compactor, "rewrite"),
     "merge of runs": (compaction, "merge_runs"),
