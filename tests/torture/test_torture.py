@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torture_mutants
 from torture_ledger import Violation
 from torture_runs import Torture
 
@@ -31,7 +32,7 @@ def test_a_store_that_is_killed_while_everything_moves_keeps_what_it_promised(tm
         assert figures.counts[what] > USED_KILLS, (what, figures)
 
 
-@pytest.mark.parametrize("mutant", ["lost commits", "stored duplicates"])
+@pytest.mark.parametrize("mutant", list(torture_mutants.ALL))
 def test_a_torture_finds_a_bug_that_was_put_in(tmp_path, mutant):
     with pytest.raises(Violation):
         Torture(tmp_path, SEED, MUTANT_KILLS_MAX, kind="server", mutant=mutant).run()

@@ -19,7 +19,7 @@ from typing import Any
 from torture_client import ROOT, Connection, Event, Gone, Response, token
 from torture_ledger import CONTENT_TYPES, Ledger, Stream, Violation, Writer
 
-SIZES = (0, 20, 60, 200, 700, 700, 4000, 15_000)
+SIZES = (0, 20, 60, 200, 700, 700, 2000, 4000, 15_000, 30_000)
 LEADERS, POLLERS, LISTENERS, READERS = 4, 2, 2, 1
 KEPT = 40
 """So many streams that nobody writes to any more are kept."""

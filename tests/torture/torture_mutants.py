@@ -7,6 +7,8 @@ from typing import Any
 
 from durable_log.engine import group
 from durable_log.engine.files import DiskFile
+from durable_log.engine.format import DELETE, FLAG_CLOSE
+from durable_log.engine.state import StreamState
 from durable_log.model import Append, Appended
 
 
@@ -38,4 +40,30 @@ def store_duplicates() -> None:
     group.admit_append = admit_append
 
 
-ALL = {"lost commits": lose_commits, "stored duplicates": store_duplicates}
+def forget_deletions() -> None:
+    """Streams are deleted in memory; no record says so."""
+    inner = group.Group._frame
+
+    def frame(self: group.Group, kind: int, flags: int, state: StreamState, payload: bytes) -> None:
+        if kind != DELETE:
+            inner(self, kind, flags, state, payload)
+
+    group.Group._frame = frame  # type: ignore[method-assign]
+
+
+def forget_closes() -> None:
+    """Streams are closed in memory; no record says so."""
+    inner = group.frame_head
+
+    def frame_head(kind: int, flags: int, *more: int) -> bytes:
+        return inner(kind, flags & ~FLAG_CLOSE, *more)
+
+    group.frame_head = frame_head
+
+
+ALL = {
+    "lost commits": lose_commits,
+    "stored duplicates": store_duplicates,
+    "forgotten deletions": forget_deletions,
+    "forgotten closes": forget_closes,
+}
