@@ -13,7 +13,7 @@ from typing import Final
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import Checkpointer, pause
-from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment
 from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
@@ -152,6 +152,8 @@ class Compactor:
         """
         checkpointer, catalog = self._checkpointer, self._catalog
         checkpointer.finish()
+        for old in olds if needed is None or needed.streams else ():
+            _expect_rows(old)
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
         needed = needed or self._needed(olds)
@@ -239,6 +241,21 @@ class Compactor:
         checkpointer = self._checkpointer
         run = write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
         return run, is_whole
+
+
+def _expect_rows(segment: ClusteredSegment) -> None:
+    """Raise :class:`Corruption` unless all rows are there, each in its place: a stream whose row is damaged, or another
+    one's, would be taken for one that has nothing here.
+    """
+    streams, starts, _ = segment.streams()
+    last = (0, 2**64)
+    for row, place in enumerate(zip(streams, starts, strict=True)):
+        if place <= last:
+            position = segment.trailer.rows_position + row * ROW_SIZE
+            raise Corruption(segment.file.name, position, "a row fails its checksum, or is not in its order")
+        last = place
+        if row % SLICE_STATES == 0:
+            pause()
 
 
 def _size_class(size: int) -> int:
