@@ -25,7 +25,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
-from durable_log.engine.recovery import Recovered, Report, recover
+from durable_log.engine.recovery import Recovered, Report, next_file, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import LET_GO, StreamState
 from durable_log.engine.upkeep import Upkeep
@@ -68,6 +68,7 @@ class LogEngine:
         self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
+            manifest = manifest._replace(next_file=next_file(self._directory, manifest))
             self._begin_log(recovered)
         except BaseException:
             self._close_files()

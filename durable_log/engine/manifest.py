@@ -11,7 +11,7 @@ import struct
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import LOCK_NAME, Directory, random_bytes
+from durable_log.engine.files import LOCK_NAME, Directory, discard, random_bytes
 from durable_log.engine.format import (
     BLOCK_HEADER,
     FRAME_ROW,
@@ -95,18 +95,21 @@ def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None
 
 
 def write_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
-    """Write the next manifest beside the one in force. Raises ``OSError``."""
+    """The manifest under its temporary name, durably. Raises ``OSError``; nothing has happened then."""
     header = FileHeader(KIND_MANIFEST, 0, manifest.uuid, nonce_of(manifest.uuid, 0), 0, now_ms)
     file = directory.create(_TEMPORARY)
     try:
         file.write(0, encode_file_header(header) + _encode(manifest, header.nonce))
         file.sync()
-    finally:
+    except BaseException:
         file.close()
+        discard(directory, _TEMPORARY)
+        raise
+    file.close()
 
 
 def install_manifest(directory: Directory) -> None:
-    """Have the manifest that was written replace the other. Raises ``OSError``; either of them may be in force then."""
+    """Put what was written in force. Raises ``OSError``; nobody knows then which one is."""
     directory.rename(_TEMPORARY, MANIFEST_NAME)
     directory.sync()
 

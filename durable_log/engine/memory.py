@@ -117,7 +117,8 @@ class MemoryDirectory:
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        self.open(name)
+        if name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
         del self.files[name]
 
     def link_from(self, source: Directory, name: str) -> bool:

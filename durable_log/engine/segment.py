@@ -115,8 +115,8 @@ class LogSegment:
         self.file.write(0, encode_file_header(header))
         self.file.sync()
         directory.rename(name + TEMPORARY, name)
-        directory.sync()
         self.file.name = name
+        directory.sync()
         return LogSegment(self.file, header)
 
     @classmethod

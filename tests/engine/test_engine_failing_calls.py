@@ -77,6 +77,24 @@ def test_whoever_could_not_read_who_holds_the_lock_leaves_no_file_open(opening, 
             opening()
 
 
+def test_an_open_that_fails_at_a_leftover_leaves_no_file_open(opening, monkeypatch):
+    """Empty segments had been set aside as spares by then, and nobody closed them."""
+    with opening() as store:
+        store.create("a", data=b"1")
+    (Path(store.engine.path) / "0000000f.log.tmp").touch()
+    before = open_files()
+    with monkeypatch.context() as patch:
+
+        def fail(_: str) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(files.os, "unlink", fail)
+        with pytest.raises(StoreUnreadable):
+            opening()
+        assert open_files() == before
+    opening().close()
+
+
 def test_an_error_of_close_leaves_no_file_open_and_nobody_locked_out(opening, monkeypatch):
     close = os.close
 
