@@ -88,8 +88,11 @@ def main() -> int:
     fast = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as scratch:
         if options.workload is None:
-            for name in WORKLOADS:
-                run_one(Injection(name, Path(scratch)), None, killed=True, trace=False)
+            for name, workload in WORKLOADS.items():
+                injection = Injection(name, Path(scratch))
+                run_one(injection, None, killed=True, trace=False)
+                kind, ending = workload.proof
+                assert any(call.kind == kind and call.name.endswith(ending) for call in injection.made), name
                 print(name)
             return 0
         injection = Injection(options.workload, Path(scratch))
