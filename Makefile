@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 C_SOURCES = $(wildcard csrc/*.c)
+C_TESTS = $(wildcard tests/c/*.c tests/fuzz/*.c tests/fuzz/targets/*.c)
 C_WARNINGS = -std=c11 -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes \
              -Wmissing-prototypes -Wcast-align -Wcast-qual -Wpointer-arith -Wvla -Wundef
 
@@ -15,7 +16,7 @@ SANITIZED_RUN = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=de
 KILLS ?= 1000
 SEED ?=
 
-.PHONY: demo test check check-c bench sanitize torture
+.PHONY: demo test check check-c bench fuzz sanitize simulate torture
 
 demo: $(INSTALLED)
 	$(BIN)/durable-log demo
@@ -27,13 +28,16 @@ check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict durable_log
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch])
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h) $(C_TESTS)
 	$(BIN)/pytest -q tests/test_layers.py
 
 check-c:
 	mkdir -p build/check
 	for source in $(C_SOURCES); do \
 	    $(CC) $(C_WARNINGS) -O3 -c $$source -o build/check/$$(basename $$source .c).o || exit 1; \
+	done
+	for source in $(C_TESTS); do \
+	    $(CC) -std=gnu11 -Wall -Wextra -Werror -Icsrc -O1 -c $$source -o build/check/test.o || exit 1; \
 	done
 
 bench: $(INSTALLED)
@@ -42,6 +46,11 @@ bench: $(INSTALLED)
 # Servers and other processes are killed KILLS times; the same SEED plans the same again.
 torture: $(INSTALLED)
 	$(BIN)/python tests/torture --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# So long for each target of tests/fuzz, as many at a time as there are processors.
+SECONDS = 60
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz/fuzzing.py --seconds $(SECONDS)
 
 # The sanitizers' run time has to be there before Python is; PYTHONMALLOC gives every array its own guarded memory.
 sanitize: $(INSTALLED)

@@ -12,17 +12,17 @@ from collections import defaultdict
 from typing import Final
 
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.checkpoint import SLICE_STATES, Checkpointer, Rows, pause
-from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.checkpoint import Checkpointer, pause
+from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment
 from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
 from durable_log.engine.index import clustered_place, places_of, relocated
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_stream
 from durable_log.engine.run import Run
 from durable_log.engine.run_writer import merge_runs, write_run
+from durable_log.engine.snapshot import SLICE_STATES, Rows, row_or_none
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import Corruption
@@ -152,6 +152,8 @@ class Compactor:
         """
         checkpointer, catalog = self._checkpointer, self._catalog
         checkpointer.finish()
+        for old in olds if needed is None or needed.streams else ():
+            _expect_rows(old)
         with self._committer.exclusive():
             epoch = catalog.begin_epoch()
         needed = needed or self._needed(olds)
@@ -159,7 +161,11 @@ class Compactor:
         if needed.streams:
             new = self._copy(olds, needed)
             self._relocate(gone, None if new is None else Rows(new), sorted(needed.streams), epoch)
-        run = self._write_rows() if self._moved else None
+        run, is_whole = self._write_rows() if self._moved else (None, True)
+        if not is_whole:
+            # Somebody's row names them for ever: they stay, and are not tried again.
+            self._damaged.update(old.file.name for old in olds)
+            olds, gone = [], frozenset()
         manifest = checkpointer.manifest
         clustered = tuple(file for file in manifest.clustered if file.number not in gone)
         try:
@@ -216,20 +222,40 @@ class Compactor:
                         state.index = relocated(state.index, gone, [] if rows is None else rows.of(number))
             pause()
 
-    def _write_rows(self) -> Run:
-        """A run of those that were moved and are still what their name leads to."""
-        encoded: list[bytes] = []
+    def _write_rows(self) -> tuple[Run, bool]:
+        """A run of those that were moved and are still what their name leads to, and whether all of these have rows.
+
+        One that has none is a stream that has changed, and the next checkpoint's.
+        """
+        encoded, moved = list[bytes](), list[StreamState]()
         for first in range(0, len(self._moved), SLICE_STATES):
             with self._committer.exclusive():
                 lsn = self._writer.end_lsn
-                encoded += [
-                    encode_stream(state, lsn)
-                    for state in self._moved[first : first + SLICE_STATES]
-                    if self._catalog.get(state.name) is state
-                ]
+                for state in self._moved[first : first + SLICE_STATES]:
+                    row = row_or_none(state, lsn) if self._catalog.get(state.name) is state else b""
+                    if row is not None:
+                        encoded.append(row)
+                        moved.append(state)
             pause()
+        is_whole, self._moved = len(moved) == len(self._moved), moved
         checkpointer = self._checkpointer
-        return write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
+        run = write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
+        return run, is_whole
+
+
+def _expect_rows(segment: ClusteredSegment) -> None:
+    """Raise :class:`Corruption` unless all rows are there, each in its place: a stream whose row is damaged, or another
+    one's, would be taken for one that has nothing here.
+    """
+    streams, starts, _ = segment.streams()
+    last = (0, 2**64)
+    for row, place in enumerate(zip(streams, starts, strict=True)):
+        if place <= last:
+            position = segment.trailer.rows_position + row * ROW_SIZE
+            raise Corruption(segment.file.name, position, "a row fails its checksum, or is not in its order")
+        last = place
+        if row % SLICE_STATES == 0:
+            pause()
 
 
 def _size_class(size: int) -> int:

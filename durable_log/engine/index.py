@@ -107,6 +107,16 @@ def without_log(index: bytearray) -> bytes:
     return bytes(index[:size])
 
 
+def first_in_log(index: bytearray) -> int:
+    """The LSN of the first entry in the log; 2**64 - 1 if there is none. O(entries)."""
+    return _number(index, len(without_log(index)) // 8) if ends_in_log(index) else 2**64 - 1
+
+
+def end_before_log(index: bytearray) -> int:
+    """Where the entries end that do not lie in the log. O(entries)."""
+    return int(_NUMBER.unpack_from(without_log(index)[-8:])[0]) if ends_in_log(index) else end_of(index)
+
+
 def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]]) -> bytearray:
     """A copy in which ``rows`` (start, end, place) stand for all entries of the log below that LSN. O(entries), in C
     where nothing was lost or trimmed.

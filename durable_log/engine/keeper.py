@@ -88,10 +88,13 @@ class Spares:
             ordinary = segment.size == self._options.segment_bytes and self._options.preallocate
             reusable = (closing or ordinary) and self._directory.grows_in_place
             if reusable and len(self._ready) < RECYCLED_MAX:
-                number = self._last_number + 1
-                now_ms = int(time.time() * 1000)
-                self._ready.append(segment.recycle(self._directory, number, now_ms))
-                self._last_number = number
+                self._last_number += 1  # which is given to no other file, whatever becomes of this one
+                try:
+                    recycled = segment.recycle(self._directory, self._last_number, int(time.time() * 1000))
+                except OSError:
+                    self._discard(segment)
+                else:
+                    self._ready.append(recycled)
             else:
                 self._discard(segment)
 

@@ -25,7 +25,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
-from durable_log.engine.recovery import Recovered, Report, recover
+from durable_log.engine.recovery import Recovered, Report, next_file, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import LET_GO, StreamState
 from durable_log.engine.upkeep import Upkeep
@@ -62,6 +62,7 @@ class LogEngine:
         self.store_id = sha256(b"durable_log store" + manifest.uuid).hexdigest()[:16]
         self._catalog = Catalog(self.clock)
         recovered = recover(self._directory, manifest, self._catalog, self.clock)
+        manifest = manifest._replace(next_file=next_file(self._directory, manifest))
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from durable_log.engine import catalog, checkpoint, compaction
+from durable_log.engine import catalog, checkpoint, compaction, snapshot
 from durable_log.errors import OffsetOutOfRange, StoreClosed, StreamGone, StreamNotFound
 from durable_log.model import Options, Producer
 from durable_log.store import Store
@@ -37,7 +37,7 @@ GONE = (StreamNotFound, StreamGone)
 def small() -> None:
     """Idle streams are let go, and checkpoints interrupted, all the time."""
     catalog.IDLE_MAX = 3
-    for module in (checkpoint, compaction):
+    for module in (checkpoint, compaction, snapshot):
         module.SLICE_STATES = 2
 
 

@@ -11,14 +11,15 @@ from stress_writer import OPTIONS, Ledger, Stress
 from torture_runs import check_files
 
 import durable_log
-from durable_log.engine import catalog, checkpoint, compaction
+from durable_log.engine import catalog, checkpoint, compaction, snapshot
 
 SECONDS = float(os.environ.get("DURABLE_LOG_STRESS_SECONDS", "4"))
 
 
 def test_readers_and_writers_meet_no_difference_while_everything_moves(tmp_path, monkeypatch):
-    for module, name in ((catalog, "IDLE_MAX"), (checkpoint, "SLICE_STATES"), (compaction, "SLICE_STATES")):
-        monkeypatch.setattr(module, name, 3)
+    monkeypatch.setattr(catalog, "IDLE_MAX", 3)
+    for module in (checkpoint, compaction, snapshot):
+        monkeypatch.setattr(module, "SLICE_STATES", 3)
     with durable_log.open(tmp_path / "store", options=OPTIONS) as store:
         stress = Stress(store, Ledger(tmp_path / "ledger"), "one")
         end = time.monotonic() + SECONDS
