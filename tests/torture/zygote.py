@@ -31,7 +31,7 @@ import uvicorn.protocols.http.httptools_impl  # noqa: F401 - what uvicorn would 
 
 import durable_log
 from durable_log._cli.serve import serve_store
-from durable_log.engine import checkpoint, compaction
+from durable_log.engine import compaction
 from durable_log.engine.backup import Backups
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.compaction import Compactor
@@ -57,7 +57,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "fill": (DiskFile, "fill_with_zeroes"),
     "recycle": (LogSegment, "recycle"),
     "checkpoint": (Checkpointer, "run"),
-    "manifest": (checkpoint, "save_manifest"),
+    "manifest": (Checkpointer, "save"),
     "rewrite": (Compactor, "rewrite"),
     "merge of runs": (compaction, "merge_runs"),
     "backup": (Backups, "make"),
@@ -268,6 +268,8 @@ def fork(life: Any, listener: socket.socket, orders: Lines) -> None:
 
 def main(listener_fd: int) -> None:
     listener, orders = socket.socket(fileno=listener_fd), Lines(0)
+    for owner, attribute in MOMENTS.values():
+        assert hasattr(owner, attribute), f"{owner} has no {attribute} any more: say what is to be met instead"
     gc.collect()
     gc.disable()
     gc.freeze()
