@@ -29,7 +29,7 @@ from durable_log.engine.run_format import decode_row, run_name, run_number
 from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
-from durable_log.errors import Corruption
+from durable_log.errors import Corruption, UnsupportedFormat
 
 _log = logging.getLogger("durable_log")
 _TABLES = (".seg", ".run")
@@ -110,7 +110,9 @@ def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, 
     damaged = bool(report.damage or report.unreadable_segments)
     for name in unnamed:
         known = 0 if damaged or run_number(name) is None else _known_by(directory, name, manifest)
-        if falls_short(end_lsn, known) or (segment_of(known) > manifest.log_first and not report.blocks):
+        # Only the last segment of a log may be empty.
+        empty = not report.blocks and segment_of(known) > max(segment_of(end_lsn), manifest.log_first)
+        if empty or falls_short(end_lsn, known):
             place = f"{segment_name(segment_of(known))} position {position_of(known)}"
             reason = f"it is older than {name}, which knows the log up to {place}; put the newest manifest back"
             raise Corruption(MANIFEST_NAME, 0, reason)
@@ -121,7 +123,7 @@ def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, 
 
 def _known_by(directory: Directory, name: str, manifest: Manifest) -> int:
     """How far a run that nobody names knows the log, at least; 0 if it says nothing that verifies."""
-    with suppress(Corruption):
+    with suppress(Corruption, UnsupportedFormat, OSError):
         run = Run.open(directory, name)
         if run is not None:
             try:
