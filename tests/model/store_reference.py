@@ -51,18 +51,21 @@ class Life(NamedTuple):
         """The last offset at or below ``offset`` at which this stream can be cut or read from."""
         return offset if self.content_type != JSON else max([end for end in (0, *self.ends) if end <= offset])
 
-    def compare(self, chunk: Chunk, offset: int, limit: int) -> None:
-        """Raise ``AssertionError`` unless ``chunk`` is what a read of this stream has to give."""
+    def compare(self, chunk: Chunk, offset: int, limit: int, *, whole: bool = True) -> None:
+        """Raise ``AssertionError`` unless ``chunk`` is what a read of this stream has to give; not ``whole``, it may end
+        early, before what could not be read.
+        """
         assert chunk.offset == offset
         assert chunk.data == self.content[offset : chunk.next_offset], (self.name, offset, chunk.next_offset)
         assert chunk.data or offset == self.tail, (self.name, offset, self.tail)
+        assert chunk.next_offset == offset + len(chunk.data)
         assert chunk.up_to_date == (chunk.next_offset == self.tail), (self.name, offset, chunk, self.tail)
         assert chunk.closed == (chunk.up_to_date and self.closed)
         assert chunk.content_type == self.content_type
         if self.content_type == JSON:
             assert chunk.next_offset in {0, *self.ends}
             assert len(chunk.items) == sum(offset < end <= chunk.next_offset for end in self.ends)
-        else:
+        elif whole:
             assert chunk.next_offset == min(self.tail, offset + limit)
 
 

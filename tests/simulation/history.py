@@ -16,18 +16,22 @@ from durable_log.engine.commit import Committer
 from durable_log.engine.group import wants_sync
 from durable_log.engine.staging import PENDING, Submission
 from durable_log.engine.state import StreamState
-from durable_log.errors import StoreFull
+from durable_log.errors import StoreFull, StoreUnreadable
 from durable_log.model import Append, Create, Delete, Trim
 
 
 class History:
-    """The models of one store. ``deadline`` says when a stream expires by what the store believes."""
+    """The models of one store. ``deadline`` says when a stream expires by what the store believes, ``is_there`` whether
+    it has a life that was not deleted.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.versions, self.doubts = [Model()], list[Model]()
         self.uses, self._clock = Uses(), clock
         self.deadline: Callable[[str], float] = lambda name: 0.0
+        self.is_there: Callable[[Life], bool] = lambda life: True
         self.groups = 0
+        self.tell: Callable[[str], None] = lambda line: None
 
     @property
     def visible(self) -> Model:
@@ -66,8 +70,10 @@ class History:
         except BaseException:
             whole, deletions = (self._applied(before, part, living)[0] for part in (batch, _deletions(batch)))
             self.doubts += [whole, deletions]
+            self.tell(f"    in doubt: {[_short(one.request) for one in batch]}")
             raise
-        carried_out = [one for one in batch if not isinstance(one.result, StoreFull | OSError)]
+        self.tell("    " + "; ".join(f"{type(one.request).__name__} {one.request.name}: {one.result!r}" for one in batch))
+        carried_out = [one for one in batch if not isinstance(one.result, StoreFull | StoreUnreadable)]
         after, expected = self._applied(before, carried_out, living)
         for submission, result in zip(carried_out, expected, strict=True):
             _same(submission, result)
@@ -78,6 +84,15 @@ class History:
             self.versions.pop()
         elif sync or full:
             self.synced()
+        if len(carried_out) < len(batch):
+            self._forget_expired(after, living)
+
+    def _forget_expired(self, model: Model, living: dict[int, bool]) -> None:
+        """One that has expired may have been deleted for a request that failed then."""
+        for number, alive in living.items():
+            life = model.lives.get(number)
+            if life is not None and not alive and not life.deleted and not self.is_there(life):
+                model.delete(life)
 
     def _applied(self, before: Model, batch: list[Submission], living: dict[int, bool]) -> tuple[Model, list[Any]]:
         now, after = self._clock(), before.copy()

@@ -52,7 +52,8 @@ class SimulatedDisk(RecordedDirectory):
         self.plan: list[Fault] = []
         self.crash_at = 0
         """Before which change the power goes; 0 if it does not."""
-        self.changes = self.reads = self.fired = 0
+        self.changes = self.reads = self.fired = self.broken = 0
+        """Calls that were counted, faults, and those of them that were neither of reads nor for want of space."""
         self.dead = self.quiet = False
         self.syncs_failed = False
         self._short = 0
@@ -68,7 +69,8 @@ class SimulatedDisk(RecordedDirectory):
 
     def _cut_short(self, event: Written) -> None:
         failing, self._short = self._short, 0
-        part = event.data[: self._chance.randrange(len(event.data) + 1)]
+        # Space is given out by the page: the last one is missing, and with it a part of any block.
+        part = event.data[: PAGE * self._chance.randrange(-(-len(event.data) // PAGE))]
         super().record(Written(event.inode, event.position, part))
         file = next(file for file in self.files.values() if file.inode == event.inode)
         file._bytes[:] = self.media.inodes[event.inode].epochs[-1].whole()
@@ -100,7 +102,10 @@ class SimulatedDisk(RecordedDirectory):
     def _fail(self, fault: Fault, what: str, name: str) -> None:
         if fault.once:
             self.plan.remove(fault)
+        if fault.error == errno.ENOSPC and what in ("commit", "mark") and self.grows_in_place:
+            return  # there is room where zeroes were written
         self.fired += 1
+        self.broken += what not in READS and fault.error != errno.ENOSPC
         self._counts[f"fault: {errno.errorcode[fault.error]} {what} {fault.how}"] += 1
         if fault.how == "short" and what in ("write", "commit", "mark"):
             self._short = fault.error
@@ -141,7 +146,9 @@ class SimulatedDisk(RecordedDirectory):
     def revive(self) -> None:
         """The next process finds the disk as it is, page cache included."""
         self.dead, self.plan, self.crash_at, self._short = False, [], 0, 0
-        self.changes = self.reads = self.fired = 0
+        self.changes = self.reads = self.fired = self.broken = 0
+        for file in self.files.values():
+            file._bytes = bytearray(file._bytes)  # somebody of the process that ended may hold the old one
 
     def close(self) -> None:
         """Whoever opened it has gone; it stays as it is."""

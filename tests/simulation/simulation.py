@@ -20,6 +20,7 @@ from unittest import mock
 
 from history import History, Watched, seen_in, seen_of
 from simulated_disk import EVERYTHING, NEEDS_SPACE, READS, Crash, Fault, SimulatedDisk
+from store_reference import Life
 from workload import Workload
 
 from durable_log.engine import (
@@ -85,11 +86,15 @@ class Simulation:
         self.trace = hashlib.blake2b(digest_size=16)
         self.time = FakeTime()
         self.history = History(self.time.time)
-        self.history.deadline = self._deadline
+        self.history.deadline, self.history.is_there = self._deadline, self._is_there
+        if tell is not None:
+            self.history.tell = tell
         self.last: deque[str] = deque(maxlen=REMEMBERED)
         self.generation = self.steps = 0
         self.nested = self.looked = False
         self.closed = True
+        self.cached = False
+        """Whether the page cache has outlived whoever wrote, so that nothing that was written may be missing."""
         self.store: Any = None
         self._watched = Watched()
         self.options = self._options()
@@ -220,13 +225,13 @@ class Simulation:
         self.counts["loss of power" if power else "end of the process"] += 1
         if power:
             image = disk.image()
+            self.cached = False
             disk.discard_all()
             self.disk = SimulatedDisk(
                 self.chance, self.counts, self.trace, image, grows_in_place=disk.grows_in_place
             )
         else:
-            if self.looked and not disk.syncs_failed:
-                self.history.versions = [self.history.current]  # the page cache has it
+            self.cached = (self.cached or self.looked) and not disk.syncs_failed
             disk.revive()
         self.looked = False
 
@@ -302,7 +307,7 @@ class Simulation:
         with self.silent():
             self._choose()
         history.uses.reopened(history.current, self.time.now, crashed=not self.closed)
-        self.looked, self.disk.syncs_failed = True, False
+        self.looked, self.cached, self.disk.syncs_failed = True, False, False
         self._check_files()
         self.compare()
         self.workload.reopened()
@@ -320,6 +325,8 @@ class Simulation:
     def _choose(self) -> None:
         history, found = self.history, self._physical()
         candidates, engine = history.candidates, self.store.engine
+        if self.cached and not self.disk.syncs_failed:
+            candidates = [*history.doubts, history.current]
         for model in candidates:
             self._resolve(model, found)
             if {name: seen_in(life) for name, life in _named(model)} == found:
@@ -419,6 +426,11 @@ class Simulation:
         with self.silent():
             state = self.store.engine._catalog.get(name)
         return 0.0 if state is None else state.deadline
+
+    def _is_there(self, life: Life) -> bool:
+        with self.silent():
+            state = self.store.engine._catalog.get(life.name)
+        return state is not None and state.number == life.number and not state.deleted
 
 
 def _named(model: Any) -> list[tuple[str, Any]]:

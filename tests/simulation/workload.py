@@ -111,6 +111,13 @@ class Workload:
         self.counts[f"operation: {operation.__name__}"] += 1
         operation()
         self._check_watches()
+        self._check_failure()
+
+    def _check_failure(self) -> None:
+        """A store latches for a write or a sync that failed, and for nothing else."""
+        simulation = self.simulation
+        broken = simulation.disk.broken or simulation.disk.syncs_failed
+        assert simulation.failure is None or broken, f"latched without a reason: {simulation.failure!r}"
 
     def reopened(self) -> None:
         """Another process: who waited is gone, who read has what he saw."""
@@ -147,7 +154,6 @@ class Workload:
             self.counts[f"failure: {type(error).__name__}"] += 1
             return None, error
         except CommitFailed as error:
-            assert simulation.disk.fired, f"failed without a reason: {error!r}"
             assert simulation.failure is not None
             self.counts["failure: CommitFailed"] += 1
             return None, error
@@ -187,6 +193,8 @@ class Workload:
             request = request._replace(
                 config=StreamConfig(life.content_type, life.ttl, life.expires_at), closed=life.closed
             )
+            if life.content_type == JSON and request.data:
+                request = request._replace(data=_messages(self._values()))
         self._note("create", request.name, request.config, len(request.data), request.closed)
         self._request(request, lambda: self.simulation.store.submit(request))
 
@@ -396,7 +404,7 @@ class Workload:
             return None
         assert error is None, error
         most = simulation.options.chunk_bytes_max
-        life.compare(chunk, offset, most if limit is None else min(limit, most))
+        life.compare(chunk, offset, most if limit is None else min(limit, most), whole=not simulation.disk.fired)
         return chunk
 
     def follow(self) -> None:
