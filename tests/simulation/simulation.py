@@ -14,11 +14,12 @@ import random
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
 from history import History, Watched, seen_in, seen_of
+from rot import Rot
 from simulated_disk import EVERYTHING, NEEDS_SPACE, READS, Crash, Fault, SimulatedDisk
 from store_reference import Life
 from workload import Workload
@@ -33,14 +34,19 @@ from durable_log.engine import (
     loading,
     manifest,
     reclaim,
+    recovery,
     upkeep,
     writer,
 )
+from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
+from durable_log.engine.compaction import Compactor
 from durable_log.engine.keeper import Background
 from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME, load_manifest
+from durable_log.engine.segment import LogSegment
 from durable_log.engine.watermark import Crowd
+from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreFull, StoreUnreadable
 from durable_log.model import EARLIEST, Options
 from durable_log.store import Store
@@ -48,6 +54,11 @@ from durable_log.store import Store
 GENERATIONS = (4, 6)
 STEPS = (8, 60)
 REMEMBERED = 30
+COUNTED: list[tuple[Any, str, str]] = [
+    (recovery, "_harden", "hardening"), (LogSegment, "recycle", "recycled segment"),
+    (Checkpointer, "_finish", "checkpoint"), (Compactor, "rewrite", "rewrite"), (Compactor, "_merge", "merge of runs"),
+    (Compactor, "_merge_small", "merge of segments"), (LogWriter, "_enter", "roll"),
+]  # fmt: skip
 FAILURES = (OSError, StoreFull, StoreUnreadable, CommitFailed)
 """What may come of a fault."""
 
@@ -149,7 +160,20 @@ class Simulation:
             enter(mock.patch.object(Committer, "_commit", lambda *call: watched.on_commit(*call)))
             enter(mock.patch.object(Committer, "_sync_written", lambda committer: watched.on_sync(committer)))
             enter(mock.patch.object(Crowd, "wait", lambda crowd: self.commit_waiting()))
+            for owner, name, what in COUNTED:
+                enter(mock.patch.object(owner, name, self._counted(getattr(owner, name), what)))
             yield
+
+    def _counted(self, original: Callable[..., Any], what: str) -> Callable[..., Any]:
+        """The same; that it has changed something on the disk is counted."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            before = self.disk.changes
+            result = original(*arguments, **named)
+            self.counts[what] += self.disk.changes > before
+            return result
+
+        return call
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -172,7 +196,10 @@ class Simulation:
                 break
         self.open(faults=False)
         self.look()
+        self._plan_nothing()
         self.store.close()
+        if self.chance.random() < 0.4:
+            Rot(self).check()
 
     @property
     def over(self) -> bool:
@@ -271,6 +298,9 @@ class Simulation:
         else:
             disk.plan = [self._fault(12, 30)]
 
+    def _plan_nothing(self) -> None:
+        self.disk.revive()
+
     def _plan(self) -> None:
         """What is going to fail in this generation."""
         chance, disk = self.chance, self.disk
@@ -301,17 +331,37 @@ class Simulation:
 
     def look(self) -> None:
         """After opening: find out what is there, which has to be one of the histories; then compare everything."""
-        history, engine = self.history, self.store.engine
-        report = engine.report
+        history, report = self.history, self.store.engine.report
         assert (report.damage, report.lost, report.unreadable_segments) == ([], [], []), report
-        with self.silent():
-            self._choose()
-        history.uses.reopened(history.current, self.time.now, crashed=not self.closed)
-        self.looked, self.cached, self.disk.syncs_failed = True, False, False
+        self.counts["cut"] += report.cut
         self._check_files()
-        self.compare()
+        # Whoever looks brings streams into memory; so sometimes it is a copy that is looked at.
+        with self._copy() if self.chance.random() < 0.5 else nullcontext() as copy:
+            with self.silent():
+                self._choose()
+            history.uses.reopened(history.current, self.time.now, crashed=not self.closed)
+            self.compare(used=copy is None)
+            self.store.engine.check()
+        self.looked, self.cached, self.disk.syncs_failed = True, False, False
         self.workload.reopened()
-        engine.check()
+
+    @contextmanager
+    def _copy(self) -> Iterator[Store]:
+        """A copy of the store, opened in its place for a while: opening twice finds the same as opening once."""
+        disk, store = self.disk, self.store
+        self.disk = SimulatedDisk(
+            self.chance, self.counts, self.trace, disk.contents(), grows_in_place=disk.grows_in_place
+        )
+        self.disk.syncs_failed = disk.syncs_failed
+        try:
+            self.store = Store(open_in(self.disk, self.options, self.time.time))
+            try:
+                yield self.store
+            finally:
+                atexit.unregister(self.store.engine.close)
+        finally:
+            self.disk.discard_all()
+            self.disk, self.store = disk, store
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -375,8 +425,8 @@ class Simulation:
         there = {name for name in self.disk.names() if not name.endswith(".log")} - {MANIFEST_NAME}
         assert there == named, (there, named)
 
-    def compare(self) -> None:
-        """Everything that readers see is as in the model."""
+    def compare(self, *, used: bool = True) -> None:
+        """Everything that readers see is as in the model. ``used``: that somebody reads counts."""
         store, history = self.store, self.history
         readable = history.visible.readable(history.living)
         assert list(store.names()) == sorted(readable), (list(store.names()), sorted(readable))
@@ -389,7 +439,8 @@ class Simulation:
                 content, offset = content + chunk.data, chunk.next_offset
                 if chunk.up_to_date:
                     break
-            history.uses.use(life.number, self.time.now)
+            if used:
+                history.uses.use(life.number, self.time.now)
             assert content == life.content[life.first :]
             assert store.stream(name).read(EARLIEST, limit=1).offset == life.first
 

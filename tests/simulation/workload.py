@@ -84,6 +84,7 @@ class Workload:
         self.names = NAMES[: chance.randint(2, len(NAMES))]
         self.port = Port()
         self.tokens = 0
+        self.full = False
         self.followers: list[Follower] = []
         self.watches: dict[int, Watch] = {}
         self.retries: list[Append] = []
@@ -118,6 +119,7 @@ class Workload:
         simulation = self.simulation
         broken = simulation.disk.broken or simulation.disk.syncs_failed
         assert simulation.failure is None or broken, f"latched without a reason: {simulation.failure!r}"
+        self.counts["latch"] += simulation.failure is not None
 
     def reopened(self) -> None:
         """Another process: who waited is gone, who read has what he saw."""
@@ -165,8 +167,12 @@ class Workload:
         """One that a commit decides on, where it is compared."""
         groups = self.history.groups
         result, error = self._try(call or (lambda: self.simulation.store.engine.execute(request)))
+        if isinstance(error, StoreFull):
+            self.full = True
         if error is None:
             self.counts["requests that were carried out"] += 1
+            self.counts["full disks that had room again"] += self.full and not isinstance(request, Delete | Trim)
+            self.full = False
             assert self.history.groups > groups
         elif isinstance(error, CommitFailed) and isinstance(request, Append) and request.producer:
             self.retries.append(request)
