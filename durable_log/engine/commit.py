@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -57,7 +56,7 @@ class Committer:
         self.counters = Counters()
         self._writer, self._catalog, self._clock, self._used, self._live = writer, catalog, clock, used, live
         self._staging = Staging(options.staged_bytes_max)
-        self._touches: deque[StreamState] = deque()
+        self._touches: dict[StreamState, None] = {}
         self._unpublished: set[StreamState] = set()
         self._gates = Gates()
         self._lock = CommitLock()
@@ -105,8 +104,7 @@ class Committer:
     def save_use(self, state: StreamState) -> None:
         """Persist the last use of a stream, as far as that is possible now."""
         if state.expiry is not None and self.failure is None:
-            state.expiry.saved = state.expiry.touched
-            self._touches.append(state)
+            self._touches[state] = None  # not saved before it is laid out, so that it stays in memory until then
 
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
@@ -148,7 +146,7 @@ class Committer:
             try:
                 if self.failure is None:
                     self._staging.refuse(StoreClosed("the store is closed; open it again"))
-                    self._touches.extend(touched())
+                    self._touches.update(dict.fromkeys(touched()))
                     self._commit_waiting()
                 if not self._latched():
                     self._guard(partial(self._mark_end, clean=self._catalog.ends_well))
@@ -259,7 +257,7 @@ class Committer:
         now = self._clock()
         group = self._lay_out(batch, now)
         while self._touches and not reserved:
-            group.touch(self._touches.popleft())
+            group.touch(self._touches.popitem()[0])
         try:
             self._write(group, now, sync=sync, reserved=reserved)
         except StoreFull:

@@ -30,7 +30,7 @@ from durable_log.engine.reclaim import Reclaimer
 from durable_log.engine.recovery import Recovered
 from durable_log.engine.watermark import Crowd
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import CommitFailed, DurableLogError, StoreFull, StoreUnreadable
+from durable_log.errors import CommitFailed, Corruption, DurableLogError, StoreFull, StoreUnreadable
 from durable_log.model import Backup, Delete, Options
 
 SWEPT_AT_ONCE: Final = 256
@@ -163,16 +163,25 @@ class Upkeep:
         :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
         """
         self._check_open()
-        self.sweep()
+        failures: list[OSError | Corruption] = []
+        for step in (self.sweep, self._reclaim):  # what can't be swept keeps nothing else from being given back
+            try:
+                step()
+            except (OSError, Corruption) as failure:
+                failures.append(failure)
+        for failure in failures[:1]:
+            path = self._directory.path
+            if isinstance(failure, Corruption):
+                raise failure
+            if is_out_of_space(failure):
+                raise StoreFull(path, PAGE) from failure
+            raise StoreUnreadable(str(failure.filename or path), failure) from failure
+
+    def _reclaim(self) -> None:
         with self._clustering:
             self._check_open()
             try:
                 self._reclaimer.run()
-            except OSError as error:
-                path = self._directory.path
-                if is_out_of_space(error):
-                    raise StoreFull(path, PAGE) from error
-                raise StoreUnreadable(str(error.filename or path), error) from error
             finally:
                 self._asked_in = 0  # whoever appends from here on may want spares again
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -230,7 +229,7 @@ def test_a_use_that_is_noted_while_the_store_latches_does_not_keep_it_busy(twin)
         log.removeHandler(reader)
     committer = store.engine._committer
     free = committer._lock.acquire(timeout=2)
-    committer._touches = deque()
+    committer._touches = {}
     assert free, "the committer thread holds the lock for ever"
     committer._lock.release()
     store.close()
