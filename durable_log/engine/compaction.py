@@ -16,6 +16,7 @@ from durable_log.engine.checkpoint import Checkpointer, pause
 from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
+from durable_log.engine.edits import Change
 from durable_log.engine.files import Directory
 from durable_log.engine.index import clustered_place, places_of, relocated
 from durable_log.engine.live import LiveBytes
@@ -63,7 +64,7 @@ class Compactor:
         checkpointer: Checkpointer, live: LiveBytes,
     ) -> None:  # fmt: skip
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._reader, self._checkpointer, self._live = reader, checkpointer, live
+        self._reader, self._checkpointer, self._edits, self._live = reader, checkpointer, checkpointer.edits, live
         self._moved: list[StreamState] = []
         """Streams whose rows name a segment that they have left: it may not go before newer rows count."""
         self._damaged: set[str] = set()
@@ -109,23 +110,9 @@ class Compactor:
         return [segment for segment in self._reader.clustered.values() if segment.file.name not in self._damaged]
 
     def _merge(self, old: tuple[Run, ...]) -> None:
-        manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
-        whole = old[-1] is self._catalog.runs[-1]
-        number = checkpointer.new_number()
-        new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)
-        gone = {run.number for run in old}
-        at = manifest.runs.index(old[0].number)
-        runs = [run for run in manifest.runs if run not in gone]
-        runs.insert(at, number)
-        try:
-            checkpointer.save(runs=tuple(runs))
-        except BaseException:
-            checkpointer.discard(new)
-            raise
-        self._catalog.replace_runs(old, new)
-        for run in old:
-            run.close()
-            self._directory.remove(run.file.name)
+        whole, uuid, number = old[-1] is self._catalog.runs[-1], self._edits.manifest.uuid, self._edits.new_number()
+        new = merge_runs(self._directory, number, uuid, old, drop_tombstones=whole, pause=pause)
+        self._edits.make(Change(new, old, (), [], 0))
 
     def _merge_runs(self) -> bool:
         runs = self._catalog.runs
@@ -150,10 +137,9 @@ class Compactor:
 
         Whoever has looked already says what is ``needed``; it may be more than that, never less.
         """
-        checkpointer, catalog = self._checkpointer, self._catalog
-        checkpointer.finish()
+        self._checkpointer.finish()
         with self._committer.exclusive():
-            epoch = catalog.begin_epoch()
+            epoch = self._catalog.begin_epoch()
         needed = needed or self._needed(olds)
         gone = frozenset(old.number for old in olds)
         if needed.streams:
@@ -164,33 +150,16 @@ class Compactor:
             # Somebody's row names them for ever: they stay, and are not tried again.
             self._damaged.update(old.file.name for old in olds)
             olds, gone = [], frozenset()
-        manifest = checkpointer.manifest
-        clustered = tuple(file for file in manifest.clustered if file.number not in gone)
-        try:
-            checkpointer.save(clustered=clustered, runs=(*([run.number] if run else []), *manifest.runs))
-        except BaseException:
-            if run is not None:
-                checkpointer.discard(run)
-            raise
-        with self._committer.exclusive():
-            if run is not None:
-                catalog.replace_runs((), run)
-            for old in olds:
-                del self._reader.clustered[old.number]
-        checkpointer.settle(self._moved, [], epoch)
-        self._moved.clear()
-        for old in olds:
-            old.close()
-            self._directory.remove(old.file.name)
+        self._edits.make(Change(run, (), tuple(olds), self._moved, epoch))
 
     def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
-        number, uuid = self._checkpointer.new_number(), self._checkpointer.manifest.uuid
+        number, uuid = self._edits.new_number(), self._edits.manifest.uuid
         selected = [(old, array("Q", sorted(needed.rows[old.number]))) for old in olds]
         new = rewrite_clustered(
             self._directory, number, uuid, selected, pause=pause, trims=sorted(needed.trims.items())
         )
         if new is not None:
-            self._checkpointer.adopt(new, new.payload_bytes)
+            self._edits.adopt(new, new.payload_bytes)
         return new
 
     def _needed(self, olds: list[ClusteredSegment]) -> Needed:
@@ -236,9 +205,8 @@ class Compactor:
                         moved.append(state)
             pause()
         is_whole, self._moved = len(moved) == len(self._moved), moved
-        checkpointer = self._checkpointer
-        run = write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
-        return run, is_whole
+        number, uuid = self._edits.new_number(), self._edits.manifest.uuid
+        return write_run(self._directory, number, uuid, encoded, pause=pause), is_whole
 
 
 def _size_class(size: int) -> int:

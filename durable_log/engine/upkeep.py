@@ -142,7 +142,7 @@ class Upkeep:
 
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
-        with self._clustering:
+        with self._clustering, self._committer.attended():
             self._check_open()
             self._committer.roll()
             self.checkpointer.run()
@@ -163,8 +163,9 @@ class Upkeep:
         :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
         """
         self._check_open()
-        self.sweep()
-        with self._clustering:
+        with self._committer.attended():
+            self.sweep()
+        with self._clustering, self._committer.attended():
             self._check_open()
             try:
                 self._reclaimer.run()
@@ -180,7 +181,8 @@ class Upkeep:
 
     def backup(self, path: StorePath, *, verify: bool = True) -> Backup:
         """A consistent copy in a new or empty directory; see :class:`Backups`. Blocks; appends go on."""
-        return self.backups.make(path, verify=verify)
+        with self._committer.attended():
+            return self.backups.make(path, verify=verify)
 
     def check_files(self) -> list[FileFault]:
         """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""
