@@ -76,6 +76,8 @@ class Checkpointer:
         unreadable: int | None,
     ) -> None:  # fmt: skip
         self.edits = Edits(directory, manifest, catalog, committer, writer, reader, live, clock)
+        self.long: set[int] = set()
+        """The numbers of streams that may have too many ranges in clustered segments, for whoever does something."""
         self._unreadable = 2**32 if unreadable is None else unreadable
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._live, self._spares, self._options = reader, live, spares, options
@@ -238,6 +240,7 @@ class Checkpointer:
             for segment in released:
                 if self._reader.segments.pop(segment.number, None) is not None:
                     self._leaving.append((segment, unfinished.closing and segment is released[-1]))
+        self.long.update(snapshot.long)
         self._held, self._kept_below = snapshot.held, 0 if released else sealed.below
         self._unfinished = self._sealed_since = None
         held = set(snapshot.held)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import defaultdict
+from collections.abc import Container
 from typing import Final
 
 from durable_log.engine.catalog import Catalog
@@ -18,7 +19,15 @@ from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.edits import Change
 from durable_log.engine.files import Directory
-from durable_log.engine.index import clustered_place, places_of, relocated
+from durable_log.engine.index import (
+    clustered_place,
+    clustered_row,
+    clustered_segment,
+    frayed,
+    gathered,
+    places_of,
+    relocated,
+)
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
 from durable_log.engine.run import Run
@@ -34,6 +43,7 @@ SMALL_MAX: Final = 8
 """So many clustered segments of about the same size are merged into one,"""
 CLASSES_MERGED: Final = 4
 """unless they are of 32 MiB or more."""
+GATHERED_AT_ONCE: Final = 1024
 
 _log = logging.getLogger("durable_log")
 
@@ -70,13 +80,14 @@ class Compactor:
         self._damaged: set[str] = set()
 
     def step(self, dead_part: float = DEAD_PART) -> bool:
-        """Merge runs if there are too many, rewrite the segment that is most dead, or merge small ones.
+        """Merge runs if there are too many, gather streams that lie in too many pieces, rewrite the segment that is
+        most dead, or merge small ones.
 
         False if nothing is due.
         """
         self._checkpointer.finish()
         try:
-            if self._merge_runs():
+            if self._merge_runs() or self._gather():
                 return True
             number = self._most_dead(dead_part)
             if number is None:
@@ -132,6 +143,51 @@ class Compactor:
                 return True
         return False
 
+    def _gather(self) -> bool:
+        """Copy the many short ranges of some streams to where they are one range each. False if nothing is due."""
+        long = self._checkpointer.long
+        numbers = sorted(long)[:GATHERED_AT_ONCE]
+        long.difference_update(numbers)
+        with self._committer.exclusive():
+            epoch = self._catalog.begin_epoch()
+        sound = {segment.number: segment for segment in self._sound()}
+        needed, spans = self._frayed(numbers, sound)
+        if not spans:
+            return bool(numbers)
+        new = self._copy([sound[number] for number in sorted(needed.rows)], needed)
+        rows = None if new is None else Rows(new)
+        for first in range(0, len(spans), SLICE_STATES):
+            with self._committer.exclusive():
+                for number, begin, end in spans[first : first + SLICE_STATES]:
+                    state = self._catalog.find_number(number)
+                    if state is not None:
+                        self._live.moved(state, begin, end)
+                        index = gathered(state.index, begin, end, [] if rows is None else rows.of(number))
+                        self._move(state, index, epoch)
+            pause()
+        run, _ = self._write_rows()
+        self._edits.make(Change(run, (), (), self._moved, epoch))
+        return True
+
+    def _frayed(self, numbers: list[int], sound: Container[int]) -> tuple[Needed, list[tuple[int, int, int]]]:
+        """The rows of sound segments that have to be copied; and of each stream, from where to where."""
+        needed, spans = Needed(), list[tuple[int, int, int]]()
+        for first in range(0, len(numbers), SLICE_STATES):
+            with self._committer.exclusive():
+                for number in numbers[first : first + SLICE_STATES]:
+                    state = self._catalog.find_number(number)
+                    span = None if state is None else frayed(state.index)
+                    if state is None or span is None:
+                        continue
+                    places = [place for start, _, place in places_of(state.index) if span[0] <= start < span[1]]
+                    if all(clustered_segment(place) in sound for place in places):
+                        spans.append((number, *span))
+                        for place in places:
+                            kept = 0 if state.forks else state.first
+                            needed.add(number, clustered_segment(place), clustered_row(place), kept)
+            pause()
+        return needed, spans
+
     def rewrite(self, olds: list[ClusteredSegment], needed: Needed | None = None) -> None:
         """Copy what is needed of some segments into a new one, have the manifest say so, and remove them.
 
@@ -183,11 +239,15 @@ class Compactor:
                 for number in numbers[first : first + SLICE_STATES]:
                     state = self._catalog.find_number(number)
                     if state is not None:
-                        # Not idle until its new row counts: the old one names the segments that go.
-                        self._catalog.hold(state, epoch)
-                        self._moved.append(state)
-                        state.index = relocated(state.index, gone, [] if rows is None else rows.of(number))
+                        index = relocated(state.index, gone, [] if rows is None else rows.of(number))
+                        self._move(state, index, epoch)
             pause()
+
+    def _move(self, state: StreamState, index: bytearray, epoch: int) -> None:
+        """Not idle until its new row counts: the old one names the segments that it leaves."""
+        self._catalog.hold(state, epoch)
+        self._moved.append(state)
+        state.index = index
 
     def _write_rows(self) -> tuple[Run, bool]:
         """A run of those that were moved and are still what their name leads to, and whether all of these have rows.
