@@ -142,7 +142,7 @@ class Upkeep:
 
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
-        with self._clustering:
+        with self._clustering, self._committer.attended():
             self._check_open()
             self._committer.roll()
             self.checkpointer.run()
@@ -163,19 +163,26 @@ class Upkeep:
         :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
         """
         self._check_open()
-        failures: list[OSError | Corruption] = []
-        for step in (self.sweep, self._reclaim):  # what can't be swept keeps nothing else from being given back
-            try:
+        failures = [failure for step in (self.sweep, self._reclaim) if (failure := self._attempt(step)) is not None]
+        if failures:  # what can't be swept keeps nothing else from being given back
+            raise failures[0]
+
+    def _attempt(self, step: Callable[[], object]) -> DurableLogError | None:
+        """What is to be said of a step of :meth:`compact` that the files did not let be taken."""
+        path = self._directory.path
+        try:
+            with self._committer.attended():
                 step()
-            except (OSError, Corruption) as failure:
-                failures.append(failure)
-        for failure in failures[:1]:
-            path = self._directory.path
-            if isinstance(failure, Corruption):
-                raise failure
-            if is_out_of_space(failure):
-                raise StoreFull(path, PAGE) from failure
-            raise StoreUnreadable(str(failure.filename or path), failure) from failure
+        except Corruption as error:
+            return error
+        except OSError as error:
+            if is_out_of_space(error):
+                failure: DurableLogError = StoreFull(path, PAGE)
+            else:
+                failure = StoreUnreadable(str(error.filename or path), error)
+            failure.__cause__ = error
+            return failure
+        return None
 
     def _reclaim(self) -> None:
         with self._clustering:
@@ -189,7 +196,8 @@ class Upkeep:
 
     def backup(self, path: StorePath, *, verify: bool = True) -> Backup:
         """A consistent copy in a new or empty directory; see :class:`Backups`. Blocks; appends go on."""
-        return self.backups.make(path, verify=verify)
+        with self._committer.attended():
+            return self.backups.make(path, verify=verify)
 
     def check_files(self) -> list[FileFault]:
         """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""
