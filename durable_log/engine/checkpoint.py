@@ -18,12 +18,13 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
+from durable_log.engine.edits import Edits
 from durable_log.engine.files import Directory
 from durable_log.engine.format import PAGE, lsn_of
 from durable_log.engine.index import end_before_log
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
-from durable_log.engine.manifest import ClusteredFile, Manifest, install_manifest, write_manifest
+from durable_log.engine.manifest import Manifest
 from durable_log.engine.reader import Reader
 from durable_log.engine.run import Run
 from durable_log.engine.run_writer import write_run
@@ -36,8 +37,6 @@ from durable_log.model import Options
 
 EXPIRY_GROUP_MIN: Final = 1000
 """Fewer streams than this are not worth a file of their own."""
-
-SETTLED_AT_ONCE: Final = 512
 
 _log = logging.getLogger("durable_log")
 
@@ -72,23 +71,22 @@ class Unfinished(NamedTuple):
 
 
 class Checkpointer:
-    """Owns the manifest of an open store. ``unreadable`` is the first log segment whose header does not verify."""
+    """Makes checkpoints. ``unreadable`` is the first log segment whose header does not verify."""
 
     def __init__(
         self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
         reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
         unreadable: int | None,
     ) -> None:  # fmt: skip
-        self.manifest = manifest
+        self.edits = Edits(directory, manifest, catalog, committer, writer, reader, live, spares.litter, clock)
+        self.long: set[int] = set()
+        """The numbers of streams that may have too many ranges in clustered segments, for whoever does something."""
         self._unreadable = 2**32 if unreadable is None else unreadable
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
+        self._reader, self._live, self._spares, self._options = reader, live, spares, options
         self._sealed_since: float | None = None
         self._unfinished: Unfinished | None = None
         self._leaving: list[tuple[LogSegment, bool]] = []
-        self._doubtful: list[str] = []
-        self._in_doubt = False
-        """Whether nobody knows which manifest is in force: this one, or one that could not be saved."""
         self._held: list[StreamState] = []
         self._not_loaded: list[int] = []
         self._kept_below = 0
@@ -144,11 +142,15 @@ class Checkpointer:
         """Finish a checkpoint that failed half-way: until then, streams of it have no rows, and its rows name files
         that have to stay. Raises ``OSError``.
         """
+        self.edits.finish()
         if self._unfinished is not None:
             self._finish(self._unfinished)
         self._give_back()
-        if self._in_doubt:
-            self.save()  # else each attempt at something would leave its files behind
+
+    @property
+    def manifest(self) -> Manifest:
+        """The one in force, and what the next one will have."""
+        return self.edits.manifest
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
@@ -178,7 +180,7 @@ class Checkpointer:
     def _remove_all(self, written: list[ClusteredSegment]) -> None:
         for segment in written:
             segment.close()
-        self._spares.litter.drop(*(segment.file.name for segment in written))
+        self.edits.remove(segment.file.name for segment in written)
 
     def _catch_up(self) -> None:
         """Load the streams that the log had records of when the store was opened, so that all of them are seen.
@@ -224,15 +226,14 @@ class Checkpointer:
         with self._committer.exclusive():  # a deletion of the last fork may be taken back as long as it is not durable
             firsts = ((state.number, _first_needed(state)) for state in group)
             trims = sorted(pair for pair in firsts if pair[1])
-        return write_clustered(
-            self._directory, self.new_number(), self.manifest.uuid, sources, only=only, trims=trims, pause=pause
-        )
+        number, uuid = self.edits.new_number(), self.manifest.uuid
+        return write_clustered(self._directory, number, uuid, sources, only=only, trims=trims, pause=pause)
 
     def _finish(self, unfinished: Unfinished) -> None:
         """Have the manifest name what was written, and give the log segments back. May be tried again."""
         sealed, epoch, snapshot = unfinished.sealed, unfinished.epoch, unfinished.snapshot
         for new in unfinished.written:
-            self.adopt(new, live=0)
+            self.edits.adopt(new, live=0)
         if not snapshot.is_whole:
             rows = [Rows(segment) for segment in unfinished.written]
             snapshot.take(rows, self._catalog, self._committer, self._writer, self._live, pause)
@@ -242,10 +243,11 @@ class Checkpointer:
             for segment in released:
                 if self._reader.segments.pop(segment.number, None) is not None:
                     self._leaving.append((segment, unfinished.closing and segment is released[-1]))
+        self.long.update(snapshot.long)
         self._held, self._kept_below = snapshot.held, 0 if released else sealed.below
         self._unfinished = self._sealed_since = None
         held = set(snapshot.held)
-        self.settle([state for state in epoch.changed if state not in held], epoch.removed, epoch.number)
+        self.edits.settle([state for state in epoch.changed if state not in held], epoch.removed, epoch.number)
         self._give_back()
 
     def _name_rows(self, unfinished: Unfinished, released: list[LogSegment]) -> None:
@@ -260,11 +262,11 @@ class Checkpointer:
             changes["clean"] = unfinished.closing and catalog.ends_well
         if rows and run is None:
             # Not again, whatever fails from here on: a manifest that names it may be in force.
-            run = write_run(self._directory, self.new_number(), self.manifest.uuid, rows, pause=pause)
+            run = write_run(self._directory, self.edits.new_number(), self.manifest.uuid, rows, pause=pause)
             self._unfinished = unfinished._replace(run=run)
         if run is not None:
             changes["runs"] = (run.number, *(number for number in self.manifest.runs if number != run.number))
-        self.save(**changes)
+        self.edits.save(**changes)
         if run is not None:
             with self._committer.exclusive():
                 catalog.replace_runs((), run)
@@ -277,61 +279,11 @@ class Checkpointer:
 
     def close(self) -> None:
         """Close what a failure has kept from getting to its place."""
+        self.edits.close()
         for segment, _ in self._leaving:
             segment.close()
-        unfinished = self._unfinished
-        if unfinished is not None and unfinished.run is not None and unfinished.run not in self._catalog.runs:
-            unfinished.run.close()
-
-    def settle(self, written: list[StreamState], removed: list[StreamState], epoch: int) -> None:
-        """Rows of these streams count now: see :meth:`Catalog.settle`."""
-        for first in range(0, max(len(written), len(removed)), SETTLED_AT_ONCE):
-            last = first + SETTLED_AT_ONCE
-            with self._committer.exclusive():
-                self._catalog.settle(written[first:last], removed[first:last], epoch)
-
-    def new_number(self) -> int:
-        """The number of a new file. None is given twice, as a save that failed may have named its file all the same."""
-        number = self.manifest.next_file
-        self.manifest = self.manifest._replace(next_file=number + 1)
-        return number
-
-    def adopt(self, segment: ClusteredSegment, live: int) -> None:
-        """Indexes are going to point into a new segment: it counts from the next manifest on, whatever fails before."""
-        if segment.number in self._reader.clustered:
-            return
-        self._live[segment.number] = live
-        file = ClusteredFile(segment.number, segment.payload_bytes)
-        self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file))
-        self._reader.clustered[segment.number] = segment
-
-    def save(self, **changes: Any) -> None:
-        """Replace the manifest by one with these changes. Raises ``OSError``, and see ``discard``."""
-        catalog, manifest = self._catalog, self.manifest._replace(**changes)
-        with self._committer.exclusive():
-            # All counts are those of one moment, of which replay knows what came after it.
-            manifest = manifest._replace(
-                lsn=self._writer.end_lsn,
-                streams=catalog.count,
-                next_stream=catalog.next_number,
-                clustered=tuple(
-                    ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered
-                ),
-            )
-        write_manifest(self._directory, manifest, int(self._clock() * 1000))
-        self._in_doubt = True
-        install_manifest(self._directory)
-        self.manifest, self._in_doubt = manifest, False
-        doubtful, self._doubtful = self._doubtful, []
-        self._spares.litter.drop(*doubtful)
-
-    def discard(self, run: Run) -> None:
-        """A run whose save has failed. If nobody knows which manifest counts, the file stays until another does."""
-        run.close()
-        if self._in_doubt:
-            self._doubtful.append(run.file.name)
-        else:
-            self._spares.litter.drop(run.file.name)
+        if self._unfinished is not None and self._unfinished.run is not None:
+            self._unfinished.run.close()
 
 
 def _first_needed(state: StreamState) -> int:

@@ -109,12 +109,12 @@ def write_clustered(
         file.sync()
         directory.rename(name + TEMPORARY, name)
         directory.sync()
+        file.name = name
+        return ClusteredSegment(file, header, trailer)
     except BaseException:
         file.close()
         discard(directory, name, name + TEMPORARY)
         raise
-    file.name = name
-    return ClusteredSegment(file, header, trailer)
 
 
 def rewrite_clustered(

@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -29,7 +28,7 @@ from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
-from durable_log.engine.turns import CommitLock
+from durable_log.engine.turns import Attended, CommitLock, Turn
 from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreClosed, StoreFull, StoreUnreadable
@@ -63,7 +62,6 @@ class Committer:
         self._gates = Gates()
         self._lock = CommitLock()
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._rung = False
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
         self._stopping = False
@@ -104,32 +102,31 @@ class Committer:
         return submission.result
 
     def save_use(self, state: StreamState) -> None:
-        """Persist the last use of a stream, as far as that is possible now. It is unsaved until it is committed."""
-        if self.failure is None:
-            self._touches[state] = None
+        """Persist the last use of a stream, as far as that is possible now."""
+        if state.expiry is not None and self.failure is None:
+            self._touches[state] = None  # not saved before it is laid out, so that it stays in memory until then
 
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
         if self._touches:
             self._ring()
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Turn:
         """Hold the commit lock for a moment in which all that was written is durable and visible.
 
         Raises what :meth:`submit` raises if the store takes no changes any more.
         """
-        with self._lock:
-            if self._writer.unsynced and not self._latched():
-                self._guard(self._sync_written)
-            if isinstance(self.failure, CommitFailed):
-                raise self.failure.again()
-            try:
-                yield
-            finally:
-                due = self._next_due()
-        if self._staging or due is not None:
-            self._ring()  # those who found the door taken wait for somebody who commits
+        return Turn(self._lock, self._begin_turn, self._look_after)
+
+    def attended(self) -> Attended:
+        """Around what has turns on a thread that may be interrupted."""
+        return Attended(self._lock)
+
+    def _begin_turn(self) -> None:
+        if self._writer.unsynced and not self._latched():
+            self._guard(self._sync_written)
+        if isinstance(self.failure, CommitFailed):
+            raise self.failure.again()
 
     def roll(self, *, shrink: bool = False) -> None:
         """Go on in a new log segment; see :meth:`LogWriter.following`. Raises ``OSError``, which latches nothing."""
@@ -161,17 +158,23 @@ class Committer:
         self._staging.refusal = reason
 
     def _ring(self) -> None:
-        if not self._rung:
-            self._rung = True
+        if self._bell.empty():
             self._bell.put(None)
 
     def _try_to_lead(self, submission: Submission) -> None:
-        if not self._lock.wanted() and self._lock.inner.acquire(blocking=False):
+        lock, leads = self._lock, False
+        if lock.wanted() or lock.is_mine():
+            return
+        try:
             try:
-                while submission.result is PENDING and self._staging:
+                leads = lock.attempt()
+                while leads and submission.result is PENDING and self._staging:
                     self._commit_group()
             finally:
-                self._lock.release()
+                lock.let_go()
+        finally:
+            lock.let_go()
+            if leads:
                 self._look_after()
 
     def _look_after(self) -> None:
@@ -359,7 +362,6 @@ class Committer:
     def _run(self) -> None:
         while not self._stopping:
             self._wait()
-            self._rung = False
             self._due = 0.0
             try:
                 with self._lock:

@@ -130,9 +130,8 @@ class Group:
         return state.trimmed
 
     def touch(self, state: StreamState) -> None:
-        """Persist when a stream was last used, if it is still the one in memory. Reads nothing."""
-        present = self._overlay.get(state.name, self._catalog.find_resident(state.name))
-        if state.expiry is not None and not state.deleted and present is state:
+        """Persist when a stream was last used."""
+        if state.expiry is not None and not state.deleted and self._catalog.find_resident(state.name) is state:
             self._catalog.change(state)
             self._touched.append((state.expiry, state.expiry.saved))
             state.expiry.saved = state.expiry.touched
@@ -140,12 +139,12 @@ class Group:
 
     def undo(self) -> None:
         """Nothing of this was written: put back what admission sees."""
+        for expiry, saved in reversed(self._touched):
+            expiry.saved = saved
         for state, (tail, closed, last_seq, uses) in self._saved.items():
             state.tail, state.closed, state.last_seq = tail, closed, last_seq
             if state.expiry is not None and uses is not None:
                 state.expiry.touched, state.expiry.saved, state.expiry.deadline = uses
-        for use, saved in reversed(self._touched):
-            use.saved = saved
         for state, producer_id, producer, epoch, seq in reversed(self._claims):
             producer.epoch, producer.seq = epoch, seq
             if epoch < 0 and state.producers is not None:
@@ -169,7 +168,10 @@ class Group:
     def _find(self, name: str) -> StreamState | None:
         if name in self._overlay:
             return self._overlay[name]
-        return self._catalog.get(name)
+        try:
+            return self._catalog.get(name)
+        except OSError as error:
+            raise StoreUnreadable(str(error.filename or "a run"), error) from error
 
     def _live(self, name: str) -> StreamState:
         state = self._find(name)
@@ -274,9 +276,6 @@ def admit_all(group: Group, batch: list[Submission]) -> Submission | None:
     for submission in batch:
         try:
             _admit(group, submission)
-        except OSError as error:
-            submission.result = StoreUnreadable(str(error.filename or "the catalog"), error)
-            return submission
         except Exception as error:  # noqa: BLE001 - whatever it is, it is that request's own
             submission.result = error
             return submission

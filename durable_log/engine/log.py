@@ -53,7 +53,7 @@ class LogEngine:
         self.path = directory.path
         self._directory = directory
         self._pid = process_id()
-        self._closed = False
+        self._closed = self._has_ended = False
 
     def start(self) -> None:
         """Recover, find the end of the log and begin. Raises ``OSError``, :class:`Corruption`."""
@@ -257,29 +257,35 @@ class LogEngine:
 
     def stats(self) -> Figures:
         """Figures of this moment; see :meth:`Store.stats`."""
-        try:
-            return figures_of(
-                self._directory, self._catalog, self._reader, self._committer, self.upkeep.checkpointer, self._live,
-                self._spares, self.report,
-            )  # fmt: skip
-        except OSError as error:
-            raise self._told(error) from None
+        return figures_of(
+            self._directory, self._catalog, self._reader, self._committer, self.upkeep.checkpointer, self._live,
+            self._spares, self.report,
+        )  # fmt: skip
 
     def close(self) -> None:
-        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
-        if self._closed or process_id() != self._pid:
+        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless; one that was
+        interrupted is gone on with.
+        """
+        if self._has_ended or process_id() != self._pid:
             return
         self._closed = True
-        atexit.unregister(self.close)
         with self.upkeep.stop():
-            try:
+            self._end()
+        atexit.unregister(self.close)
+
+    def _end(self) -> None:
+        if self._has_ended:
+            return  # by another thread
+        try:
+            with self._committer.attended():
                 self._committer.stop(self._used_since_saved)
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()
-            finally:
-                self.upkeep.checkpointer.close()
-                self._close_files()
-                self._directory.close()
+        finally:
+            self.upkeep.checkpointer.close()
+            self._close_files()
+            self._directory.close()
+            self._has_ended = True
 
     def _used_since_saved(self) -> list[StreamState]:
         return [
@@ -305,7 +311,7 @@ class LogEngine:
 
     def check(self) -> None:
         """Walk the invariants, between two commits. Raises ``AssertionError``, :class:`CommitFailed`. For tests."""
-        with self._committer.exclusive():
+        with self._committer.attended(), self._committer.exclusive():
             self._catalog.check()
             for state in self._catalog.changed():
                 assert state.durable == state.tail, (state.name, state.durable, state.tail)

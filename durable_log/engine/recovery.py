@@ -9,7 +9,7 @@ that opens, with the store's lock held.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from durable_log.engine.run_format import decode_row, run_name, run_number
 from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
-from durable_log.errors import Corruption
+from durable_log.errors import Corruption, UnsupportedFormat
 
 _log = logging.getLogger("durable_log")
 _TABLES = (".seg", ".run")
@@ -108,7 +108,9 @@ def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, 
     damaged = bool(report.damage or report.unreadable_segments)
     for name in unnamed:
         known = 0 if damaged or run_number(name) is None else _known_by(directory, name, manifest)
-        if falls_short(end_lsn, known) or (segment_of(known) > manifest.log_first and not report.blocks):
+        # Only the last segment of a log may be empty.
+        empty = not report.blocks and segment_of(known) > max(segment_of(end_lsn), manifest.log_first)
+        if empty or falls_short(end_lsn, known):
             place = f"{segment_name(segment_of(known))} position {position_of(known)}"
             reason = f"it is older than {name}, which knows the log up to {place}; put the newest manifest back"
             raise Corruption(MANIFEST_NAME, 0, reason)
@@ -119,7 +121,7 @@ def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, 
 
 def _known_by(directory: Directory, name: str, manifest: Manifest) -> int:
     """How far a run that nobody names knows the log, at least; 0 if it says nothing that verifies."""
-    with suppress(Corruption):
+    with suppress(Corruption, UnsupportedFormat, OSError):
         run = Run.open(directory, name)
         if run is not None:
             try:
@@ -164,7 +166,8 @@ def _replay_log(
     segments = opened.segments
     surplus, unreadable = _open_segments(directory, manifest, segments)
     found = {number: survey(segments[number]) for number in sorted(segments)}
-    listed = (Found(segments[number].after_lsn, blocks) for number, blocks in found.items())
+    found.update(_found_by_name(directory, manifest, segments, unreadable))
+    listed = (Found(segments[number].after_lsn, found[number]) for number in sorted(found))
     base = Base(manifest.previous_lsn, manifest.previous_crc, manifest.lsn)
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
     _harden(segments, chain)
@@ -222,6 +225,21 @@ def _open_segments(
     return surplus, unreadable
 
 
+def _found_by_name(
+    directory: Directory, manifest: Manifest, segments: dict[int, LogSegment], unreadable: list[str]
+) -> Iterator[tuple[int, list[Block]]]:
+    """The blocks of segments whose header is damaged; nothing is written to these."""
+    for name in unreadable:
+        segment = LogSegment.open_by_name(directory, name, manifest.uuid)
+        blocks = survey(segment)
+        if blocks:
+            segment.damaged = True
+            segments[segment.number] = segment
+            yield segment.number, blocks
+        else:
+            segment.close()
+
+
 def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:
     """Write and sync again what no block knows to be durable, before anybody sees it.
 
@@ -243,7 +261,7 @@ def _tell(path: str, report: Report) -> None:
         start, end = (f"{segment_name(segment_of(lsn))} position {position_of(lsn)}" for lsn in damage[:2])
         _log.error("%s: %s between %s and %s; run durable-log verify", path, damage.reason, start, end)
     for name in report.unreadable_segments:
-        _log.error("%s: %s has no valid header and is left alone; run durable-log verify", path, name)
+        _log.error("%s: %s has no valid header and is never written to; run durable-log verify", path, name)
 
 
 def _arrange(
@@ -261,7 +279,7 @@ def _arrange(
         previous = previous if chain.cut else (missing_until, 0)  # and the next block names what is not there
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
-    unreadable = [number for number in numbers if number >= manifest.log_first and number not in segments]
+    unreadable = [segment_number(name) or 0 for name in report.unreadable_segments]
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
     if (

@@ -137,6 +137,17 @@ class LogSegment:
             return None
         return cls(file, header)
 
+    @classmethod
+    def open_by_name(cls, directory: Directory, name: str, uuid: bytes) -> LogSegment:
+        """The segment that should be in that file: all that reading it takes of its header follows from its name.
+
+        Blocks of another store or number do not verify in it. It must not be written to. Raises ``OSError``.
+        """
+        number = segment_number(name)
+        assert number is not None, name
+        file = directory.open(name)
+        return cls(file, FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), file.size(), 0))
+
     def close(self) -> None:
         """Close the file."""
         self.file.close()

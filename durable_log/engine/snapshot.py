@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from durable_log.engine import index as index_room
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.commit import Committer
@@ -65,6 +66,8 @@ class Snapshot:
 
     def __init__(self, epoch: Epoch, first: int, below: int) -> None:
         self.epoch, self.held = epoch, list[StreamState]()
+        self.long: list[int] = []
+        """The numbers of those that may have too many ranges."""
         self.rows = [
             encode_row(state.name, state.number, encode_tombstone(epoch.lsn), tombstone=True) for state in epoch.removed
         ]
@@ -111,6 +114,8 @@ class Snapshot:
             return
         if needed:
             live.added(state, places)
+            if len(state.index) > 16 * index_room.RANGES_MAX:
+                self.long.append(state.number)
 
     def _rows_of(self, state: StreamState, catalog: Catalog, lsn: int) -> Iterator[bytes]:
         """The row of a stream's name, and of those whose rows have to agree with it.

@@ -87,7 +87,7 @@ class Anatomy:
         cost = Cost()
         blocks: dict[int, set[int]] = {}
         for region in hit:
-            cost.said |= region.kind not in {*UNUSED, "block header", "frame"}
+            cost.said |= region.kind not in {*UNUSED, *IN_THE_LOG}
             if region.kind in VITAL:
                 cost.refuses = True
             elif region.kind in ("stream bytes", "row", "entry"):
@@ -104,9 +104,8 @@ class Anatomy:
             elif region.kind == "frame":
                 index, order = region.what
                 blocks.setdefault(index, set()).add(order)
-            elif region.kind in IN_THE_LOG:
-                for index in region.what if isinstance(region.what, range) else [region.what]:
-                    blocks[index] = set(range(len(self.blocks[index].frames)))
+            elif region.kind == "block header":
+                blocks[region.what] = set(range(len(self.blocks[region.what].frames)))
         if blocks:
             self._cost_in_the_log(cost, blocks)
         return cost
@@ -152,11 +151,9 @@ class LogBlock(NamedTuple):
 
 UNUSED = {"unused", "spare"}
 """Nothing is there and nothing is missed."""
-MENTIONED = {"header padding", "index"}
-"""Costs nothing, but is told by who verifies the file."""
 VITAL = {"manifest", "file header", "trailer", "tables"}
 """Without it the store does not open."""
-IN_THE_LOG = {"block header", "frame", "log header"}
+IN_THE_LOG = {"block header", "frame"}
 
 
 def anatomy(shape: Shape) -> Anatomy:
@@ -208,7 +205,7 @@ def _log(name: str, raw: bytes, blocks: list[LogBlock]) -> Iterator[Region]:
     found = oracle.decode_segment(raw, number, nonce)
     first = len(blocks)
     blocks += [LogBlock(block.lsn, block.durable_lsn, block.frames) for block in found]
-    yield Region(name, 0, LARGEST_HEADER, "log header" if found else "spare header", range(first, len(blocks)))
+    yield Region(name, 0, LARGEST_HEADER, "log header" if found else "spare header")
     yield Region(name, LARGEST_HEADER, PAGE, "unused")
     at = PAGE
     for index, block in enumerate(found, first):

@@ -147,8 +147,9 @@ def test_a_missing_file_is_told_unless_it_was_the_end_of_the_log(store):
             with pytest.raises(NotAStore):
                 open_quietly(disk_of(files))
             continue
-        inner = [region for region in store.regions[name] if not region.kind.endswith("header") or region.what]
-        cost = store.cost([region for region in inner if region.kind not in ("spare header", "log header")])
+        cost = store.cost(
+            [region for region in store.regions[name] if region.kind not in ("spare header", "log header")]
+        )
         if name.endswith((".seg", ".run")):
             cost.refuses = True
         judge(store, files, cost)
@@ -172,6 +173,47 @@ def test_a_file_of_another_store_is_not_believed(store, monkeypatch):
         assert other.files[name] != store.shape.files[name]
         findings = judge(store, {**store.shape.files, name: other.files[name]}, store.everything())
         assert findings.said, name
+
+
+def with_what_was_removed(history: list[Files], now: Files) -> Iterator[tuple[str, Files]]:
+    """Each file that was there once, as it was last."""
+    last = {name: content for before in history for name, content in before.items() if name not in now}
+    for name, content in sorted(last.items()):
+        yield name, {**now, name: content}
+
+
+def test_a_file_that_was_removed_and_comes_back_is_removed_again(store):
+    for name, files in with_what_was_removed(store.shape.history, store.shape.files):
+        assert not judge(store, files, Cost()).said, name
+        disk = disk_of(files)
+        kill(open_quietly(disk))
+        assert name not in disk.files
+
+
+def test_a_run_that_comes_back_after_a_compaction_says_nothing_of_the_manifest():
+    """A compaction leaves numbers of segments out: the log begins with a later one than the manifest says."""
+    disk = Disk()
+    live = open_quietly(disk)
+    book = Book(live)
+    book.create("a")
+    for turn in range(3):
+        while live.engine._committer._writer.segment.number <= turn + 1:
+            book.append("a", bytes(9000))
+        live.engine._spares.want()
+        live.engine._spares.refill()
+        live.engine.upkeep.cluster()
+    book.create("b")
+    live.compact()
+    kill(live)
+    now = disk.files_now()
+    back = {name: content for name, content in disk.removed.items() if name not in now}
+    assert len([name for name in back if name.endswith(".run")]) > 2
+    for name, content in back.items():
+        opened = disk_of({**now, name: content})
+        with open_quietly(opened) as store:
+            assert list(store.names()) == ["a", "b"]
+            assert not store.report.damage
+            assert name not in opened.files or name.endswith(".log"), name
 
 
 def test_what_is_appended_to_a_file_costs_nothing_in_the_log_and_is_told_elsewhere(store):

@@ -46,6 +46,15 @@ class Disk(MemoryDirectory):
 
     grows_in_place = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.removed: Files = {}
+        """What each file that is gone was last."""
+
+    def remove(self, name: str) -> None:
+        self.removed[name] = self.files[name].read(0, 2**30)
+        super().remove(name)
+
     def files_now(self) -> Files:
         return {name: file.read(0, file.size()) for name, file in self.files.items()}
 

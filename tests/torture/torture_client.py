@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -69,7 +69,7 @@ class Connection:
             self.close()  # what was asked may still be answered, to nobody
             raise
 
-    async def events(self, name: str, query: str) -> AsyncIterator[Event | Response]:
+    async def events(self, name: str, query: str) -> AsyncGenerator[Event | Response, None]:
         """The events of a stream until the server ends it; or one response that is something else."""
         try:
             status, headers = await self._begin("GET", name, {}, b"", query)

@@ -13,6 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +25,7 @@ LEADERS, POLLERS, LISTENERS, READERS = 4, 2, 2, 1
 KEPT = 40
 """So many streams that nobody writes to any more are kept."""
 LIVE_SECONDS_MAX = 1.5
+LEAVING_SECONDS_MAX = 30.0
 PRODUCER_EPOCHS = 2
 
 
@@ -47,7 +49,7 @@ class Crowd:
         self.ledger, self.counts = ledger, Counter[str]()
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
-        self.stopping = False
+        self.stopping = self._leaving = False
         self._port, self._seed, self._names = port, seed, iter(range(10**9))
         self._finished: list[Stream] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -58,14 +60,16 @@ class Crowd:
             self._tasks.append(asyncio.ensure_future(self._guarded(act, f"{self._seed}/{number}")))
 
     async def stop(self) -> None:
+        self._leaving = True  # before Python 3.12, wait_for may forget that it was cancelled
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        _, staying = await asyncio.wait(self._tasks, timeout=LEAVING_SECONDS_MAX)
+        assert not staying, staying
 
     async def _guarded(self, act: Callable[[random.Random, Connection], Awaitable[None]], seed: str) -> None:
         chance, connection = random.Random(seed), Connection(self._port)
         try:
-            while True:
+            while not self._leaving:
                 await act(chance, connection)
         except Exception as error:  # noqa: BLE001 - it is what the torture looks for
             self.failure = self.failure or error
@@ -339,17 +343,18 @@ class Crowd:
     async def _listen_from(self, connection: Connection, viewer: Viewer) -> None:
         stream, start = viewer.stream, viewer.position
         query = f"?offset={'now' if start is None else token(start)}&live=sse"
-        async for event in connection.events(stream.name, query):
-            if isinstance(event, Response):
-                if event.status == 503 and self.stopping:
-                    raise Gone
-                viewer.refused(event)
-            elif event.name == "data":
-                assert viewer.position is not None
-                viewer.saw(event_data(stream.kind, event), viewer.position)
-            else:
-                control = json.loads(event.data)
-                viewer.told(int(control["streamNextOffset"][17:]), "streamClosed" in control)
+        async with aclosing(connection.events(stream.name, query)) as events:
+            async for event in events:
+                if isinstance(event, Response):
+                    if event.status == 503 and self.stopping:
+                        raise Gone
+                    viewer.refused(event)
+                elif event.name == "data":
+                    assert viewer.position is not None
+                    viewer.saw(event_data(stream.kind, event), viewer.position)
+                else:
+                    control = json.loads(event.data)
+                    viewer.told(int(control["streamNextOffset"][17:]), "streamClosed" in control)
 
     async def _look(self, chance: random.Random, connection: Connection) -> None:
         """One look at a stream: what HEAD says of it, a page from anywhere, or whether it is still closed."""

@@ -22,8 +22,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 BEGIN, READY = "begin", "ready"
 OPENING = ("lock", "directory sync", "remove", "create", "file sync")
 RUNNING = {
-    "commit": 30, "file sync": 20, "create": 6, "rename": 6, "directory sync": 6, "fill": 3,
-    "remove": 4, "recycle": 3, "checkpoint": 3, "manifest": 4, "rewrite": 1, "merge of runs": 2,
+    "commit": 15, "file sync": 15, "create": 6, "rename": 6, "directory sync": 6, "fill": 3,
+    "remove": 4, "recycle": 3, "checkpoint": 2, "manifest": 3, "rewrite": 1, "merge of runs": 2,
 }  # fmt: skip
 """Of which calls how many are to be expected; those that come with clustering are the last six."""
 WITHOUT_CLUSTERING = tuple(RUNNING)[:6]
@@ -52,7 +52,7 @@ class Life:
     delay_ms: float = 0.0
     signal: str = ""
     signal_after_ms: float = 0.0
-    patience_ms: float = 150.0
+    patience_ms: float = 250.0
     mutant: str = ""
 
     @property

@@ -31,9 +31,12 @@ from durable_log.model import Options
 from durable_log.store import Store
 
 CHECK_EVERY = 10
-STORE_LIVES = (10, 30, 100, 300)
-SERVERS = 0.75
-"""That part of the stores is served; the others are used by threads in the process that is killed."""
+STORE_KILLS = {"server": (10, 30, 100, 300), "library": (10, 30)}
+"""After so many kills a store is done with. Libraries delete little, so theirs would grow."""
+SILENCE_SECONDS_MAX = 60.0
+"""The zygote has less patience with its children."""
+SERVED = 0.4
+"""This part of the stores is served; the others are used by threads in the process that is killed."""
 CHECK_OPTIONS = Options(**{**plans.TINY, "sweep_seconds": 3600.0, "cluster_seconds": 3600.0, "cluster_segments": 10**6})
 
 
@@ -88,7 +91,7 @@ class Zygote:
         self._orders.write(f"{order}\n".encode())
 
     async def event(self) -> dict[str, Any]:
-        line = await self._events.readline()
+        line = await asyncio.wait_for(self._events.readline(), SILENCE_SECONDS_MAX)
         assert line, "the zygote has died"
         event: dict[str, Any] = json.loads(line)
         return event
@@ -130,10 +133,10 @@ class Torture:
 
     async def _one_store(self, number: int, zygote: Zygote, port: int) -> None:
         chance = random.Random(f"{self.seed}/store {number}")
-        kind = self._kind or ("server" if chance.random() < SERVERS else "library")
+        kind = self._kind or ("server" if chance.random() < SERVED else "library")
         directory = self.root / f"store{number}"
         subject = Served(directory, port, f"{self.seed}/{number}") if kind == "server" else Used(directory)
-        enough = min(self.kills, self.figures.kills + chance.choice(STORE_LIVES))
+        enough = min(self.kills, self.figures.kills + chance.choice(STORE_KILLS[kind]))
         try:
             subject.start()
             while self.figures.kills < enough:

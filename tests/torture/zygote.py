@@ -31,7 +31,7 @@ import uvicorn.protocols.http.httptools_impl  # noqa: F401 - what uvicorn would 
 
 import durable_log
 from durable_log._cli.serve import serve_store
-from durable_log.engine import checkpoint, compaction
+from durable_log.engine import compaction
 from durable_log.engine.backup import Backups
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.compaction import Compactor
@@ -57,7 +57,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "fill": (DiskFile, "fill_with_zeroes"),
     "recycle": (LogSegment, "recycle"),
     "checkpoint": (Checkpointer, "run"),
-    "manifest": (checkpoint, "save_manifest"),
+    "manifest": (Checkpointer, "save"),
     "rewrite": (Compactor, "rewrite"),
     "merge of runs": (compaction, "merge_runs"),
     "backup": (Backups, "make"),
@@ -192,19 +192,18 @@ class Watch:
         self._born = time.monotonic()
         self._deadline = self._born + PATIENCE_SECONDS
         self._kill_at = self._born + life.delay_ms / 1000 if life.moment == "begin" else None
-        self._last_call = self._give_up_at = self._deadline
-        self._met = False
+        self._give_up_at: float | None = None
 
     def run(self) -> None:
+        met = self._life.how != "outside"  # by the process itself, unless it has to be killed all the same
         while not self._lines.ended:
-            now = time.monotonic()
-            due = min(filter(None, (self._kill_at, self._give_up_at, self._deadline)))
+            now, ends = time.monotonic(), (self._kill_at, self._give_up_at, self._deadline)
+            due = min(end for end in ends if end is not None)
             if now >= due:
-                if due == self._kill_at or due == self._give_up_at != self._deadline:
-                    self._met = self._met or due == self._kill_at
-                    os.kill(self._pid, signal.SIGKILL)
-                    break
-                self._complain()
+                met = due == self._kill_at
+                if due == self._deadline:
+                    self._complain()
+                os.kill(self._pid, signal.SIGKILL)
                 break
             readable, _, _ = select.select([self._lines.fd, self._orders.fd], [], [], due - now)
             if self._orders.fd in readable:
@@ -214,9 +213,7 @@ class Watch:
                     self._note(line)
         _, status = os.waitpid(self._pid, 0)
         os.close(self._lines.fd)
-        code = os.waitstatus_to_exitcode(status)
-        self_made = self._life.how != "outside" and code == -signal.SIGKILL
-        tell("ended", code=code, met=self._met or self_made, seconds=time.monotonic() - self._born)
+        tell("ended", code=os.waitstatus_to_exitcode(status), met=met)
 
     def _obey(self) -> None:
         for order in self._orders.read():
@@ -249,7 +246,6 @@ class Watch:
         tell("stuck")
         os.kill(self._pid, signal.SIGUSR2)
         time.sleep(LAST_WORDS_SECONDS)
-        os.kill(self._pid, signal.SIGKILL)
 
 
 def fork(life: Any, listener: socket.socket, orders: Lines) -> None:
@@ -272,6 +268,8 @@ def fork(life: Any, listener: socket.socket, orders: Lines) -> None:
 
 def main(listener_fd: int) -> None:
     listener, orders = socket.socket(fileno=listener_fd), Lines(0)
+    for owner, attribute in MOMENTS.values():
+        assert hasattr(owner, attribute), f"{owner} has no {attribute} any more: say what is to be met instead"
     gc.collect()
     gc.disable()
     gc.freeze()
