@@ -13,7 +13,10 @@ SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fr
 SANITIZED_RUN = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
                 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib
 
-.PHONY: demo test check check-c bench fuzz sanitize
+KILLS ?= 1000
+SEED ?=
+
+.PHONY: demo test check check-c bench fuzz sanitize simulate torture
 
 demo: $(INSTALLED)
 	$(BIN)/durable-log demo
@@ -39,6 +42,10 @@ check-c:
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Servers and other processes are killed KILLS times; the same SEED plans the same again.
+torture: $(INSTALLED)
+	$(BIN)/python tests/torture --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 # So long for each target of tests/fuzz, as many at a time as there are processors.
 SECONDS = 60

@@ -109,13 +109,13 @@ def write_clustered(
         file.sync()
         directory.rename(name + TEMPORARY, name)
         directory.sync()
+        file.name = name
+        return ClusteredSegment(file, header, trailer)
     except BaseException:
         file.close()
         for begun in {name, name + TEMPORARY}.intersection(directory.names()):
             directory.remove(begun)
         raise
-    file.name = name
-    return ClusteredSegment(file, header, trailer)
 
 
 def rewrite_clustered(

@@ -13,9 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -30,7 +28,7 @@ from durable_log.engine.live import LiveBytes
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
-from durable_log.engine.turns import CommitLock
+from durable_log.engine.turns import Attended, CommitLock, Turn
 from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreClosed, StoreFull
@@ -57,12 +55,11 @@ class Committer:
         self.counters = Counters()
         self._writer, self._catalog, self._clock, self._used, self._live = writer, catalog, clock, used, live
         self._staging = Staging(options.staged_bytes_max)
-        self._touches: deque[StreamState] = deque()
+        self._touches: dict[StreamState, None] = {}
         self._unpublished: set[StreamState] = set()
         self._gates = Gates()
         self._lock = CommitLock()
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._rung = False
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
         self._stopping = False
@@ -105,31 +102,29 @@ class Committer:
     def save_use(self, state: StreamState) -> None:
         """Persist the last use of a stream, as far as that is possible now."""
         if state.expiry is not None and self.failure is None:
-            state.expiry.saved = state.expiry.touched
-            self._touches.append(state)
+            self._touches[state] = None  # not saved before it is laid out, so that it stays in memory until then
 
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
         if self._touches:
             self._ring()
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Turn:
         """Hold the commit lock for a moment in which all that was written is durable and visible.
 
         Raises what :meth:`submit` raises if the store takes no changes any more.
         """
-        with self._lock:
-            if self._writer.unsynced and not self._latched():
-                self._guard(self._sync_written)
-            if isinstance(self.failure, CommitFailed):
-                raise self.failure.again()
-            try:
-                yield
-            finally:
-                due = self._next_due()
-        if self._staging or due is not None:
-            self._ring()  # those who found the door taken wait for somebody who commits
+        return Turn(self._lock, self._begin_turn, self._look_after)
+
+    def attended(self) -> Attended:
+        """Around what has turns on a thread that may be interrupted."""
+        return Attended(self._lock)
+
+    def _begin_turn(self) -> None:
+        if self._writer.unsynced and not self._latched():
+            self._guard(self._sync_written)
+        if isinstance(self.failure, CommitFailed):
+            raise self.failure.again()
 
     def roll(self, *, shrink: bool = False) -> None:
         """Go on in a new log segment; see :meth:`LogWriter.following`. Raises ``OSError``, which latches nothing."""
@@ -148,7 +143,7 @@ class Committer:
             try:
                 if self.failure is None:
                     self._staging.refuse(StoreClosed("the store is closed; open it again"))
-                    self._touches.extend(touched())
+                    self._touches.update(dict.fromkeys(touched()))
                     self._commit_waiting()
                 if not self._latched():
                     self._guard(partial(self._mark_end, clean=self._catalog.ends_well))
@@ -160,17 +155,23 @@ class Committer:
         self._staging.refusal = reason
 
     def _ring(self) -> None:
-        if not self._rung:
-            self._rung = True
+        if self._bell.empty():
             self._bell.put(None)
 
     def _try_to_lead(self, submission: Submission) -> None:
-        if not self._lock.wanted() and self._lock.inner.acquire(blocking=False):
+        lock, leads = self._lock, False
+        if lock.wanted() or lock.is_mine():
+            return
+        try:
             try:
-                while submission.result is PENDING and self._staging:
+                leads = lock.attempt()
+                while leads and submission.result is PENDING and self._staging:
                     self._commit_group()
             finally:
-                self._lock.release()
+                lock.let_go()
+        finally:
+            lock.let_go()
+            if leads:
                 self._look_after()
 
     def _look_after(self) -> None:
@@ -259,7 +260,7 @@ class Committer:
         now = self._clock()
         group = self._lay_out(batch, now)
         while self._touches and not reserved:
-            group.touch(self._touches.popleft())
+            group.touch(self._touches.popitem()[0])
         try:
             self._write(group, now, sync=sync, reserved=reserved)
         except StoreFull:
@@ -358,7 +359,6 @@ class Committer:
     def _run(self) -> None:
         while not self._stopping:
             self._wait()
-            self._rung = False
             self._due = 0.0
             try:
                 with self._lock:

@@ -36,6 +36,7 @@ def figures_of(
         "log_bytes": sum(segment.size for segment in log),
         "spare_segments": len(spares),
         "clustering_debt_bytes": checkpointer.debt(),
+        "held_streams": checkpointer.held(),
         "clustered_segments": len(clustered),
         "clustered_live_bytes": needed,
         "clustered_dead_bytes": payload - needed,

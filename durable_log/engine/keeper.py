@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from durable_log.engine.files import Directory
@@ -38,7 +39,7 @@ class Spares:
         self._directory, self._uuid, self._options = directory, uuid, options
         self._making = threading.Lock()
         self._ready = deque(ready)
-        self._wanted = threading.Event()
+        self._wanted = False
         self._last_number = last_number
         self._grow_from = 0
         self._taken_at = time.monotonic()
@@ -48,7 +49,7 @@ class Spares:
 
     def take(self, number: int, size: int) -> LogSegment:
         """An empty segment numbered at least ``number`` in which appends may reach ``size``. Raises ``OSError``."""
-        self._wanted.set()
+        self._wanted = True
         self._taken_at = time.monotonic()
         with self._making:
             while self._ready:
@@ -60,24 +61,16 @@ class Spares:
 
     def want(self) -> None:
         """Have the spares made in the background, from now on."""
-        self._wanted.set()
+        self._wanted = True
 
     def refill(self) -> None:
         """Make what is missing, if anybody wanted it; give back what nobody has wanted for long."""
         if len(self._ready) > SPARES and time.monotonic() - self._taken_at > REST_SECONDS:
             self._shrink()
-        if not self._wanted.is_set() or not self._options.preallocate or not self._directory.grows_in_place:
+        if not self._wanted or not self._options.preallocate or not self._directory.grows_in_place:
             return
-        while len(self._ready) < SPARES:
-            try:
-                with self._making:
-                    if not self._wanted.is_set():
-                        return
-                    self._ready.append(self._make(self._last_number + 1, 0))
-            except OSError:
-                # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
-                self._wanted.clear()
-                raise
+        while len(self._ready) < SPARES and self._make_spare():
+            pass
 
     def give_back(self, segment: LogSegment, *, closing: bool = False) -> None:
         """A segment that nobody needs any more: another spare, or room on the disk. Raises ``OSError``.
@@ -88,10 +81,13 @@ class Spares:
             ordinary = segment.size == self._options.segment_bytes and self._options.preallocate
             reusable = (closing or ordinary) and self._directory.grows_in_place
             if reusable and len(self._ready) < RECYCLED_MAX:
-                number = self._last_number + 1
-                now_ms = int(time.time() * 1000)
-                self._ready.append(segment.recycle(self._directory, number, now_ms))
-                self._last_number = number
+                self._last_number += 1  # which is given to no other file, whatever becomes of this one
+                try:
+                    recycled = segment.recycle(self._directory, self._last_number, int(time.time() * 1000))
+                except OSError:
+                    self._discard(segment)
+                else:
+                    self._ready.append(recycled)
             else:
                 self._discard(segment)
 
@@ -104,7 +100,7 @@ class Spares:
     def remove(self) -> None:
         """Give their room back, until somebody wants them again."""
         with self._making:
-            self._wanted.clear()
+            self._wanted = False
             self._remove_ready()
 
     def close(self) -> None:
@@ -113,6 +109,17 @@ class Spares:
             self._shrink()
         while self._ready:
             self._ready.popleft().close()
+
+    def _make_spare(self) -> bool:
+        try:
+            with self._making:
+                if self._wanted:
+                    self._ready.append(self._make(self._last_number + 1, 0))
+                return self._wanted
+        except OSError:
+            # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
+            self._wanted = False
+            raise
 
     def _make(self, number: int, size: int) -> LogSegment:
         size = size_of_segment(number - self._grow_from, self._options.segment_bytes, size)
@@ -139,7 +146,7 @@ class Background:
 
     def __init__(self, name: str, seconds: float, *steps: Callable[[], object]) -> None:
         self._seconds, self._steps = seconds, steps
-        self._bell = threading.Event()
+        self._bell: SimpleQueue[None] = SimpleQueue()  # all of it in C: no interrupt leaves it locked
         self._stopping = False
         self._failed = False
         self._thread = threading.Thread(target=self._run, name=f"durable_log {name}", daemon=True)
@@ -150,19 +157,20 @@ class Background:
 
     def wake(self) -> None:
         """There is something to do."""
-        self._bell.set()
+        if self._bell.empty():
+            self._bell.put(None)
 
     def stop(self) -> None:
         """Finish the step at hand and end."""
         self._stopping = True
-        self._bell.set()
+        self._bell.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping:
-            self._bell.wait(self._seconds)
-            self._bell.clear()
+            with suppress(Empty):
+                self._bell.get(timeout=self._seconds)
             for step in self._steps:
                 if not self._stopping:
                     self._attempt(step)

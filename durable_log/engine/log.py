@@ -25,7 +25,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
-from durable_log.engine.recovery import Recovered, Report, recover
+from durable_log.engine.recovery import Recovered, Report, next_file, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import LET_GO, StreamState
 from durable_log.engine.upkeep import Upkeep
@@ -53,7 +53,7 @@ class LogEngine:
         self.path = directory.path
         self._directory = directory
         self._pid = process_id()
-        self._closed = False
+        self._closed = self._has_ended = False
 
     def start(self) -> None:
         """Recover, find the end of the log and begin. Raises ``OSError``, :class:`Corruption`."""
@@ -62,6 +62,7 @@ class LogEngine:
         self.store_id = sha256(b"durable_log store" + manifest.uuid).hexdigest()[:16]
         self._catalog = Catalog(self.clock)
         recovered = recover(self._directory, manifest, self._catalog, self.clock)
+        manifest = manifest._replace(next_file=next_file(self._directory, manifest))
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)
@@ -262,19 +263,28 @@ class LogEngine:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
-        if self._closed or process_id() != self._pid:
+        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless; one that was
+        interrupted is gone on with.
+        """
+        if self._has_ended or process_id() != self._pid:
             return
         self._closed = True
-        atexit.unregister(self.close)
         with self.upkeep.stop():
-            try:
+            self._end()
+        atexit.unregister(self.close)
+
+    def _end(self) -> None:
+        if self._has_ended:
+            return  # by another thread
+        try:
+            with self._committer.attended():
                 self._committer.stop(self._used_since_saved)
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()
-            finally:
-                self._close_files()
-                self._directory.close()
+        finally:
+            self._close_files()
+            self._directory.close()
+            self._has_ended = True
 
     def _used_since_saved(self) -> list[StreamState]:
         return [
@@ -300,7 +310,7 @@ class LogEngine:
 
     def check(self) -> None:
         """Walk the invariants, between two commits. Raises ``AssertionError``, :class:`CommitFailed`. For tests."""
-        with self._committer.exclusive():
+        with self._committer.attended(), self._committer.exclusive():
             self._catalog.check()
             for state in self._catalog.changed():
                 assert state.durable == state.tail, (state.name, state.durable, state.tail)

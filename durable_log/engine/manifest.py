@@ -8,6 +8,7 @@ complete and synced. Only the thread that opens and the background thread that c
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -90,14 +91,28 @@ def load_manifest(directory: Directory, now_ms: int) -> Manifest:
 
 
 def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
-    """Replace the manifest, durably. Raises ``OSError``; the old one counts then."""
+    """Replace the manifest, durably. Raises ``OSError``."""
+    write_manifest(directory, manifest, now_ms)
+    install_manifest(directory)
+
+
+def write_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
+    """The manifest under its temporary name, durably. Raises ``OSError``; nothing has happened then."""
     header = FileHeader(KIND_MANIFEST, 0, manifest.uuid, nonce_of(manifest.uuid, 0), 0, now_ms)
     file = directory.create(_TEMPORARY)
     try:
         file.write(0, encode_file_header(header) + _encode(manifest, header.nonce))
         file.sync()
-    finally:
+    except BaseException:
         file.close()
+        with suppress(OSError):
+            directory.remove(_TEMPORARY)
+        raise
+    file.close()
+
+
+def install_manifest(directory: Directory) -> None:
+    """Put what was written in force. Raises ``OSError``; nobody knows then which one is."""
     directory.rename(_TEMPORARY, MANIFEST_NAME)
     directory.sync()
 

@@ -48,9 +48,14 @@ class CatchUp:
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
+        self._tails_min: dict[int, int] = {}
         self.lost: list[Lost] = []
         self.out_of_place = 0
         """Records that overlap others of their stream."""
+
+    def reaches(self, stream: int, tail: int) -> None:
+        """The stream had that tail once, as a fork of it shows; what of that no record tells of is lost."""
+        self._tails_min[stream] = max(tail, self._tails_min.get(stream, 0))
 
     def streams(self) -> array[int]:
         """The numbers of all streams that the log has records of, ascending."""
@@ -58,10 +63,10 @@ class CatchUp:
 
     def apply(self, state: StreamState, lsn: int) -> Note | None:
         """Apply a stream's records from ``lsn`` on, and note where those below lie. What has to be called once the
-        state is that of the stream; None if there are no records. Raises :class:`Corruption`, ``OSError``.
+        state is that of the stream; None if there is nothing. Raises :class:`Corruption`, ``OSError``.
         """
-        records = self._backlog.of(state.number)
-        if not records:
+        records, tail_min = self._backlog.of(state.number), self._tails_min.get(state.number, 0)
+        if not records and state.tail >= tail_min:
             return None
         application = _Application(state, self._backlog)
         for record in records:
@@ -71,7 +76,18 @@ class CatchUp:
         for record in records:
             if record.lsn >= lsn:
                 application.apply(record)
+        application.reach(tail_min)
         state.durable, state.durable_closed, state.first = state.tail, state.closed, state.trimmed
+        return partial(self._note, application)
+
+    def extend(self, state: StreamState) -> Note | None:
+        """Have a state to which all of its records were applied reach the tail that its stream had."""
+        tail_min = self._tails_min.get(state.number, 0)
+        if state.tail >= tail_min:
+            return None
+        application = _Application(state, self._backlog)
+        application.reach(tail_min)
+        state.durable = state.tail
         return partial(self._note, application)
 
     def _note(self, application: _Application) -> None:
@@ -143,6 +159,8 @@ class Replay:
         creation = self._backlog.decoded(record, decode_create)
         source = self._find(creation.source) if creation.source else None
         owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
+        for number, end in ((creation.source, creation.base), *creation.ancestors):
+            self._reaches(number, end)
         if self._catalog.row_lsn(creation.name) > record.lsn or self._is_over(record.lsn, creation):
             self._shadow(record, creation, source)
             return
@@ -160,6 +178,16 @@ class Replay:
         state = StreamState(record.stream, creation.name, creation.config, creation.created_ms, fork)
         state.trimmed = state.first = record.offset
         self._add(record.lsn, state)
+
+    def _reaches(self, number: int, end: int) -> None:
+        """The fork that is being created has the bytes of that stream up to ``end``."""
+        self._catch_up.reaches(number, end)
+        state = self._states.get(number)
+        if state is not None and number in self._row_lsns and number not in self._shadows:
+            note = self._catch_up.extend(state)  # its records were applied before anybody knew that
+            if note is not None:
+                self._catalog.change(state)
+                note()
 
     def _is_over(self, lsn: int, creation: Creation) -> bool:
         """Whether something is gone by what the rows say that the fork needs; then the fork was gone before it."""
@@ -261,6 +289,11 @@ class _Application:
         if record.kind == DATA and end_of(self._state.index) < end <= self._state.tail:
             self._lose(record.offset)
             add_place(self._state.index, end, record.lsn)
+
+    def reach(self, tail: int) -> None:
+        """The stream had that tail, whatever the records say."""
+        self._lose(tail)
+        self._state.tail = max(tail, self._state.tail)
 
     def end_places(self) -> None:
         """There are no more records that the row knows."""

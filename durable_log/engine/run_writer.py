@@ -129,9 +129,13 @@ def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pau
     file = directory.create(name + TEMPORARY)
     numbers = _Numbers(directory, name, nonce, pause)
     try:
-        rows = _Rows(file, nonce, numbers, pause)
-        content.rows(rows)
-        trailer, tables = _finish(rows, numbers, content)
+        try:
+            rows = _Rows(file, nonce, numbers, pause)
+            content.rows(rows)
+            trailer, tables = _finish(rows, numbers, content)
+        finally:
+            with suppress(OSError):
+                numbers.close()
         tail, position = encode_tail(trailer, tables, nonce), trailer.tables_position
         file.write(position, tail)
         header = FileHeader(KIND_RUN, number, uuid, nonce, position + len(tail), 0)
@@ -139,16 +143,13 @@ def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pau
         file.sync()
         directory.rename(name + TEMPORARY, name)
         directory.sync()
+        file.name = name
+        return Run(file, header, trailer, tables)
     except BaseException:
         file.close()
         with suppress(OSError):
             _remove(directory, name, name + TEMPORARY)
         raise
-    finally:
-        with suppress(OSError):
-            numbers.close()
-    file.name = name
-    return Run(file, header, trailer, tables)
 
 
 def _remove(directory: Directory, *names: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -82,8 +83,9 @@ class LogSegment:
             directory.sync()
         except OSError:
             file.close()
-            if name + TEMPORARY in directory.names():
-                directory.remove(name + TEMPORARY)
+            for begun in (name, name + TEMPORARY):
+                with suppress(OSError):
+                    directory.remove(begun)
             raise
         file.name = name
         return cls(file, header)
@@ -116,8 +118,8 @@ class LogSegment:
         self.file.write(0, encode_file_header(header))
         self.file.sync()
         directory.rename(name + TEMPORARY, name)
-        directory.sync()
         self.file.name = name
+        directory.sync()
         return LogSegment(self.file, header)
 
     @classmethod
@@ -137,6 +139,17 @@ class LogSegment:
             file.close()
             return None
         return cls(file, header)
+
+    @classmethod
+    def open_by_name(cls, directory: Directory, name: str, uuid: bytes) -> LogSegment:
+        """The segment that should be in that file: all that reading it takes of its header follows from its name.
+
+        Blocks of another store or number do not verify in it. It must not be written to. Raises ``OSError``.
+        """
+        number = segment_number(name)
+        assert number is not None, name
+        file = directory.open(name)
+        return cls(file, FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), file.size(), 0))
 
     def close(self) -> None:
         """Close the file."""

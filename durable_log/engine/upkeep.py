@@ -30,7 +30,7 @@ from durable_log.engine.reclaim import Reclaimer
 from durable_log.engine.recovery import Recovered
 from durable_log.engine.watermark import Crowd
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import CommitFailed, DurableLogError, StoreFull, StoreUnreadable
+from durable_log.errors import CommitFailed, Corruption, DurableLogError, StoreFull, StoreUnreadable
 from durable_log.model import Backup, Delete, Options
 
 SWEPT_AT_ONCE: Final = 256
@@ -142,7 +142,7 @@ class Upkeep:
 
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
-        with self._clustering:
+        with self._clustering, self._committer.attended():
             self._check_open()
             self._committer.roll()
             self.checkpointer.run()
@@ -163,16 +163,32 @@ class Upkeep:
         :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
         """
         self._check_open()
-        self.sweep()
+        failures = [failure for step in (self.sweep, self._reclaim) if (failure := self._attempt(step)) is not None]
+        if failures:  # what can't be swept keeps nothing else from being given back
+            raise failures[0]
+
+    def _attempt(self, step: Callable[[], object]) -> DurableLogError | None:
+        """What is to be said of a step of :meth:`compact` that the files did not let be taken."""
+        path = self._directory.path
+        try:
+            with self._committer.attended():
+                step()
+        except Corruption as error:
+            return error
+        except OSError as error:
+            if is_out_of_space(error):
+                failure: DurableLogError = StoreFull(path, PAGE)
+            else:
+                failure = StoreUnreadable(str(error.filename or path), error)
+            failure.__cause__ = error
+            return failure
+        return None
+
+    def _reclaim(self) -> None:
         with self._clustering:
             self._check_open()
             try:
                 self._reclaimer.run()
-            except OSError as error:
-                path = self._directory.path
-                if is_out_of_space(error):
-                    raise StoreFull(path, PAGE) from error
-                raise StoreUnreadable(str(error.filename or path), error) from error
             finally:
                 self._asked_in = 0  # whoever appends from here on may want spares again
 
@@ -180,7 +196,8 @@ class Upkeep:
 
     def backup(self, path: StorePath, *, verify: bool = True) -> Backup:
         """A consistent copy in a new or empty directory; see :class:`Backups`. Blocks; appends go on."""
-        return self.backups.make(path, verify=verify)
+        with self._committer.attended():
+            return self.backups.make(path, verify=verify)
 
     def check_files(self) -> list[FileFault]:
         """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""

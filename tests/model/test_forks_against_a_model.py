@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from test_store_against_a_model import refused
 from twins import SMALL, Clock, TwinDirectory, open_store
 
-from durable_log.engine import catalog, checkpoint, compaction
+from durable_log.engine import catalog, checkpoint, compaction, snapshot
 from durable_log.engine.files import MemoryDirectory, MemoryFile
 from durable_log.engine.keeper import Background
 from durable_log.engine.manifest import MANIFEST_NAME, load_manifest
@@ -67,7 +67,7 @@ class ForkMachine(RuleBasedStateMachine):
         self.patches = [
             mock.patch.object(catalog, "IDLE_MAX", 2),
             mock.patch.object(Background, "wake"),
-            *(mock.patch.object(module, "SLICE_STATES", 2) for module in (checkpoint, compaction)),
+            *(mock.patch.object(module, "SLICE_STATES", 2) for module in (checkpoint, compaction, snapshot)),
             *(mock.patch.object(module, "pause", self.pause) for module in (checkpoint, compaction)),
         ]
         for patch in self.patches:

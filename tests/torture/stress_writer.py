@@ -1,28 +1,25 @@
-"""Everything at once on one store, until it is killed: appends, reads, forks, deletions, trims, clustering.
+"""Everything at once on one store, by threads of its own process: appends, reads, forks, deletions, trims, clustering.
 
-Run as ``python stress_writer.py DIRECTORY LEDGER GENERATION``. What is about to be done, and what was acknowledged, is
-written to the ledger, one line each, which outlives the kill. Whatever is read is compared with what has to be there:
-the bytes of a stream follow from its number, those of a fork below its base from its source's. The first difference is
-written to the ledger, too, and ends the process.
+What is about to be done, and what was acknowledged, is written to the ledger, one line each, which outlives a kill.
+Whatever is read is compared with what has to be there: the bytes of a stream follow from its number, those of a fork
+below its base from its source's. What producers append to the one stream that all generations share, from theirs.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import durable_log
-from durable_log.engine import catalog, checkpoint, compaction
+from durable_log.engine import catalog, checkpoint, compaction, snapshot
 from durable_log.errors import OffsetOutOfRange, StoreClosed, StreamGone, StreamNotFound
-from durable_log.model import Options
+from durable_log.model import Options, Producer
 from durable_log.store import Store
 
 OPTIONS = Options(
@@ -30,14 +27,17 @@ OPTIONS = Options(
     sweep_seconds=0.02, cluster_segments=2, cluster_seconds=0.05,
 )  # fmt: skip
 CONTENT_MAX = 200_000
-WRITERS, READERS, FOLLOWERS = 3, 3, 2
+WRITERS, READERS, FOLLOWERS, PRODUCERS = 3, 3, 2, 2
+PAUSE_SECONDS = 0.001
+"""Between two reads: most of them never wait, so they would keep the interpreter's lock from those who write."""
+SHARED = "produced"
 GONE = (StreamNotFound, StreamGone)
 
 
 def small() -> None:
     """Idle streams are let go, and checkpoints interrupted, all the time."""
     catalog.IDLE_MAX = 3
-    for module in (checkpoint, compaction):
+    for module in (checkpoint, compaction, snapshot):
         module.SLICE_STATES = 2
 
 
@@ -61,10 +61,16 @@ def content(lives: dict[int, Life], number: int, length: int) -> bytes:
     return inherited + own_bytes(number)[len(inherited) : length]
 
 
+def produced(producer: str, seq: int) -> bytes:
+    """What a producer appends as its ``seq``-th record: of many sizes, and recognisable."""
+    return f"<{producer}/{seq}{'.' * (seq * 37 % 701)}>".encode()
+
+
 class Ledger:
     """Lines to a file, each in one write."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(self, *words: object) -> None:
@@ -79,13 +85,14 @@ class Stress:
         self.lives: dict[int, Life] = {}
         self.tails: dict[int, int] = {}
         self.failure: str | None = None
-        self.counts = dict.fromkeys(("write", "read", "follow", "cluster"), 0)
+        self.counts = dict.fromkeys(("write", "read", "follow", "cluster", "produce"), 0)
         self.stopping = threading.Event()
         self._names = iter(range(10**9))
 
     def run(self, until: Callable[[], bool]) -> None:
         """Have all threads at work until then, or until one fails."""
         works = [self.write] * WRITERS + [self.read] * READERS + [self.follow] * FOLLOWERS + [self.cluster]
+        works += [partial(self.produce, f"p{number}") for number in range(PRODUCERS)]
         threads = [threading.Thread(target=self._guarded, args=(work, seed)) for seed, work in enumerate(works)]
         for thread in threads:
             thread.start()
@@ -169,10 +176,25 @@ class Stress:
         self.store.delete(self.lives[number].name)
         self.ledger.note("delete", number)
 
+    def produce(self, producer: str, chance: random.Random) -> Iterator[None]:
+        """Appends to the shared stream, at both durabilities; what was not acknowledged is sent again, first of all."""
+        stream, seq = self.store.create(SHARED), 0
+        for line in self.ledger.path.read_text().splitlines():
+            if line.startswith(f"{SHARED} {producer} "):
+                seq = int(line.split(" ")[2]) + 1
+        while True:
+            claim, durability = Producer(producer, 0, seq), chance.choice(("sync", "written"))
+            appended = stream.append(produced(producer, seq), producer=claim, durability=durability)
+            self.ledger.note(SHARED, producer, seq, -1 if appended.duplicate else appended.offset)
+            self.counts["produce"] += 1
+            seq += 1
+            yield
+
     def read(self, chance: random.Random) -> Iterator[None]:
         """Reads of anything, from anywhere."""
         while True:
             yield
+            time.sleep(PAUSE_SECONDS)
             if not self.tails:
                 continue
             number = chance.choice(list(self.tails))
@@ -191,6 +213,7 @@ class Stress:
         """From the oldest byte of a stream on, as long as it is there, or for a while."""
         while True:
             yield
+            time.sleep(PAUSE_SECONDS)
             if not self.tails:
                 continue
             number = chance.choice(list(self.tails))
@@ -223,17 +246,3 @@ class Stress:
         self.store.stats()
         listed = list(self.store.names())
         assert listed == sorted(listed)
-
-
-def main(directory: str, ledger_path: str, generation: str) -> None:
-    small()
-    ledger = Ledger(Path(ledger_path))
-    with durable_log.open(directory, options=OPTIONS) as store:
-        stress = Stress(store, ledger, generation)
-        ledger.note("begin", generation)
-        stress.run(lambda: False)
-        ledger.note("failure", repr(stress.failure))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
