@@ -156,8 +156,7 @@ class Replay:
         return self._states[number]
 
     def _create(self, record: Record) -> None:
-        row, frame = self._backlog.frame(record)
-        creation = decode_create(frame[row[6] :])
+        creation = self._backlog.decoded(record, decode_create)
         source = self._find(creation.source) if creation.source else None
         owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
         for number, end in ((creation.source, creation.base), *creation.ancestors):
@@ -280,9 +279,9 @@ class _Application:
         elif kind == TRIM:
             state.trimmed = record.offset
         elif kind == TOUCH and state.expiry is not None:
-            state.expiry.renew(decode_touch(self._payload(record)) / 1000)
+            state.expiry.renew(self._backlog.decoded(record, decode_touch) / 1000)
         elif kind == PRODUCER:
-            self._introduce(*decode_producer(self._payload(record)))
+            self._introduce(*self._backlog.decoded(record, decode_producer))
 
     def place(self, record: Record) -> None:
         """A record that the row knows: only where it lies is news."""
@@ -334,10 +333,6 @@ class _Application:
             known.epoch, known.seq = row[3], row[4]
         if record.flags & FLAG_SEQ:
             self._state.last_seq = frame[row[6] - row[8] : row[6]].decode("utf-8", "surrogatepass")
-
-    def _payload(self, record: Record) -> bytes:
-        row, frame = self._backlog.frame(record)
-        return frame[row[6] :]
 
     def _introduce(self, number: int, producer_id: str | int) -> ProducerState:
         state = self._state
