@@ -85,6 +85,9 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
     Raises ``OSError``, :class:`Corruption` if a file that the manifest names is missing or has no valid header.
     """
+    # A kill may have come between a rename and its sync. As long as an older manifest may come back, what only it names
+    # is needed; and nothing goes into a log segment whose name may be lost.
+    directory.sync()
     _remove_leftovers(directory, manifest)
     opened = _Opened({}, {}, [])
     try:
@@ -162,8 +165,6 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
 def _open_segments(
     directory: Directory, manifest: Manifest, segments: dict[int, LogSegment]
 ) -> tuple[list[str], list[str]]:
-    # A kill may have come between the rename of a new segment and the sync of its name.
-    directory.sync()
     surplus, unreadable = [], []
     for name in directory.names():
         number = segment_number(name)
@@ -212,13 +213,17 @@ def _arrange(
     segments = opened.segments
     last = chain.blocks[-1] if chain.blocks else None
     previous = (last.lsn, last.header_crc) if last else (manifest.previous_lsn, manifest.previous_crc)
-    used = max((number for number, blocks in found.items() if blocks), default=manifest.log_first - 1)
+    # Rows know the log up to the manifest's LSN, which may lie in a segment that has no block yet. What is written from
+    # now on has to come behind that, or it would be taken for known.
+    known = max(manifest.log_first, segment_of(manifest.lsn)) - 1
+    used = max([known, *(number for number, blocks in found.items() if blocks)])
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
     unreadable = [number for number in numbers if number >= manifest.log_first and number not in segments]
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
-    if last is not None and not chain.cut and segment_of(last.lsn) == used > max(unreadable, default=0):
+    ends_here = last is not None and last.end >= manifest.lsn and segment_of(last.lsn) == used
+    if last is not None and ends_here and not chain.cut and used > max(unreadable, default=0):
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
     last_number = max(numbers, default=0)
