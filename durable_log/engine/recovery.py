@@ -88,6 +88,9 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
     Raises ``OSError``, :class:`Corruption` if a file that the manifest names is missing or has no valid header.
     """
+    # A kill may have come between a rename and its sync. As long as an older manifest may come back, what only it names
+    # is needed; and nothing goes into a log segment whose name may be lost.
+    directory.sync()
     opened = _Opened({}, {}, [])
     try:
         _open_tables(directory, manifest, opened)
@@ -208,8 +211,6 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
 def _open_segments(
     directory: Directory, manifest: Manifest, segments: dict[int, LogSegment]
 ) -> tuple[list[str], list[str]]:
-    # A kill may have come between the rename of a new segment and the sync of its name.
-    directory.sync()
     surplus, unreadable = [], []
     for name in directory.names():
         number = segment_number(name)
@@ -271,7 +272,10 @@ def _arrange(
     segments = opened.segments
     last = chain.blocks[-1] if chain.blocks else None
     previous = (last.lsn, last.header_crc) if last else (manifest.previous_lsn, manifest.previous_crc)
-    used = max((number for number, blocks in found.items() if blocks), default=manifest.log_first - 1)
+    # Rows know the log up to the manifest's LSN, which may lie in a segment that has no block yet. What is written from
+    # now on has to come behind that, or it would be taken for known.
+    known = max(manifest.log_first, segment_of(manifest.lsn)) - 1
+    used = max([known, *(number for number, blocks in found.items() if blocks)])
     missing_until = chain.damage[-1].end if chain.damage else 0
     ends_early = missing_until > (last.end if last else 0)
     if ends_early:
@@ -282,12 +286,8 @@ def _arrange(
     unreadable = [segment_number(name) or 0 for name in report.unreadable_segments]
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
-    if (
-        last is not None
-        and not chain.cut
-        and not ends_early
-        and segment_of(last.lsn) == used > max(unreadable, default=0)
-    ):
+    ends_here = last is not None and last.end >= manifest.lsn and segment_of(last.lsn) == used and not ends_early
+    if last is not None and ends_here and not chain.cut and used > max(unreadable, default=0):
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
     last_number = max(numbers, default=0)
