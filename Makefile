@@ -12,7 +12,7 @@ SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fr
 SANITIZED_RUN = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
                 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib
 
-.PHONY: demo test check check-c bench sanitize
+.PHONY: demo test check check-c bench sanitize simulate
 
 demo: $(INSTALLED)
 	$(BIN)/durable-log demo
@@ -35,6 +35,11 @@ check-c:
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# SEEDS=10000 FROM=1 JOBS=2: so many seeds; SEED=123: one, told in full, or STEPS of it.
+simulate: $(INSTALLED)
+	$(BIN)/python tests/simulation/simulate.py $(if $(SEED),--seed $(SEED) $(if $(STEPS),--steps $(STEPS)),\
+	    --seeds $(or $(SEEDS),1000) --from $(or $(FROM),1) --jobs $(or $(JOBS),2))
 
 # The sanitizers' run time has to be there before Python is; PYTHONMALLOC gives every array its own guarded memory.
 sanitize: $(INSTALLED)

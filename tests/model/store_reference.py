@@ -279,7 +279,6 @@ class Uses:
 
     def __init__(self) -> None:
         self._spans: dict[int, tuple[float, float]] = {}
-        self._crashed = False
 
     def use(self, number: int, now: float) -> None:
         """It was used."""
@@ -300,12 +299,12 @@ class Uses:
         return True if now < low + life.ttl else None if now < high + life.ttl else False
 
     def reopened(self, model: Model, now: float, *, crashed: bool) -> None:
-        """The store was opened again, and holds this."""
-        self._crashed = self._crashed or crashed  # what was given back once may be given back again
+        """The store was opened again, and holds this. A good end without room for its mark looks like a crash."""
         before, self._spans = self._spans, {}
         for life in model.lives.values():
             if life.ttl is not None:
                 low, high = before.get(life.number, (life.recorded, life.recorded))
-                if self._crashed:
-                    low, high = min(low, life.recorded), min(now, high + max(life.ttl / 8, GRACE_MIN))
-                self._spans[life.number] = (low, max(low, high, life.recorded))
+                if crashed:
+                    low = min(low, life.recorded)
+                high = max(low, life.recorded, min(now, high + max(life.ttl / 8, GRACE_MIN)))
+                self._spans[life.number] = (low, high)

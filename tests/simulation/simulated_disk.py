@@ -21,6 +21,7 @@ from durable_log.engine.files import WriteFailed
 
 READS = ("read", "open")
 NEEDS_SPACE = frozenset({"write", "commit", "mark", "create"})
+HOWS = {"short": ("write", "commit", "mark"), "lost": ("sync",)}
 EVERYTHING = frozenset({"write", "commit", "mark", "sync", "create", "rename", "remove", "sync directory", "link"})
 
 
@@ -104,15 +105,16 @@ class SimulatedDisk(RecordedDirectory):
             self.plan.remove(fault)
         if fault.error == errno.ENOSPC and what in ("commit", "mark") and self.grows_in_place:
             return  # there is room where zeroes were written
+        how = fault.how if what in HOWS.get(fault.how, ()) else "fail"
         self.fired += 1
         self.broken += what not in READS and fault.error != errno.ENOSPC
-        self._counts[f"fault: {errno.errorcode[fault.error]} {what} {fault.how}"] += 1
-        if fault.how == "short" and what in ("write", "commit", "mark"):
+        self._counts[f"fault: {errno.errorcode[fault.error]} {what} {how}"] += 1
+        if how == "short":
             self._short = fault.error
             return
         if what == "sync":
             self.syncs_failed = True
-            if fault.how == "lost":
+            if how == "lost":
                 self._lose(name)
         kind = WriteFailed if what in ("commit", "mark") else OSError
         raise kind(fault.error, os.strerror(fault.error), name)

@@ -306,13 +306,13 @@ class Simulation:
         chance, disk = self.chance, self.disk
         disk.revive()
         if chance.random() < 0.5:
-            disk.crash_at = chance.randint(1, 300)
-        if chance.random() < 0.5:
-            disk.plan = [self._fault(250, 400) for _ in range(chance.choice((1, 1, 2, 3)))]
+            disk.crash_at = chance.randint(1, 250)
+        if chance.random() < 0.6:
+            disk.plan = [self._fault(150, 300) for _ in range(chance.choice((1, 1, 2, 3)))]
 
     def _fault(self, changes: int, reads: int) -> Fault:
         chance = self.chance
-        what = chance.choice(("any", "space", "sync", "read", "once"))
+        what = chance.choice(("any", "space", "sync", "read", "once", "once"))
         first = chance.randint(1, reads if what == "read" else changes)
         if what == "space":
             kinds = NEEDS_SPACE if not self.disk.grows_in_place else NEEDS_SPACE - {"commit", "mark"}
@@ -323,7 +323,7 @@ class Simulation:
         if what == "read":
             return Fault(frozenset(READS), first, first + chance.choice((1, 3, 50)), errno.EIO, "fail")
         kinds = EVERYTHING if what == "any" else frozenset({chance.choice(sorted(EVERYTHING))})
-        error = chance.choice((errno.EIO, errno.ENOSPC, errno.EMFILE))
+        error = chance.choice((errno.EIO, errno.EIO, errno.ENOSPC, errno.EMFILE))
         end = first + (10_000 if what == "once" else chance.choice((1, 2, 10)))
         return Fault(kinds, first, end, error, chance.choice(("fail", "short", "lost")), what == "once")
 
