@@ -9,12 +9,12 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
+from reference import Life
 from simulated_disk import SimulatedDisk
-from store_reference import Life
 
 from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME
-from durable_log.errors import Corruption, DurableLogError, OffsetOutOfRange, StreamGone, StreamNotFound
+from durable_log.errors import Corruption, OffsetOutOfRange, StreamGone, StreamNotFound
 from durable_log.store import Store
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class Rot:
         else:
             other = chance.choice(used) if what == "another page" else None
             size = len(raw[page : page + PAGE])
-            raw[page : page + size] = bytes(size) if other is None else raw[other : other + PAGE].ljust(size, b"\0")[:size]
+            raw[page : page + size] = (
+                bytes(size) if other is None else raw[other : other + PAGE].ljust(size, b"\0")[:size]
+            )
         contents[name] = bytes(raw)
         return f"{what} at {page}"
 
@@ -90,11 +92,10 @@ class Rot:
             return False
         while offset < life.tail:
             try:
-                data = stream._engine.read(life.name, offset, PAGE, None).data
+                data = store.engine.read(life.name, offset, PAGE).data
             except OffsetOutOfRange:
                 return False
-            except DurableLogError as error:
-                assert isinstance(error, Corruption), error
+            except Corruption:
                 data, whole = b"", False
             assert data == life.content[offset : offset + len(data)], (life.name, offset)
             offset += len(data) or 64

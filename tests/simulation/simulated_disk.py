@@ -1,4 +1,4 @@
-"""The disk of the simulation: a recorded directory whose calls fail when the plan says so, and which can lose its power.
+"""The disk of the simulation: a recorded directory whose calls fail when the plan says so, and which loses its power.
 
 Law of this room: it knows calls, never what they mean to the store. Calls that change something are counted, and so are
 reads; a plan names them by count. After a crash every call raises it again, so that nobody goes on. Everything that it
@@ -8,7 +8,6 @@ decides comes from the chance that it was given, and every event goes into one d
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 from collections import Counter
@@ -124,6 +123,11 @@ class SimulatedDisk(RecordedDirectory):
         dirty, part = self.media.dirty_sectors(file.inode), self._chance.choice((0, 0, 0.5, 1))
         kept = frozenset(sector for sector in dirty if self._chance.random() < part)
         file.lose(kept, shown=self._chance.random() < 0.5)
+
+    def demand_a_reason(self, error: Exception) -> None:
+        """Raise ``AssertionError`` unless the disk has failed, which excuses ``error``."""
+        if not self.fired:
+            raise AssertionError(f"failed without a reason: {error!r}") from error
 
     # --- what is left -------------------------------------------------------------------------------------------------
 
