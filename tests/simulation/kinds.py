@@ -4,8 +4,8 @@ from __future__ import annotations
 
 OPERATIONS = """
     append append_by_producer append_json append_many background backup check check_files close_stream cluster
-    commit_staged compact create delete doom follow forge fork info list_names read refill retry stage stats sweep sweep_resident
-    time_passes trim watch
+    commit_staged compact create delete doom follow forge fork info list_names read refill retry stage stats sweep
+    sweep_resident time_passes trim watch
 """
 REFUSALS = """
     ContentTypeMismatch InvalidProducer OffsetOutOfRange SequenceConflict SequenceGap StaleEpoch StreamClosed

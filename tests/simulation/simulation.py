@@ -187,6 +187,8 @@ class Simulation:
             where = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}: {frame.line}"
             raise Failed(f"{type(error).__name__}: {error} ({where})") from error
         finally:
+            if self.store is not None:
+                atexit.unregister(self.store.engine.close)
             self.disk.discard_all()
 
     def _run(self) -> None:
