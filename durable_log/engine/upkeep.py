@@ -167,15 +167,18 @@ class Upkeep:
         for step in (self.sweep, self._reclaim):  # what can't be swept keeps nothing else from being given back
             try:
                 step()
-            except (OSError, Corruption) as failure:
-                failures.append(failure)
-        for failure in failures[:1]:
-            path = self._directory.path
-            if isinstance(failure, Corruption):
-                raise failure
-            if is_out_of_space(failure):
-                raise StoreFull(path, PAGE) from failure
-            raise StoreUnreadable(str(failure.filename or path), failure) from failure
+            except (OSError, Corruption) as error:
+                failures.append(error)
+        if failures:
+            self._tell(failures[0])
+
+    def _tell(self, failure: OSError | Corruption) -> None:
+        path = self._directory.path
+        if isinstance(failure, Corruption):
+            raise failure
+        if is_out_of_space(failure):
+            raise StoreFull(path, PAGE) from failure
+        raise StoreUnreadable(str(failure.filename or path), failure) from failure
 
     def _reclaim(self) -> None:
         with self._clustering:

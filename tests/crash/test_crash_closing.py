@@ -149,7 +149,7 @@ def test_a_look_up_of_what_waits_in_the_log_is_not_for_an_event_loop(count):
 
 
 def test_what_opening_has_made_durable_is_marked_so_that_damage_to_it_is_no_torn_tail():
-    """Nobody appends after the crash, and the next opening tells a block that went bad from one that never was whole."""
+    """Nobody appends after the crash. The next opening tells what went bad from what never was whole."""
     directory = MemoryDirectory()
     with open_store(directory, ABRUPT, Clock()) as store:
         store.create("a", data=b"clustered")

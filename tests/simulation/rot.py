@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from reference import Life
+from reference import JSON, Life
 from simulated_disk import SimulatedDisk
 
 from durable_log.engine.log import open_in
@@ -92,11 +92,16 @@ class Rot:
             return False
         while offset < life.tail:
             try:
-                data = store.engine.read(life.name, offset, PAGE).data
+                chunk = stream.read(offset, limit=PAGE)
+                data = chunk.data
+                assert life.content_type != JSON or chunk.items
             except OffsetOutOfRange:
                 return False
             except Corruption:
                 data, whole = b"", False
             assert data == life.content[offset : offset + len(data)], (life.name, offset)
-            offset += len(data) or 64
+            offset += len(data)
+            if not data:  # behind the damage, where somebody may begin
+                later = range(offset + 64, life.tail + 1, 64) if life.content_type != JSON else life.ends
+                offset = next((at for at in later if at > offset), life.tail)
         return whole and info.tail == life.tail

@@ -217,6 +217,7 @@ class Workload:
         return Create(self._name(), config, fork_of=of, fork_at=at)
 
     def fork(self) -> None:
+        self._let_staged_go()
         request = self._fork()
         self._note("fork", request.name, request.fork_of, request.fork_at, request.config)
         self._request(request, lambda: self.simulation.store.submit(request))
@@ -342,7 +343,13 @@ class Workload:
         self._note("delete", name)
         self._request(Delete(name), lambda: self.simulation.store.delete(name))
 
+    def _let_staged_go(self) -> None:
+        """What is staged may move the boundaries of messages, at which the next request is going to cut."""
+        if self.simulation.store.engine._committer._staging:
+            self.commit_staged()
+
     def trim(self) -> None:
+        self._let_staged_go()
         chance, name = self.chance, self._name()
         life = self._find(name)
         before = 0 if life is None else life.boundary(chance.randint(life.first, life.tail))
@@ -358,6 +365,8 @@ class Workload:
                 (self._new, self._fork, self._append, self._append, self._append, lambda: Delete(self._name()))
             )
             request = make()
+            if isinstance(request, Create):
+                request = request._replace(fork_at=None)
             self.tokens += 1
             token = self.tokens
             self._note("stage", request._replace(data=len(request.data)) if hasattr(request, "data") else request)
