@@ -52,6 +52,11 @@ SECONDS = 60
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/fuzz/fuzzing.py --seconds $(SECONDS)
 
+# SEEDS=10000 FROM=1 JOBS=2: so many seeds; SEED=123: one, told in full, or STEPS of it.
+simulate: $(INSTALLED)
+	$(BIN)/python tests/simulation/simulate.py $(if $(SEED),--seed $(SEED) $(if $(STEPS),--steps $(STEPS)),\
+	    --seeds $(or $(SEEDS),1000) --from $(or $(FROM),1) --jobs $(or $(JOBS),2))
+
 # The sanitizers' run time has to be there before Python is; PYTHONMALLOC gives every array its own guarded memory.
 sanitize: $(INSTALLED)
 	CFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)" $(BIN)/python setup.py --quiet \

@@ -152,8 +152,13 @@ def _whole_messages(
             )  # fmt: skip
         reach *= 2
         longer = read(name, chunk.offset, reach, number)
-        if longer is None or longer.next_offset == chunk.next_offset:
-            return longer
+        if longer is not None and longer.next_offset == chunk.next_offset:
+            # The message goes on where bytes can't be read; a part of one is no message. This raises the reason.
+            longer = read(name, chunk.next_offset, reach, number)
+            if longer is not None:
+                longer = longer._replace(data=chunk.data + longer.data, offset=chunk.offset)
+        if longer is None:
+            return None
         chunk = longer
     return chunk
 

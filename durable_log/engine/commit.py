@@ -75,8 +75,10 @@ class Committer:
         return self._staging.refusal
 
     def start(self) -> None:
-        """Begin committing asynchronous requests."""
+        """Begin committing asynchronous requests, and keeping the times."""
         self._thread.start()
+        if self._writer.unmarked:
+            self._ring()
 
     def submit(self, request: Request, port: Port, token: Any) -> None:
         """Have ``request`` committed, in the order of the calls; its result is delivered to ``port`` with ``token``.

@@ -289,7 +289,8 @@ def _arrange(
     ends_here = last is not None and last.end >= manifest.lsn and segment_of(last.lsn) == used and not ends_early
     if last is not None and ends_here and not chain.cut and used > max(unreadable, default=0):
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
-        tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
+        unmarked = last.lsn >= chain.durable_lsn and last.body_length > 0
+        tail = Tail(segments[used], position_of(last.end), *previous, last.clean, unmarked)
     last_number = max(numbers, default=0)
     return Recovered(
         segments, opened.clustered, spares, surplus, tail, max(used, *unreadable, 0), last_number, *previous,

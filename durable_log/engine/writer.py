@@ -21,13 +21,16 @@ _PADDING: Final = bytes(PAGE)
 
 
 class Tail(NamedTuple):
-    """Where the log ends: the next block goes to ``position`` of ``segment``, after the block that is named."""
+    """Where the log ends: the next block goes to ``position`` of ``segment``, after the block that is named.
+    ``unmarked``: no block says that this one is durable, which it is.
+    """
 
     segment: LogSegment
     position: int
     previous_lsn: int
     previous_crc: int
     clean: bool = False
+    unmarked: bool = False
 
 
 class LogWriter:
@@ -40,11 +43,11 @@ class LogWriter:
         self._next_segment = next_segment
         self._info = ffi.new("dl_block *")
         self.durable_lsn = self.end_lsn
-        self.unmarked = False
+        self.unmarked = tail.unmarked
         """Whether no block on disk says yet that the newest records are durable."""
         self.clean = tail.clean
         """Whether the newest block says that the store was closed in good order."""
-        self.written_at = self.unsynced_since = 0.0
+        self.written_at, self.unsynced_since = time.monotonic(), 0.0
         """Monotonic seconds of the last write, and of the first that is not synced."""
 
     @property
