@@ -183,7 +183,8 @@ class Create(NamedTuple):
     """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any.
 
     With ``fork_of``, it begins with the bytes of that stream up to ``fork_at``, or up to its tail if that is None.
-    Its content type is that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2).
+    Its content type is that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2). With
+    ``fork_number``, it forks only that life of ``fork_of`` in which ``fork_at`` was looked up; 0 if it had none.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Create(NamedTuple):
     closed: bool = False
     fork_of: str | None = None
     fork_at: int | None = None
+    fork_number: int | None = None
 
 
 class Append(NamedTuple):
@@ -218,10 +220,11 @@ class Delete(NamedTuple):
 
 
 class Trim(NamedTuple):
-    """Request: give up the bytes of ``name`` before offset ``before``."""
+    """Request: give up the bytes of ``name`` before offset ``before``; with ``number``, only of that life of it."""
 
     name: str
     before: int
+    number: int | None = None
 
 
 Request = Create | Append | Delete | Trim
