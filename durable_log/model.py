@@ -241,6 +241,7 @@ class Options:
     ``sweep_seconds``: how often expired streams are looked for. ``cluster_segments``: how many log segments are
     clustered in one pass, or fewer after ``cluster_seconds``. ``cluster_at_close``: closing the store clusters what it
     wrote, so that opening it replays nothing; without, closing is quick and opening reads the log.
+    ``log_bytes_max``: if more of the log than that waits to be clustered, appends are slowed down to its pace.
     """
 
     segment_bytes: int = 64 * 2**20
@@ -255,6 +256,7 @@ class Options:
     cluster_segments: int = 8
     cluster_seconds: float = 60.0
     cluster_at_close: bool = True
+    log_bytes_max: int = 4 * 2**30
 
     def __post_init__(self) -> None:
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:
@@ -265,6 +267,7 @@ class Options:
             ("staged_bytes_max", self.staged_bytes_max, 1, 2**40),
             ("recent_bytes_max", self.recent_bytes_max, 1, 2**40),
             ("stream_recent_bytes_max", self.stream_recent_bytes_max, 1, 2**30),
+            ("log_bytes_max", self.log_bytes_max, 1, 2**50),
         )
         for what, value, least, most in limits:
             if not least <= value <= most:

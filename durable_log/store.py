@@ -289,6 +289,7 @@ class Store:
         ``spare_segments``         empty segments that are ready for the log
         ``clustering_debt_bytes``  sizes of the log segments that wait to be clustered
         ``held_streams``           streams that can't be clustered, for whose sake the log is kept: the log says why
+        ``append_rate_max``        bytes a second to which appends are slowed down, as clustering can't keep up, or None
         ``clustered_segments``     immutable segments, grouped by stream
         ``clustered_live_bytes``   stream bytes in them that are needed; of a segment that was not counted lately, at
                                    most some more or less
