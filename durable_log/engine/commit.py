@@ -11,6 +11,7 @@ marked. After a failed write or sync the store latches (see ``CommitFailed``).
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
 from durable_log.engine.index import add_place
 from durable_log.engine.live import LiveBytes
+from durable_log.engine.pace import Pace
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
@@ -55,12 +57,15 @@ class Committer:
         self.watermarks = Watermarks()
         self.expiries = ExpiryQueue()
         self.counters = Counters()
+        self.pace = Pace()
         self._writer, self._catalog, self._clock, self._used, self._live = writer, catalog, clock, used, live
         self._staging = Staging(options.staged_bytes_max)
         self._touches: dict[StreamState, None] = {}
         self._unpublished: set[StreamState] = set()
         self._gates = Gates()
         self._lock = CommitLock()
+        self.attended = partial(Attended, self._lock)
+        """Around what has turns on a thread that may be interrupted."""
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
@@ -94,8 +99,7 @@ class Committer:
         gate.acquire()
         submission = Submission(request, self._gates, gate)
         self._staging.put(submission)
-        # Whoever lets go of the lock looks at the queue afterwards, so a request that finds it taken is seen; unless an
-        # interrupt comes between, and therefore one that waits long looks again itself.
+        # Whoever lets go of the lock looks at the queue, unless an interrupt comes between: who waits long looks again.
         self._try_to_lead(submission)
         while not gate.acquire(timeout=PATIENCE_SECONDS):
             self._try_to_lead(submission)
@@ -114,15 +118,10 @@ class Committer:
             self._ring()
 
     def exclusive(self) -> Turn:
-        """Hold the commit lock for a moment in which all that was written is durable and visible.
-
-        Raises what :meth:`submit` raises if the store takes no changes any more.
+        """Hold the commit lock for a moment in which all that was written is durable and visible. Raises what
+        :meth:`submit` raises if the store takes no changes any more.
         """
         return Turn(self._lock, self._begin_turn, self._look_after)
-
-    def attended(self) -> Attended:
-        """Around what has turns on a thread that may be interrupted."""
-        return Attended(self._lock)
 
     def _begin_turn(self) -> None:
         if self._writer.unsynced and not self._latched():
@@ -165,6 +164,7 @@ class Committer:
 
     def _try_to_lead(self, submission: Submission) -> None:
         lock, leads = self._lock, False
+        self.pace.wait()
         if lock.wanted() or lock.is_mine():
             return
         try:
@@ -191,11 +191,13 @@ class Committer:
     # --- one group; the commit lock is held -----------------------------------------------------------------------
 
     def _commit_waiting(self) -> None:
-        """Until nothing waits, or somebody else wants the lock."""
+        """Until nothing waits, or somebody else wants the lock, or the next group has to wait."""
         while self._staging or (self._touches and not self._latched()):
+            if self.pace.left() and not self._stopping:
+                return
             self._commit_group()
             if self._lock.wanted() and not self._stopping:
-                break
+                return
 
     def _commit_group(self) -> None:
         batch: list[Submission] = []
@@ -208,8 +210,7 @@ class Committer:
             try:
                 self._settle(batch, deliveries)
             except BaseException:
-                # An interrupt may come here, too; nobody may wait for ever because of it.
-                self._settle(batch, Deliveries())
+                self._settle(batch, Deliveries())  # after an interrupt, too, nobody may wait for ever
                 raise
 
     def _settle(self, batch: list[Submission], deliveries: Deliveries) -> None:
@@ -314,6 +315,7 @@ class Committer:
         counters.bytes_appended += appended
         counters.bytes_written += group.length
         counters.sync_ns += sync_ns
+        self.pace.spend(group.length)
 
     def _publish(self, group: Group, deliveries: Deliveries) -> None:
         """A sync has covered all that was written: readers see it from here on."""
@@ -373,7 +375,7 @@ class Committer:
                 _log.exception("a commit met an error that it does not know; the store has latched")
                 self._due = None
             if self._staging or self._touches:
-                self._ring()
+                self._due = min(self._due or math.inf, time.monotonic() + self.pace.left())
 
     def _wait(self) -> None:
         try:

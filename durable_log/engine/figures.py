@@ -40,6 +40,7 @@ def figures_of(
         "spare_segments": len(spares),
         "clustering_debt_bytes": checkpointer.debt(),
         "held_streams": checkpointer.held(),
+        "append_rate_max": committer.pace.rate,
         "clustered_segments": len(clustered),
         "clustered_live_bytes": needed,
         "clustered_dead_bytes": payload - needed,

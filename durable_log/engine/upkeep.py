@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,7 @@ from durable_log.engine.format import PAGE
 from durable_log.engine.keeper import Background, Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, load_manifest
+from durable_log.engine.pace import RATE_MIN
 from durable_log.engine.reader import Reader
 from durable_log.engine.reclaim import Reclaimer
 from durable_log.engine.recovery import Recovered
@@ -52,6 +54,8 @@ class Upkeep:
         self._clustering = threading.Lock()
         self._stopping = False
         self._asked_in = 0
+        self._speed = 0.0
+        """How fast the log was clustered last time, in bytes a second."""
         self.checkpointer = Checkpointer(
             directory, manifest, catalog, committer, writer, reader, live, spares, options, clock, recovered.unreadable
         )
@@ -87,6 +91,18 @@ class Upkeep:
             self._spares.want()
             self._keeper.wake()
             self._clusterer.wake()
+            self._set_pace()
+
+    def _set_pace(self) -> None:
+        """Slow appends down to half of what clustering can do if the log is too far ahead of it; never to a stop."""
+        debt, pace = self.checkpointer.debt(), self._committer.pace
+        is_too_long = debt > self._options.log_bytes_max
+        if is_too_long and pace.rate is None:
+            _log.warning(
+                "%s: %d MiB of the log wait to be clustered, more than log_bytes_max; appends are slowed down",
+                self._directory.path, debt >> 20,
+            )  # fmt: skip
+        pace.rate = max(RATE_MIN, self._speed / 2) if is_too_long else None
 
     # --- expiry ---------------------------------------------------------------------------------------------------
 
@@ -136,9 +152,15 @@ class Upkeep:
             if self._committer.failure is not None:
                 return
             if self.checkpointer.due():
-                self.checkpointer.run()
+                self._checkpoint()
             while not self._stopping and self._compactor.step():
                 pass
+
+    def _checkpoint(self) -> None:
+        debt, began = self.checkpointer.debt(), time.monotonic()
+        self.checkpointer.run()
+        self._speed = debt / max(time.monotonic() - began, 0.001)
+        self._set_pace()
 
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
