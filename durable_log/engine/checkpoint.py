@@ -178,6 +178,11 @@ class Checkpointer:
         if self._unfinished is not None:
             self._finish(self._unfinished)
 
+    def accept_damage(self) -> None:
+        """Cluster damaged segments, too, from now on: somebody has a copy of them."""
+        for segment in self._reader.segments.values():
+            segment.damaged = False
+
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import chain as chain_of
 from itertools import groupby
 from typing import NamedTuple
 
@@ -23,7 +24,15 @@ from durable_log.engine.manifest import Manifest
 from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
-from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
+from durable_log.engine.segment import (
+    TEMPORARY,
+    Block,
+    LogSegment,
+    read_rows,
+    segment_name,
+    segment_number,
+    survey,
+)
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
 from durable_log.errors import Corruption
@@ -85,7 +94,7 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
     Raises ``OSError``, :class:`Corruption` if a file that the manifest names is missing or has no valid header.
     """
-    _remove_leftovers(directory, manifest)
+    remove_leftovers(directory, manifest)
     opened = _Opened({}, {}, [])
     try:
         _open_tables(directory, manifest, opened)
@@ -97,7 +106,8 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
         raise
 
 
-def _remove_leftovers(directory: Directory, manifest: Manifest) -> None:
+def remove_leftovers(directory: Directory, manifest: Manifest) -> None:
+    """Remove what is unfinished, and files that the manifest does not name."""
     named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
     for name in directory.names():
         if name.endswith(TEMPORARY) or (name.endswith(_TABLES) and name not in named):
@@ -152,7 +162,9 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
         counting, segment = list(blocks), segments[number]
         segment.end, segment.last = position_of(counting[-1].end), (counting[-1].lsn, counting[-1].header_crc)
         for block in counting:
-            if block.body_length:
+            if not block.whole:
+                segment.bodies.extend(chain_of.from_iterable(read_rows(segment, block).spans()))
+            elif block.body_length:
                 segment.bodies.extend((position_of(block.lsn) + BLOCK_HEADER, block.body_length))
         backlog.take(segment, counting)
     backlog.sort()

@@ -147,6 +147,18 @@ class Upkeep:
             self._committer.roll()
             self.checkpointer.run()
 
+    def cluster_damaged(self, prepare: Callable[[Catalog], None]) -> None:
+        """The same, over all damage: what can't be read of the log is lost then. ``prepare`` is called before, with
+        the commit lock held. Raises :class:`Corruption`, too.
+        """
+        with self._clustering:
+            self._check_open()
+            self._committer.roll()
+            with self._committer.exclusive():
+                prepare(self._catalog)
+            self.checkpointer.accept_damage()
+            self.checkpointer.run()
+
     def cluster_at_close(self) -> None:
         """Leave nothing to replay, once nothing is written any more. What can't be clustered now will be later."""
         if isinstance(self._committer.failure, CommitFailed):
