@@ -276,6 +276,9 @@ class LogEngine:
                 self._close_files()
                 self._directory.close()
 
+    def __len__(self) -> int:
+        return len(self._catalog)
+
     def _used_since_saved(self) -> list[StreamState]:
         return [
             state for state in self._catalog.expiring() if state.expiry and state.expiry.touched > state.expiry.saved

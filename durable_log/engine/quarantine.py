@@ -22,9 +22,14 @@ _TEMPORARY: Final = ".tmp"
 _PIECE: Final = 2**20
 
 
+def folder_name(number: int) -> str:
+    """The folder of a repair, from the store's directory on."""
+    return f"{QUARANTINE}/{number:04}"
+
+
 def report_name(number: int) -> str:
     """The report of a repair, from the store's directory on."""
-    return f"{QUARANTINE}/{number:04}/{REPORT_TEXT}"
+    return f"{folder_name(number)}/{REPORT_TEXT}"
 
 
 class Finding(NamedTuple):

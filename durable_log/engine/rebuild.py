@@ -10,11 +10,12 @@ been deleted. What the log has comes on top when the store is opened. The thread
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from durable_log.engine.check import MISSING
 from durable_log.engine.checkpoint import Rows
-from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.index import (
     clustered_segment,
     end_of,
@@ -42,7 +43,8 @@ UNKNOWN_TYPE: Final = "application/octet-stream"
 class Ground(NamedTuple):
     """What rows are made from. ``layers``: the runs, newest first. ``clustered``: the segments that count from now on;
     ``moved`` those that were made for others, which are ``gone``. ``created``, ``deleted``, ``logged``: streams that
-    the log creates, deletes, and has records of. ``lsn`` is where the log begins, ``report`` the number of the repair.
+    the log creates, deletes, and has records of. ``lsn`` is where the log begins, ``report`` the number of the repair,
+    ``damage`` what is known to be wrong with the clustered segments.
     """
 
     layers: list[Run | SalvagedRun]
@@ -54,6 +56,7 @@ class Ground(NamedTuple):
     logged: set[int]
     lsn: int
     report: int
+    damage: list[Finding]
 
 
 class Rebuilt(NamedTuple):
@@ -120,8 +123,24 @@ class _Rebuilding:
         state, lsn = decode_state(row.name, row.number, row.payload, _stub)
         places = [place for rows in self._moved for place in rows.of(row.number)]
         index = relocated(state.index, self._ground.gone, places)
+        self._note_losses(state, index)
         state.index = marked(index, self._ground.report, 0 if state.forks else state.first)
         return encode_row(row.name, row.number, encode_state(state, lsn), hidden=row.hidden, deadline=row.deadline)
+
+    def _note_losses(self, state: StreamState, index: bytearray) -> None:
+        """What is to blame for what ``index`` has lost of that of ``state``."""
+        before = list(places_of(state.index))
+        for start, end, place in lost_in(index, state.first):
+            held = [old for begin, stop, old in before if begin < end and start < stop and is_clustered(old)]
+            if place or not held:
+                continue
+            file = cluster_name(clustered_segment(held[0]))
+            found = [one for one in self._ground.damage if one.file == file]
+            whose = f"(stream number {state.number})"
+            exact = [one for one in found if one.reason.endswith(whose) and one.start < end and start < one.end]
+            cause = (exact or found or [Finding("damage", file, 0, MISSING)])[0]
+            reason = cause.reason.removesuffix(f" {whose}")
+            self._made.findings.append(Finding("lost", file, cause.position, reason, state.name, start, end))
 
     def _make(self, name: str, entry: NameEntry, older: Row | None, file: str) -> None:
         """A row for a stream whose newest one is lost."""
@@ -197,10 +216,9 @@ class _Rebuilding:
         return self._forks[number]
 
 
-def losses(runs: Iterable[Run]) -> Iterator[tuple[str, int, int, int]]:
+def losses(runs: Sequence[Run]) -> Iterator[tuple[str, int, int, int]]:
     """Name, start, end and report of all bytes that rows say to be lost; ``runs`` are newest first. O(rows)."""
-    layers = list(runs)
-    for depth, run in enumerate(layers):
+    for depth, run in enumerate(runs):
         for row in run.rows():
             if row.tombstone:
                 continue
@@ -208,8 +226,16 @@ def losses(runs: Iterable[Run]) -> Iterator[tuple[str, int, int, int]]:
                 continue
             state = decode_state(row.name, row.number, row.payload, _stub).state
             lost = list(lost_in(state.index, state.first))
-            if lost and not any(_has(layer, row.name) for layer in layers[:depth]):
+            if lost and not any(_has(layer, row.name) for layer in runs[:depth]):
                 yield from ((row.name, *each) for each in lost)
+
+
+def names_in(runs: Sequence[Run]) -> Iterator[str]:
+    """The names that have a stream by the newest of their rows; ``runs`` are newest first. O(rows)."""
+    for depth, run in enumerate(runs):
+        for row in run.rows():
+            if not row.tombstone and not any(_has(layer, row.name) for layer in runs[:depth]):
+                yield row.name
 
 
 def _rows(layer: Run | SalvagedRun) -> Iterator[Row]:

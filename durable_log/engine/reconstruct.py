@@ -40,13 +40,14 @@ def manifest_of(directory: Directory) -> tuple[Manifest, Corruption | None]:
         fault = error
     if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
         raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
-    uuid = _uuid_of(directory)
+    uuid = uuid_of(directory)
     if uuid is None:
         raise NotAStore(directory.path, "no file in it has the header of a store's file")
     return _reconstructed(directory, uuid), fault
 
 
-def _uuid_of(directory: Directory) -> bytes | None:
+def uuid_of(directory: Directory) -> bytes | None:
+    """The identity of the store whose files are in a directory, if any of them says so. Raises ``OSError``."""
     found: Counter[bytes] = Counter()
     for name in directory.names():
         kinds = (segment_number(name), cluster_number(name), run_number(name))

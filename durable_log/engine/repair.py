@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from durable_log.engine.check import FileFault, check_tables
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
@@ -33,8 +33,6 @@ from durable_log.engine.salvage_log import salvage_log
 from durable_log.engine.salvage_run import SalvagedRun, salvage_run
 from durable_log.engine.segment import segment_name
 from durable_log.errors import Corruption
-
-MANIFEST_POSITION: Final = 0
 
 
 class Outcome(NamedTuple):
@@ -124,7 +122,7 @@ class _Repair:
             layers = self._layers(bad, stack)
             ground = Ground(
                 layers, [*sound, *moved], moved, gone, self._log.created, self._log.deleted, self._log.logged,
-                lsn_of(self._manifest.log_first, 0), quarantine.number,
+                lsn_of(self._manifest.log_first, 0), quarantine.number, [*findings, *map(_finding, self._faults)],
             )  # fmt: skip
             rebuilt = rebuild(ground)
             quarantine.add([*findings, *rebuilt.findings])
@@ -158,7 +156,7 @@ class _Repair:
         directory, uuid = self._directory, self._manifest.uuid
         for file in self._manifest.clustered:
             name = cluster_name(file.number)
-            segment = open_damaged(directory, name, uuid) if name in directory.names() else None
+            segment = open_damaged(directory, name, uuid, file.number) if name in directory.names() else None
             if segment is not None:
                 stack.callback(segment.close)
             if segment is not None and name not in bad:

@@ -19,7 +19,6 @@ from durable_log.engine.cluster import (
     ClusteredSegment,
     Row,
     Trailer,
-    cluster_number,
     decode_trailer,
 )
 from durable_log.engine.files import Directory, File
@@ -47,14 +46,14 @@ def header_or_guess(file: File, name: str, kind: int, number: int, uuid: bytes) 
     return FileHeader(kind, number, uuid, nonce_of(uuid, number), file.size(), 0)
 
 
-def open_damaged(directory: Directory, name: str, uuid: bytes) -> ClusteredSegment | None:
+def open_damaged(directory: Directory, name: str, uuid: bytes, number: int) -> ClusteredSegment | None:
     """The clustered segment in that file, its header and trailer damaged or not; None if it holds no rows any more.
 
     Raises ``OSError``.
     """
     file = directory.open(name)
     try:
-        header = header_or_guess(file, name, KIND_CLUSTERED, cluster_number(name) or 0, uuid)
+        header = header_or_guess(file, name, KIND_CLUSTERED, number, uuid)
         trailer = decode_trailer(file.read(max(0, header.size - TRAILER_SIZE), TRAILER_SIZE), header.nonce)
         trailer = trailer or _find_trailer(file, header.nonce)
     except BaseException:

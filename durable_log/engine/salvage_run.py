@@ -81,13 +81,13 @@ def salvage_run(directory: Directory, name: str, uuid: bytes) -> SalvagedRun:
     try:
         for page in pages_of(file, header_or_guess(file, name, KIND_RUN, number, uuid).nonce):
             if page.kind == lib.DL_RUN_ROWS:
-                for key, stream, encoded in _rows(page.data):
+                for key, stream, encoded in rows_on(page.data):
                     rows[key] = encoded
                     of_rows.add(stream)
             elif page.kind == lib.DL_RUN_NAMES:
-                names.update((entry.name, entry) for entry in _names(page.data))
+                names.update((entry.name, entry) for entry in names_on(page.data))
             elif page.kind == lib.DL_RUN_NUMBERS:
-                numbers.update(_numbers(page.data))
+                numbers.update(numbers_on(page.data))
     finally:
         file.close()
     lost = {key: entry for key, entry in names.items() if key not in rows}
@@ -98,12 +98,8 @@ def salvage_run(directory: Directory, name: str, uuid: bytes) -> SalvagedRun:
     return SalvagedRun(number, rows, lost, unnamed, complete)
 
 
-def items_of(page: Page) -> int:
-    """How many items a page says that it has."""
-    return int.from_bytes(page.data[12:14], "little")
-
-
-def _rows(data: bytes) -> Iterator[tuple[str, int, bytes]]:
+def rows_on(data: bytes) -> Iterator[tuple[str, int, bytes]]:
+    """Name, stream number and bytes of each row of a page that verifies."""
     at = _HEADER
     for _ in range(int.from_bytes(data[12:14], "little")):
         row, size = decode_row(data, at), size_of_row(data, at)
@@ -111,7 +107,8 @@ def _rows(data: bytes) -> Iterator[tuple[str, int, bytes]]:
         at += size
 
 
-def _names(data: bytes) -> Iterator[NameEntry]:
+def names_on(data: bytes) -> Iterator[NameEntry]:
+    """The names of a page that verifies."""
     at = _HEADER
     for _ in range(int.from_bytes(data[12:14], "little")):
         entry = decode_name(data, at)
@@ -119,6 +116,7 @@ def _names(data: bytes) -> Iterator[NameEntry]:
         at += lib.DL_RUN_NAME_HEADER + len(entry.name.encode())
 
 
-def _numbers(data: bytes) -> Iterator[int]:
+def numbers_on(data: bytes) -> Iterator[int]:
+    """The stream numbers of a page that verifies."""
     for at in range(_HEADER, _HEADER + int.from_bytes(data[12:14], "little") * lib.DL_RUN_NUMBER, lib.DL_RUN_NUMBER):
         yield int.from_bytes(data[at : at + 8], "little")
