@@ -281,9 +281,11 @@ def repair(data: str, dry_run: bool, as_json: bool, directory: str | None) -> No
 @commands.command()
 @json_option
 @click.option("--payload", is_flag=True, help="Show the bytes of streams, too.")
-@click.argument("path", metavar="FILE|DIR")
+@click.argument("path", metavar="PATH")
 def dump(path: str, as_json: bool, payload: bool) -> None:
-    """Show what is in a file of a store, or in all files of one, as text: a line for each thing, damaged or not.
+    """Show what is in the files of a store, as text.
+
+    PATH is one file or the store's directory. Each thing in it has a line, damaged or not.
 
     Works on a copy of a single file, whatever is left of it, and on a store that is in use.
     """

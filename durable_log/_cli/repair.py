@@ -45,6 +45,11 @@ def repair_store(data: str, *, dry_run: bool, as_json: bool) -> bool:
     return not outcome.lost and not any(finding.kind in ("closed", "revived") for finding in outcome.findings)
 
 
+def losses_of(outcome: Outcome) -> list[tuple[str, int, int, str, int, str]]:
+    """Name, start and end of what is lost; and by which file, where in it, and why."""
+    return [(*lost, *_cause(outcome, *lost)) for lost in outcome.lost]
+
+
 def rendered(outcome: Outcome) -> tuple[bytes, bytes]:
     """The two reports."""
     text = "\n".join([*_as_lines(outcome, dry_run=False), "", _NEXT])
@@ -53,10 +58,8 @@ def rendered(outcome: Outcome) -> tuple[bytes, bytes]:
 
 def _as_objects(outcome: Outcome) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [finding._asdict() for finding in outcome.findings if finding.kind != "lost"]
-    for name, start, end in outcome.lost:
-        file, position, reason = _cause(outcome, name, start, end)
-        lost = {"kind": "lost", "name": name, "start": start, "end": end}
-        found.append({**lost, "file": file, "position": position, "reason": reason})
+    keys = ("name", "start", "end", "file", "position", "reason")
+    found += [{"kind": "lost", **dict(zip(keys, lost, strict=True))} for lost in losses_of(outcome)]
     return [*found, {"kind": "total", "number": outcome.number, "lost": len(outcome.lost)}]
 
 
@@ -67,11 +70,10 @@ def _as_lines(outcome: Outcome, *, dry_run: bool) -> list[str]:
     folder = folder_name(outcome.number)
     moved = [one.file for one in outcome.findings if one.kind == "moved"]
     lines += [f"{name}: {'would be' if dry_run else 'is'} kept as {folder}/{name}" for name in moved]
-    for name, start, end in outcome.lost:
-        file, position, reason = _cause(outcome, name, start, end)
-        lines.append(
-            f"stream {printable(name)}: offsets {start} to {end} are lost: {file} position {position}: {reason}"
-        )
+    lines += [
+        f"stream {printable(name)}: offsets {start} to {end} are lost: {file} position {position}: {reason}"
+        for name, start, end, file, position, reason in losses_of(outcome)
+    ]
     lines += [
         f"stream {printable(one.name)}: {one.reason}" for one in outcome.findings if one.kind in ("closed", "revived")
     ]

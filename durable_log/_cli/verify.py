@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from durable_log._cli.directory import CALM, find_store
+from durable_log._cli.repair import losses_of, rendered
 from durable_log._cli.text import printable, put
 from durable_log.engine.audit import Discord
 from durable_log.engine.check import FileFault, check_shape, check_tables
@@ -24,6 +25,7 @@ from durable_log.engine.log import open_in
 from durable_log.engine.overlay import OverlayDirectory
 from durable_log.engine.quarantine import QUARANTINE, report_name
 from durable_log.engine.reconstruct import manifest_of
+from durable_log.engine.repair import repair
 from durable_log.engine.salvage_log import salvage_log
 from durable_log.engine.segment import segment_name
 from durable_log.errors import Corruption, NotAStore, StoreUnreadable
@@ -139,7 +141,9 @@ def _examined_closed(directory: Directory, error: Corruption | NotAStore | Store
         headless = sorted(found.headless)
     if not faults and not log and not headless:
         raise error
-    return Findings(log, headless, [(one, None) for one in faults], [], [], [], 0, 0, closed=str(error))
+    # The directory is an overlay: what a repair would find lost is lost, and nothing is repaired.
+    holes = [Hole(*lost) for lost in losses_of(repair(directory, time.time, rendered))] if deep else []
+    return Findings(log, headless, [(one, None) for one in faults], holes, [], [], 0, 0, closed=str(error))
 
 
 def _place(start: int, end: int, reason: str) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _lines(findings: Findings, *, deep: bool) -> Iterator[str]:
 
 def _verdict(findings: Findings, *, deep: bool) -> str:
     if findings.closed:
-        return f"the store can't be opened: {findings.closed}; durable-log repair mends what can be mended"
+        return "the store can't be opened; durable-log repair mends what can be mended"
     known = f"; {len(findings.known)} ranges are known to be lost" if findings.known else ""
     if deep:
         verdict = "all verified" if findings.sound else f"{len(findings.holes)} ranges damaged"

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from durable_log.engine.format import PAGE, position_of
 from durable_log.engine.segment import Block
 
 
@@ -69,6 +70,10 @@ def follow(segments: Iterable[Found], first_lsn: int, base: Base = LOG_START) ->
         for block in segment.blocks:
             if not _accept(chain, block, first_lsn, base):
                 return chain._replace(cut=True)
+    end = chain.blocks[-1].end if chain.blocks else first_lsn
+    # A segment without a block holds nothing that could be missing.
+    if end < base.lsn and position_of(base.lsn) > PAGE:
+        chain.damage.append(Damage(end, base.lsn, False, "the log ends before what was durable"))
     return chain
 
 

@@ -18,7 +18,7 @@ from durable_log.engine.index import is_clustered, is_lost, lost_in, marked, pla
 from durable_log.engine.log import LogEngine
 from durable_log.engine.manifest import Manifest
 from durable_log.engine.quarantine import Finding, Quarantine, report_name
-from durable_log.engine.rebuild import REVIVED, UNKNOWN_TYPE
+from durable_log.engine.rebuild import REVIVED, UNKNOWN_TYPE, names_in
 from durable_log.engine.salvage_log import SalvagedLog, write_header
 from durable_log.engine.segment import segment_name
 from durable_log.engine.state import StreamState
@@ -57,7 +57,15 @@ def _prepare(
             findings += _causes(state, damage, quarantine.number)
             state.index = marked(state.index, quarantine.number, state.first)
             catalog.change(state)
+    catalog.count = _count(catalog)
     quarantine.add(findings)
+
+
+def _count(catalog: Catalog) -> int:
+    """How many streams there are: whoever counted them may have been damaged, too."""
+    states = catalog.states()
+    told = {state.name for state in (*states, *catalog.removed())}
+    return len(states) + sum(name not in told for name in names_in(catalog.runs))
 
 
 def _revive(catalog: Catalog, log: SalvagedLog, manifest: Manifest) -> list[Finding]:

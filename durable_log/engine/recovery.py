@@ -17,6 +17,7 @@ from typing import NamedTuple
 from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.chain import Base, Chain, Damage, Found, follow
+from durable_log.engine.check import MISSING, NO_HEADER
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.files import Directory
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of, segment_of
@@ -42,7 +43,9 @@ _TABLES = (".seg", ".run")
 
 
 class Report(NamedTuple):
-    """What recovery found. ``lost``: bytes of streams that can't be read any more; ``damage``: where in the log."""
+    """What recovery found. ``lost``: bytes of streams that can't be read any more; ``damage``: where in the log;
+    ``unreadable_catalog``: why some of the log could not be applied, to streams that can't be looked up because of it.
+    """
 
     records: int
     blocks: int
@@ -51,6 +54,7 @@ class Report(NamedTuple):
     lost: list[Lost]
     records_of_unknown_streams: int
     unreadable_segments: list[str]
+    unreadable_catalog: list[Corruption]
 
 
 class Recovered(NamedTuple):
@@ -115,16 +119,24 @@ def remove_leftovers(directory: Directory, manifest: Manifest) -> None:
 
 
 def _open_tables(directory: Directory, manifest: Manifest, opened: _Opened) -> None:
+    there = set(directory.names())
     for file in manifest.clustered:
-        segment = ClusteredSegment.open(directory, cluster_name(file.number))
+        name = cluster_name(file.number)
+        segment = ClusteredSegment.open(directory, name) if name in there else None
         if segment is None:
-            raise Corruption(cluster_name(file.number), 0, "the file header or the trailer fails its checksum")
+            raise _unopened(name, there)
         opened.clustered[file.number] = segment
     for number in manifest.runs:
-        run = Run.open(directory, run_name(number))
+        name = run_name(number)
+        run = Run.open(directory, name) if name in there else None
         if run is None:
-            raise Corruption(run_name(number), 0, "the file header or the trailer fails its checksum")
+            raise _unopened(name, there)
         opened.runs.append(run)
+
+
+def _unopened(name: str, there: set[str]) -> Corruption:
+    reason = NO_HEADER if name in there else MISSING
+    return Corruption(name, 0, f"{reason}; nothing was changed; durable-log repair mends what can be mended")
 
 
 def _replay_log(
@@ -150,8 +162,10 @@ def _replay_log(
             segments[segment_of(damage.start)].damaged = True
     report = Report(
         backlog.count, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
-        unreadable,
+        unreadable, [error for _, error in replay.held],
     )  # fmt: skip
+    for lsn, _ in replay.held:
+        segments[segment_of(lsn)].damaged = True  # it stays until it can be applied
     _tell(directory.path, report)
     return _arrange(directory, manifest, opened, found, chain, surplus, replay.removed, report)
 
@@ -213,6 +227,8 @@ def _tell(path: str, report: Report) -> None:
         _log.error(
             "%s: %s: %s between positions %d and %d; run durable-log verify", path, file, damage.reason, start, end
         )
+    for error in report.unreadable_catalog:
+        _log.error("%s: what the log has of some streams can't be applied: %s", path, error)
     for name in report.unreadable_segments:
         _log.error("%s: %s has no valid header and is left alone; run durable-log verify", path, name)
 
@@ -228,13 +244,16 @@ def _arrange(
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
     unreadable = [number for number in numbers if number >= manifest.log_first and number not in segments]
+    # Nor may anything be written at an LSN that a row may know already, whatever became of the log there.
+    known = segment_of(manifest.lsn) - (position_of(manifest.lsn) <= PAGE)
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
-    if last is not None and not chain.cut and segment_of(last.lsn) == used > max(unreadable, default=0):
+    continues = last is not None and last.end >= manifest.lsn and segment_of(last.lsn) == used
+    if last is not None and continues and not chain.cut and used > max(unreadable, default=0):
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
     last_number = max(numbers, default=0)
     return Recovered(
-        segments, opened.clustered, spares, surplus, tail, max(used, *unreadable, 0), last_number, *previous,
+        segments, opened.clustered, spares, surplus, tail, max(used, known, *unreadable), last_number, *previous,
         min(unreadable, default=None), removed, report,
     )  # fmt: skip

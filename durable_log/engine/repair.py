@@ -143,10 +143,7 @@ class _Repair:
         """What a manifest that was lost knew, from the rows."""
         streams, lsn, number = census(runs)
         numbers = [number, *(max(segment.streams()[0], default=0) for segment in clustered)]
-        created = self._log.created.keys() - self._log.deleted
-        self._manifest = self._manifest._replace(
-            lsn=lsn, streams=streams + len(created), next_stream=max(numbers) + NUMBERS_SKIPPED
-        )
+        self._manifest = self._manifest._replace(lsn=lsn, streams=streams, next_stream=max(numbers) + NUMBERS_SKIPPED)
 
     def _mend_clustered(
         self, bad: set[str], findings: list[Finding], stack: ExitStack

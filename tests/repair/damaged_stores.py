@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from twins import SMALL, Clock, copy_of, open_store
 
 from durable_log.engine.files import Directory, MemoryDirectory
+from durable_log.engine.index import places_of
 from durable_log.engine.repair import Outcome, repair
 from durable_log.errors import Corruption
 from durable_log.model import Producer
@@ -19,8 +21,9 @@ CLOCK = Clock()
 
 
 class Truth(NamedTuple):
-    """What a stream has: all its bytes from 0 on, the first that was not trimmed, whether it is closed."""
+    """What a stream has: its number, all its bytes from 0 on, the first that was not trimmed, whether it is closed."""
 
+    number: int
     content: bytes
     first: int = 0
     closed: bool = False
@@ -83,15 +86,24 @@ class Writer:
         self._seqs.pop(name, None)
         self.deleted.add(name)
 
+    def _number(self, name: str) -> int:
+        return self.store.stream(name).info().number
+
     def truth(self) -> dict[str, Truth]:
         return {
-            name: Truth(bytes(content), self.first.get(name, 0), name in self.closed)
+            name: Truth(self._number(name), bytes(content), self.first.get(name, 0), name in self.closed)
             for name, content in self.content.items()
         }
 
 
+@cache
+def built(seed: int = 1) -> Known:
+    """The same store for all who ask; take a copy."""
+    return build(seed)
+
+
 def build(seed: int = 1, streams: int = 30) -> Known:
-    """Two checkpoints, a fork, trimmed, closed and deleted streams, and a log of a few segments that is not clustered."""
+    """Checkpoints, a fork, trimmed, closed and deleted streams, and a log of a few segments that is not clustered."""
     chance = random.Random(seed)
     directory = MemoryDirectory()
     store = open_store(directory, SMALL, CLOCK)
@@ -154,6 +166,18 @@ def mend(directory: Directory) -> Outcome:
     return repair(directory, CLOCK, lambda outcome: (repr(outcome).encode(), b"{}"))
 
 
+def opened(known: Known) -> Store:
+    return open_store(known.directory, SMALL, CLOCK)
+
+
+def places(known: Known, name: str) -> list[tuple[int, int, int]]:
+    """Start, end and place of everything that a stream has, in the store as it is."""
+    with opened(known.copy()) as store:
+        state = store.engine._catalog.get(name)
+        assert state is not None
+        return list(places_of(state.index))
+
+
 def readable(store: Store, name: str, truth: Truth) -> set[int]:
     """The offsets of a stream that can be read, each of which has to hold what was acknowledged."""
     found: set[int] = set()
@@ -178,8 +202,9 @@ def missing(store: Store, known: Known) -> dict[str, set[int]]:
     names = set(store.names())
     for name, truth in known.streams.items():
         wanted = set(range(truth.first, len(truth.content)))
-        lost = wanted - readable(store, name, truth) if name in names else wanted
-        if lost or name not in names:
+        there = name in names and store.stream(name).info().number == truth.number
+        lost = wanted - readable(store, name, truth) if there else wanted
+        if lost or not there:
             found[name] = lost
     return found
 
