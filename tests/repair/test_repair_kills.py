@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -70,10 +71,8 @@ def repair_killed_after(steps: int) -> tuple[Known, int]:
     hook, count = killer(steps)
     twin = TwinDirectory(known.directory)
     twin.hooks = dict.fromkeys(STEPS, hook)
-    try:
+    with suppress(Killed):
         mend(twin)
-    except Killed:
-        pass
     return known._replace(directory=left_by(known.directory)), count[0]
 
 
