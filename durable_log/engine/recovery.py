@@ -98,10 +98,10 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
     Raises ``OSError``, :class:`Corruption` if a file that the manifest names is missing or has no valid header.
     """
-    remove_leftovers(directory, manifest)
     opened = _Opened({}, {}, [])
     try:
         _open_tables(directory, manifest, opened)
+        remove_leftovers(directory, manifest)
         catalog.runs = tuple(opened.runs)
         catalog.count, catalog.next_number = manifest.streams, manifest.next_stream
         return _replay_log(directory, manifest, opened, catalog, clock)

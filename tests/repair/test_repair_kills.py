@@ -81,7 +81,7 @@ def test_a_repair_that_is_killed_at_any_step_ends_the_same_when_it_is_run_again(
     expected = state_of(whole)
     assert expected["known"]
     assert steps > 60
-    for after in range(0, steps, 5):
+    for after in range(0, steps, 7):
         known, _ = repair_killed_after(after)
         outcome = mend(known.directory)
         assert outcome.number in (0, 1), after
