@@ -152,6 +152,11 @@ class Checkpointer:
         """The one in force, and what the next one will have."""
         return self.edits.manifest
 
+    def accept_damage(self) -> None:
+        """Cluster damaged segments, too, from now on: somebody has a copy of them."""
+        for segment in self._reader.segments.values():
+            segment.damaged = False
+
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())

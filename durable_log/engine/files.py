@@ -205,6 +205,10 @@ class DiskDirectory:
             raise
         return True
 
+    def folder(self, name: str) -> DiskDirectory:
+        """A folder in this directory, made durably if it is not there."""
+        return DiskDirectory(os.path.join(self._root, name))
+
     def sync(self) -> None:
         """Make the directory's entries durable."""
         _sync_directory(self._root)

@@ -287,6 +287,9 @@ class LogEngine:
             self._directory.close()
             self._has_ended = True
 
+    def __len__(self) -> int:
+        return len(self._catalog)
+
     def _used_since_saved(self) -> list[StreamState]:
         return [
             state for state in self._catalog.expiring() if state.expiry and state.expiry.touched > state.expiry.saved

@@ -78,14 +78,19 @@ def load_manifest(directory: Directory, now_ms: int) -> Manifest:
         manifest = Manifest(random_bytes(16))
         save_manifest(directory, manifest, now_ms)
         return manifest
-    file = directory.open(MANIFEST_NAME)
+    return read_manifest(directory, MANIFEST_NAME)
+
+
+def read_manifest(directory: Directory, name: str) -> Manifest:
+    """The manifest in the file of that name. Raises :class:`Corruption`, ``OSError``."""
+    file = directory.open(name)
     try:
         content = file.read(0, file.size())
     finally:
         file.close()
-    header = decode_file_header(MANIFEST_NAME, content[:PAGE])
+    header = decode_file_header(name, content[:PAGE])
     if header is None or header.kind != KIND_MANIFEST:
-        raise Corruption(MANIFEST_NAME, 0, "the file header fails its checksum")
+        raise Corruption(name, 0, "the file header fails its checksum")
     return _decode(header, content[PAGE:])
 
 

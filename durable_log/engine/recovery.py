@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain as chain_of
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from durable_log._core import lib
 from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.chain import Base, Chain, Damage, Found, falls_short, follow
+from durable_log.engine.check import MISSING, NO_HEADER
 from durable_log.engine.cluster import ClusteredSegment, cluster_name, cluster_number
 from durable_log.engine.files import Directory
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, nonce_of, position_of, segment_of
@@ -26,7 +28,15 @@ from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.rows import lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import decode_row, run_name, run_number
-from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
+from durable_log.engine.segment import (
+    TEMPORARY,
+    Block,
+    LogSegment,
+    read_rows,
+    segment_name,
+    segment_number,
+    survey,
+)
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
 from durable_log.errors import Corruption, UnsupportedFormat
@@ -36,7 +46,9 @@ _TABLES = (".seg", ".run")
 
 
 class Report(NamedTuple):
-    """What recovery found. ``lost``: bytes of streams that can't be read any more; ``damage``: where in the log."""
+    """What recovery found. ``lost``: bytes of streams that can't be read any more; ``damage``: where in the log;
+    ``unreadable_catalog``: why some of the log could not be applied, to streams that can't be looked up because of it.
+    """
 
     records: int
     blocks: int
@@ -45,6 +57,7 @@ class Report(NamedTuple):
     lost: list[Lost]
     records_of_unknown_streams: int
     unreadable_segments: list[str]
+    unreadable_catalog: list[Corruption]
 
 
 class Recovered(NamedTuple):
@@ -102,14 +115,25 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
         raise
 
 
+def remove_leftovers(directory: Directory, manifest: Manifest, *, tables: bool = True) -> None:
+    """Remove what is unfinished, and ``tables`` that the manifest does not name. Raises ``OSError``."""
+    unnamed = _unnamed(directory, manifest) if tables else []
+    for name in directory.names():
+        if name.endswith(TEMPORARY) or name in unnamed:
+            directory.remove(name)
+
+
+def _unnamed(directory: Directory, manifest: Manifest) -> list[str]:
+    named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
+    return [name for name in directory.names() if name.endswith(_TABLES) and name not in named]
+
+
 def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, end_lsn: int) -> None:
     """What was not finished, and what the manifest does not name: the log has all of it, unless something is missing
     there. If that is so, or the manifest is not the newest one, these files may be all that there is.
     """
-    named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
-    unnamed = [name for name in directory.names() if name.endswith(_TABLES) and name not in named]
     damaged = bool(report.damage or report.unreadable_segments)
-    for name in unnamed:
+    for name in _unnamed(directory, manifest):
         known = 0 if damaged or run_number(name) is None else _known_by(directory, name, manifest)
         # Only the last segment of a log may be empty.
         empty = not report.blocks and segment_of(known) > max(segment_of(end_lsn), manifest.log_first)
@@ -117,9 +141,7 @@ def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, 
             place = f"{segment_name(segment_of(known))} position {position_of(known)}"
             reason = f"it is older than {name}, which knows the log up to {place}; put the newest manifest back"
             raise Corruption(MANIFEST_NAME, 0, reason)
-    for name in directory.names():
-        if name.endswith(TEMPORARY) or (name in unnamed and not damaged):
-            directory.remove(name)
+    remove_leftovers(directory, manifest, tables=not damaged)
 
 
 def _known_by(directory: Directory, name: str, manifest: Manifest) -> int:
@@ -143,16 +165,19 @@ def next_file(directory: Directory, manifest: Manifest) -> int:
 
 
 def _open_tables(directory: Directory, manifest: Manifest, opened: _Opened) -> None:
+    there = set(directory.names())
     for file in manifest.clustered:
-        segment = ClusteredSegment.open(directory, cluster_name(file.number))
+        name = cluster_name(file.number)
+        segment = ClusteredSegment.open(directory, name) if name in there else None
         if segment is None:
-            raise Corruption(cluster_name(file.number), 0, "the file header or the trailer fails its checksum")
+            raise _unopened(name, there)
         opened.clustered[file.number] = segment
         _expect_ours(segment, manifest)
     for number in manifest.runs:
-        run = Run.open(directory, run_name(number))
+        name = run_name(number)
+        run = Run.open(directory, name) if name in there else None
         if run is None:
-            raise Corruption(run_name(number), 0, "the file header or the trailer fails its checksum")
+            raise _unopened(name, there)
         opened.runs.append(run)
         _expect_ours(run, manifest)
 
@@ -161,6 +186,11 @@ def _expect_ours(table: ClusteredSegment | Run, manifest: Manifest) -> None:
     """A file of another store has its own nonce, by which everything in it verifies."""
     if table.nonce != nonce_of(manifest.uuid, table.number):
         raise Corruption(table.file.name, 0, "the file is one of another store")
+
+
+def _unopened(name: str, there: set[str]) -> Corruption:
+    reason = NO_HEADER if name in there else MISSING
+    return Corruption(name, 0, f"{reason}; nothing was changed; durable-log repair mends what can be mended")
 
 
 def _replay_log(
@@ -188,8 +218,10 @@ def _replay_log(
                 segments[number].damaged = True
     report = Report(
         backlog.count, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
-        unreadable,
+        unreadable, [error for _, error in replay.held],
     )  # fmt: skip
+    for lsn, _ in replay.held:
+        segments[segment_of(lsn)].damaged = True  # it stays until it can be applied
     _tell(directory.path, report)
     _remove_leftovers(directory, manifest, report, catalog.crashed_lsn)
     return _arrange(directory, manifest, opened, found, chain, surplus, replay.removed, report)
@@ -201,7 +233,9 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
         counting, segment = list(blocks), segments[number]
         segment.end, segment.last = position_of(counting[-1].end), (counting[-1].lsn, counting[-1].header_crc)
         for block in counting:
-            if block.body_length:
+            if not block.whole:
+                segment.bodies.extend(chain_of.from_iterable(read_rows(segment, block).spans()))
+            elif block.body_length:
                 segment.bodies.extend((position_of(block.lsn) + BLOCK_HEADER, block.body_length))
         backlog.take(segment, counting)
     backlog.sort()
@@ -261,6 +295,8 @@ def _tell(path: str, report: Report) -> None:
     for damage in report.damage:
         start, end = (f"{segment_name(segment_of(lsn))} position {position_of(lsn)}" for lsn in damage[:2])
         _log.error("%s: %s between %s and %s; run durable-log verify", path, damage.reason, start, end)
+    for error in report.unreadable_catalog:
+        _log.error("%s: what the log has of some streams can't be applied: %s", path, error)
     for name in report.unreadable_segments:
         _log.error("%s: %s has no valid header and is never written to; run durable-log verify", path, name)
 
@@ -293,6 +329,6 @@ def _arrange(
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean, unmarked)
     last_number = max(numbers, default=0)
     return Recovered(
-        segments, opened.clustered, spares, surplus, tail, max(used, *unreadable, 0), last_number, *previous,
+        segments, opened.clustered, spares, surplus, tail, max(used, *unreadable), last_number, *previous,
         min(unreadable, default=None), removed, report,
     )  # fmt: skip

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
+from durable_log.engine.audit import Discord, audit
 from durable_log.engine.backup import Backups
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.check import FileFault, check_tables
+from durable_log.engine.check import FileFault, check_shape, check_tables
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
@@ -28,6 +29,7 @@ from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, load_manifest
 from durable_log.engine.pace import RATE_MIN
 from durable_log.engine.reader import Reader
+from durable_log.engine.rebuild import losses
 from durable_log.engine.reclaim import Reclaimer
 from durable_log.engine.recovery import Recovered
 from durable_log.engine.watermark import Crowd
@@ -50,7 +52,13 @@ class Upkeep:
         clock: Callable[[], float], check_open: Callable[[], None],
     ) -> None:  # fmt: skip
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._spares, self._options, self._clock, self._check_open = spares, options, clock, check_open
+        self._reader, self._spares, self._options, self._clock, self._check_open = (
+            reader,
+            spares,
+            options,
+            clock,
+            check_open,
+        )
         self._clustering = threading.Lock()
         self._stopping = False
         self._asked_in = 0
@@ -169,6 +177,18 @@ class Upkeep:
             self._committer.roll()
             self.checkpointer.run()
 
+    def cluster_damaged(self, prepare: Callable[[Catalog], None]) -> None:
+        """The same, over all damage: what can't be read of the log is lost then. ``prepare`` is called before, with
+        the commit lock held. Raises :class:`Corruption`, too.
+        """
+        with self._clustering:
+            self._check_open()
+            self._committer.roll()
+            with self._committer.exclusive():
+                prepare(self._catalog)
+            self.checkpointer.accept_damage()
+            self.checkpointer.run()
+
     def cluster_at_close(self) -> None:
         """Leave nothing to replay, once nothing is written any more. What can't be clustered now will be later."""
         if isinstance(self._committer.failure, CommitFailed):
@@ -221,8 +241,27 @@ class Upkeep:
         with self._committer.attended():
             return self.backups.make(path, verify=verify)
 
-    def check_files(self) -> list[FileFault]:
-        """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""
+    def check_files(self, *, deep: bool = True) -> list[FileFault]:
+        """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks.
+
+        If it is not ``deep``, without stream bytes.
+        """
         with self._clustering:
             self._check_open()
-            return list(check_tables(self._directory, load_manifest(self._directory, 0)))
+            check = check_tables if deep else check_shape
+            return list(check(self._directory, load_manifest(self._directory, 0)))
+
+    def audit(self) -> Iterator[Discord]:
+        """What does not agree with each other, in a store that nobody changes meanwhile. Blocks.
+
+        Raises :class:`Corruption` of the catalog, ``OSError``.
+        """
+        with self._clustering:
+            self._check_open()
+            yield from audit(self._catalog, self._reader, self._committer, self.checkpointer.manifest)
+
+    def losses(self) -> list[tuple[str, int, int, int]]:
+        """Name, start, end and report of bytes that are known to be lost. Raises :class:`Corruption`, ``OSError``."""
+        with self._clustering:
+            self._check_open()
+            return list(losses(self._catalog.runs))
