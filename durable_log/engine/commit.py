@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog
@@ -30,7 +29,7 @@ from durable_log.engine.pace import Pace
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
-from durable_log.engine.turns import Attended, CommitLock, Turn
+from durable_log.engine.turns import Attended, Bell, CommitLock, Turn
 from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import CommitFailed, StoreClosed, StoreFull, StoreUnreadable
@@ -66,7 +65,7 @@ class Committer:
         self._lock = CommitLock()
         self.attended = partial(Attended, self._lock)
         """Around what has turns on a thread that may be interrupted."""
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._bell = Bell()
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
         self._stopping = False
@@ -159,8 +158,7 @@ class Committer:
         self._staging.refusal = reason
 
     def _ring(self) -> None:
-        if self._bell.empty():
-            self._bell.put(None)
+        self._bell.ring()
 
     def _try_to_lead(self, submission: Submission) -> None:
         lock, leads = self._lock, False
@@ -365,7 +363,7 @@ class Committer:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wait()
+            self._bell.wait(self._due)
             self._due = 0.0
             try:
                 with self._lock:
@@ -376,15 +374,6 @@ class Committer:
                 self._due = None
             if self._staging or self._touches:
                 self._due = min(self._due or math.inf, time.monotonic() + self.pace.left())
-
-    def _wait(self) -> None:
-        try:
-            if self._due is None:
-                self._bell.get()
-            else:
-                self._bell.get(timeout=max(0.0, self._due - time.monotonic()))
-        except Empty:
-            return
 
     def _next_due(self) -> float | None:
         writer = self._writer

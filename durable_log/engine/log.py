@@ -291,9 +291,7 @@ class LogEngine:
         return len(self._catalog)
 
     def _used_since_saved(self) -> list[StreamState]:
-        return [
-            state for state in self._catalog.expiring() if state.expiry and state.expiry.touched > state.expiry.saved
-        ]
+        return [each for each in self._catalog.expiring() if each.expiry and each.expiry.touched > each.expiry.saved]
 
     def _close_files(self) -> None:
         self._spares.close()

@@ -476,7 +476,6 @@ class Simulation:
     def commit_waiting(self) -> None:
         """A step of the committer thread."""
         committer = self.store.engine._committer
-        committer._rung = False
         with committer._lock:
             committer._commit_waiting()
             committer._due = committer._keep_time()
