@@ -2,8 +2,9 @@
 
 Law of this room: what is looked for, what was found, and the memory that C works in. The search itself is
 ``csrc/run_find.c``: one call for all names and one run, with the interpreter's lock released. Runs are asked one after
-the other, the newest first, and of a name the first row counts. A page that does not hold keeps only those from being found that
-are on it by what the names of the run say; one that can't be read, those that may be on it. One thread a search.
+the other, the newest first, and of a name the first row counts. A page that does not hold keeps only those from being
+found that are on it by what the names of the run say; one that can't be read, those that may be on it. One thread a
+search.
 """
 
 from __future__ import annotations

@@ -48,12 +48,6 @@ class SalvagedLog(NamedTuple):
         there = {segment_name(number) for number in self.segments}
         return sorted((names & there) | self.headless.keys())
 
-    @property
-    def bypassed(self) -> list[str]:
-        """The names of segments whose headers are lost, and whose blocks do not count: the log went on without them."""
-        counted = {segment_name(segment_of(block.lsn)) for block in self.chain.blocks}
-        return [name for name, holds_blocks in self.headless.items() if holds_blocks and name not in counted]
-
     def close(self) -> None:
         """Close the files."""
         for segment in self.segments.values():
