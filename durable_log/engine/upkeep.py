@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from durable_log.engine.backup import Backups
@@ -168,6 +169,12 @@ class Upkeep:
             self._check_open()
             self._committer.roll()
             self.checkpointer.run()
+
+    def save_crash(self) -> None:
+        """Have the manifest know of a crash, so that the store can end well."""
+        with suppress(OSError, DurableLogError):
+            if self._catalog.forgets_crash:
+                self.checkpointer.edits.save()
 
     def cluster_at_close(self) -> None:
         """Leave nothing to replay, once nothing is written any more. What can't be clustered now will be later."""
