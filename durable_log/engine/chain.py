@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from durable_log.engine.format import PAGE, position_of
 from durable_log.engine.segment import Block
 
 
@@ -46,6 +47,12 @@ class Chain(NamedTuple):
     durable_lsn: int
     cut: bool
 
+    @property
+    def lost_end(self) -> Damage | None:
+        """The damage that no block follows, if there is any."""
+        end = self.blocks[-1].end if self.blocks else 0
+        return self.damage[-1] if self.damage and self.damage[-1].start >= end else None
+
 
 class Found(NamedTuple):
     """The blocks of one segment whose headers verify, in order; ``after_lsn`` is what the segment's header says."""
@@ -68,7 +75,17 @@ def follow(segments: Iterable[Found], first_lsn: int, base: Base = LOG_START) ->
             _void(chain.blocks, chain.damage, segment.after_lsn)
         for block in segment.blocks:
             if not _accept(chain, block, first_lsn, base):
-                return chain._replace(cut=True)
+                return _checked_end(chain, first_lsn, base)._replace(cut=True)
+    return _checked_end(chain, first_lsn, base)
+
+
+def _checked_end(chain: Chain, first_lsn: int, base: Base) -> Chain:
+    """No block may be left to tell that others are missing; but a block ended where the manifest knows the log to be
+    durable, unless a segment begins there.
+    """
+    end = chain.blocks[-1].end if chain.blocks else first_lsn
+    if end < base.lsn and position_of(base.lsn) > PAGE:
+        chain.damage.append(Damage(end, base.lsn, False, "the log ends before what the manifest knows to be durable"))
     return chain
 
 

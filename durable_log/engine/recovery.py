@@ -136,8 +136,10 @@ def _replay_log(
     if chain.damage:
         replay.look_up_all()
     for damage in chain.damage:
-        if segment_of(damage.start) in segments:
-            segments[segment_of(damage.start)].damaged = True
+        # If that segment has no file, what is left of the damage is in the one that follows.
+        number = min((number for number in segments if number >= segment_of(damage.start)), default=0)
+        if number:
+            segments[number].damaged = True
     report = Report(
         backlog.count, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
         unreadable,
@@ -213,6 +215,10 @@ def _arrange(
     last = chain.blocks[-1] if chain.blocks else None
     previous = (last.lsn, last.header_crc) if last else (manifest.previous_lsn, manifest.previous_crc)
     used = max((number for number, blocks in found.items() if blocks), default=manifest.log_first - 1)
+    if chain.lost_end is not None:
+        # It is left alone, and what is written from now on follows a block that is not there, which tells of it.
+        previous, last = (chain.lost_end.end - PAGE, 0), None
+        used = max(used, segment_of(chain.lost_end.end))
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
     unreadable = [number for number in numbers if number >= manifest.log_first and number not in segments]
