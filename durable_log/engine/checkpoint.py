@@ -26,6 +26,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest
 from durable_log.engine.reader import Reader
+from durable_log.engine.run import Run
 from durable_log.engine.run_writer import write_run
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.snapshot import SLICE_STATES, Epoch, Rows, Snapshot, row_or_none
@@ -57,14 +58,16 @@ class Sealed(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A checkpoint whose clustered segments are ``written``, and count from the next manifest on."""
+    """A checkpoint whose clustered segments are ``written``, and count from the next manifest on. So does the ``run``
+    of its rows, which is written once.
+    """
 
     sealed: Sealed
     epoch: Epoch
     written: list[ClusteredSegment]
     snapshot: Snapshot
-    number: int
     closing: bool
+    run: Run | None = None
 
 
 class Checkpointer:
@@ -75,7 +78,7 @@ class Checkpointer:
         reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
         unreadable: int | None,
     ) -> None:  # fmt: skip
-        self.edits = Edits(directory, manifest, catalog, committer, writer, reader, live, clock)
+        self.edits = Edits(directory, manifest, catalog, committer, writer, reader, live, spares.litter, clock)
         self.long: set[int] = set()
         """The numbers of streams that may have too many ranges in clustered segments, for whoever does something."""
         self._unreadable = 2**32 if unreadable is None else unreadable
@@ -125,7 +128,7 @@ class Checkpointer:
         snapshot, written = Snapshot(epoch, self._kept_below, sealed.below), list[ClusteredSegment]()
         try:
             self._write_all(sealed, epoch, written)
-            self._unfinished = Unfinished(sealed, epoch, written, snapshot, self.edits.new_number(), closing)
+            self._unfinished = Unfinished(sealed, epoch, written, snapshot, closing)
         except BaseException as error:
             if self._unfinished is None:
                 self._remove_all(written)
@@ -148,6 +151,11 @@ class Checkpointer:
     def manifest(self) -> Manifest:
         """The one in force, and what the next one will have."""
         return self.edits.manifest
+
+    def accept_damage(self) -> None:
+        """Cluster damaged segments, too, from now on: somebody has a copy of them."""
+        for segment in self._reader.segments.values():
+            segment.damaged = False
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
@@ -249,40 +257,38 @@ class Checkpointer:
 
     def _name_rows(self, unfinished: Unfinished, released: list[LogSegment]) -> None:
         """Write the run, and save the manifest, which names it, and the log from behind the segments that go."""
-        catalog, number, rows = self._catalog, unfinished.number, unfinished.snapshot.rows
-        if any(run.number == number for run in catalog.runs):
+        catalog, run, rows = self._catalog, unfinished.run, unfinished.snapshot.rows
+        if run in catalog.runs:
             return
         changes: dict[str, Any] = {}
         if released:
             last = Sealed(released).last or (self.manifest.previous_lsn, self.manifest.previous_crc)
             changes = {"log_first": released[-1].number + 1, "previous_lsn": last[0], "previous_crc": last[1]}
             changes["clean"] = unfinished.closing and catalog.ends_well
-        run = write_run(self._directory, number, self.edits.manifest.uuid, rows, pause=pause) if rows else None
-        try:
-            if run is not None:
-                others = (each for each in self.manifest.runs if each != number)
-                changes["runs"] = (number, *others)
-            self.edits.save(**changes)
-            if run is not None:
-                with self._committer.exclusive():
-                    catalog.replace_runs((), run)
-        except BaseException:
-            if run is not None:
-                run.close()
-            raise
+        if rows and run is None:
+            # Not again, whatever fails from here on: a manifest that names it may be in force.
+            run = write_run(self._directory, self.edits.new_number(), self.manifest.uuid, rows, pause=pause)
+            self._unfinished = unfinished._replace(run=run)
+        if run is not None:
+            changes["runs"] = (run.number, *(number for number in self.manifest.runs if number != run.number))
+        self.edits.save(**changes)
+        if run is not None:
+            with self._committer.exclusive():
+                catalog.replace_runs((), run)
 
     def _give_back(self) -> None:
-        """Give back log segments that nobody needs any more, whatever becomes of one of them. Raises ``OSError``."""
-        failure: OSError | None = None
+        """Give back log segments that nobody needs any more."""
         while self._leaving:
             segment, is_last = self._leaving.pop()
-            try:
-                self._spares.give_back(segment, closing=is_last)
-            except OSError as error:
-                self.edits.remove((segment.file.name,))
-                failure = failure or error
-        if failure is not None:
-            raise failure
+            self._spares.give_back(segment, closing=is_last)
+
+    def close(self) -> None:
+        """Close what a failure has kept from getting to its place."""
+        self.edits.close()
+        for segment, _ in self._leaving:
+            segment.close()
+        if self._unfinished is not None and self._unfinished.run is not None:
+            self._unfinished.run.close()
 
 
 def _first_needed(state: StreamState) -> int:

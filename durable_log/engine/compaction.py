@@ -10,6 +10,7 @@ import logging
 from array import array
 from collections import defaultdict
 from collections.abc import Container
+from itertools import takewhile
 from typing import Final
 
 from durable_log.engine.catalog import Catalog
@@ -86,20 +87,28 @@ class Compactor:
         False if nothing is due.
         """
         self._checkpointer.finish()
+        olds: list[ClusteredSegment] = []
         try:
             if self._merge_runs() or self._gather():
                 return True
-            number = self._most_dead(dead_part)
-            if number is None:
-                return self._merge_small()
-            self.rewrite([self._reader.clustered[number]])
+            olds = self._most_dead(dead_part) or self._small()
+            if olds:
+                self.rewrite(olds)
         except Corruption as error:
-            # It stays as it is, until somebody repairs the store; the others go on.
-            if error.file in self._damaged:
-                raise
-            self._damaged.add(error.file)
-            _log.error("%s: %s", self._directory.path, error)
-        return True
+            self._leave(error, olds)
+            return True
+        return bool(olds)
+
+    def _leave(self, error: Corruption, olds: list[ClusteredSegment]) -> None:
+        """What is damaged stays as it is, until somebody repairs the store, and what can't be rewritten because of
+        something else that is damaged; the others go on. Raises the error if that was so before.
+        """
+        names = {old.file.name for old in olds}
+        left = {error.file} if error.file in names or not names else {error.file, *names}
+        if left <= self._damaged:
+            raise error
+        self._damaged |= left
+        _log.error("%s: %s", self._directory.path, error)
 
     def tidy(self) -> bool:
         """What keeps the number of files small, and is done in no time. False if nothing is due."""
@@ -111,10 +120,11 @@ class Compactor:
         if len(self._catalog.runs) > 1 or any(run.tombstones for run in self._catalog.runs):
             self._merge(self._catalog.runs)
 
-    def _most_dead(self, dead_part: float) -> int | None:
+    def _most_dead(self, dead_part: float) -> list[ClusteredSegment]:
+        """The segment that is, if it is so by more than ``dead_part``."""
         parts = {segment.number: 1 - self._live[segment.number] / segment.payload_bytes for segment in self._sound()}
         worst = max(parts, key=lambda number: parts[number], default=None)
-        return worst if worst is not None and parts[worst] > dead_part else None
+        return [self._reader.clustered[worst]] if worst is not None and parts[worst] > dead_part else []
 
     def _sound(self) -> list[ClusteredSegment]:
         """The segments that are not known to be damaged."""
@@ -126,22 +136,27 @@ class Compactor:
         self._edits.make(Change(new, old, (), [], 0))
 
     def _merge_runs(self) -> bool:
-        runs = self._catalog.runs
-        if len(runs) <= RUNS_MAX or self._damaged.intersection(run.file.name for run in runs):
+        runs = tuple(takewhile(lambda run: run.file.name not in self._damaged, self._catalog.runs))
+        if len(runs) <= RUNS_MAX:
             return False
         self._merge(_worth_merging(runs))
         return True
 
     def _merge_small(self) -> bool:
-        """Merge clustered segments of about the same, small size if there are many of them. False if there are not."""
+        olds = self._small()
+        if olds:
+            self.rewrite(olds)
+        return bool(olds)
+
+    def _small(self) -> list[ClusteredSegment]:
+        """Clustered segments of about the same, small size, if there are many of them."""
         classes: dict[int, list[ClusteredSegment]] = {}
         for segment in self._sound():
             classes.setdefault(_size_class(segment.payload_bytes), []).append(segment)
         for size_class in sorted(classes):
             if len(classes[size_class]) >= SMALL_MAX and size_class < CLASSES_MERGED:
-                self.rewrite(classes[size_class])
-                return True
-        return False
+                return classes[size_class]
+        return []
 
     def _gather(self) -> bool:
         """Copy the many short ranges of some streams to where they are one range each. False if nothing is due."""

@@ -14,6 +14,7 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import Directory
+from durable_log.engine.keeper import Litter
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import ClusteredFile, Manifest, install_manifest, write_manifest
 from durable_log.engine.reader import Reader
@@ -46,13 +47,13 @@ class Edits:
 
     def __init__(
         self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
-        reader: Reader, live: LiveBytes, clock: Callable[[], float],
+        reader: Reader, live: LiveBytes, litter: Litter, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self.manifest = manifest
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._reader, self._live, self._clock = reader, live, clock
+        self._reader, self._live, self._litter, self._clock = reader, live, litter, clock
         self._change: Change | None = None
-        self._litter: list[str] = []
+        self._unnamed: list[str] = []
         self._in_doubt = False
         """Whether nobody knows which manifest is in force: this one, or one that could not be saved."""
 
@@ -113,19 +114,18 @@ class Edits:
             self.save()
         self.remove(())
 
+    def close(self) -> None:
+        """Close the files of a change that was broken off. Closing twice is harmless."""
+        if self._change is not None:
+            for file in [*self._change.old, *([] if self._change.run is None else [self._change.run])]:
+                file.close()
+
     def remove(self, names: Iterable[str]) -> None:
-        """Remove what no manifest names that may be in force; what can't be removed now is tried again later."""
-        self._litter += names
-        left = list[str]()
-        while self._litter and not self._in_doubt:
-            name = self._litter.pop()
-            try:
-                self._directory.remove(name)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                left.append(name)
-        self._litter += left
+        """Remove what no manifest names that may be in force."""
+        self._unnamed += names
+        if not self._in_doubt:
+            unnamed, self._unnamed = self._unnamed, []
+            self._litter.drop(*unnamed)
 
     def settle(self, written: list[StreamState], removed: list[StreamState], epoch: int) -> None:
         """Rows of these streams count now: see :meth:`Catalog.settle`."""

@@ -119,6 +119,8 @@ class Group:
         :class:`OffsetOutOfRange` beyond the tail.
         """
         state = self._live(request.name)
+        if request.number not in (None, state.number):
+            raise StreamGone(request.name)
         if request.before > state.tail:
             raise OffsetOutOfRange(state.name, request.before, state.trimmed, state.tail)
         if request.before > state.trimmed:
@@ -188,6 +190,8 @@ class Group:
             source = self._find(request.fork_of)
             if source is None or (source.deadline <= self._now and not source.deleted):
                 raise StreamNotFound(request.fork_of)
+            if request.fork_number not in (None, source.number):
+                raise StreamGone(request.fork_of)
             fork = fork_from(source, admit_fork(source, request))
             if config.ttl is None and config.expires_at is None:
                 config = config._replace(ttl=source.config.ttl, expires_at=source.config.expires_at)

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from durable_log.engine.files import Directory
-from durable_log.engine.segment import LogSegment, size_of_segment
+from durable_log.engine.segment import TEMPORARY, LogSegment, segment_name, size_of_segment
 from durable_log.model import Options
 
 SPARES: Final = 2
@@ -30,6 +30,42 @@ REST_SECONDS: Final = 300.0
 _log = logging.getLogger("durable_log")
 
 
+class Litter:
+    """Files that nobody needs any more, by name. What can't be removed is tried again with the next ones, and is
+    removed when the store is opened. No name may be given to another file.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._mutex = threading.Lock()
+        self._names: list[str] = []
+
+    def drop(self, *names: str) -> None:
+        """Remove these files, too, as far as that is possible now."""
+        with self._mutex:
+            self._names += names
+        try:
+            self.sweep()
+        except OSError as error:
+            _log.warning("%s: a file that nobody needs stays for now: %s", self._directory.path, error)
+
+    def sweep(self) -> None:
+        """Remove what is left. Raises ``OSError`` for what stays, after having tried all of it."""
+        failures = []
+        with self._mutex:
+            names, self._names = self._names, []
+            for name in names:
+                try:
+                    self._directory.remove(name)
+                except FileNotFoundError:
+                    pass
+                except OSError as failure:
+                    failures.append(failure)
+                    self._names.append(name)
+        if failures:
+            raise failures[0]
+
+
 class Spares:
     """Empty segments, made ahead in the order of their numbers."""
 
@@ -37,6 +73,7 @@ class Spares:
         self, directory: Directory, uuid: bytes, options: Options, ready: list[LogSegment], last_number: int
     ) -> None:
         self._directory, self._uuid, self._options = directory, uuid, options
+        self.litter = Litter(directory)
         self._making = threading.Lock()
         self._ready = deque(ready)
         self._wanted = False
@@ -73,23 +110,27 @@ class Spares:
             pass
 
     def give_back(self, segment: LogSegment, *, closing: bool = False) -> None:
-        """A segment that nobody needs any more: another spare, or room on the disk. Raises ``OSError``.
+        """A segment that nobody needs any more: another spare, or room on the disk.
 
         ``closing``: it was the last one, and is so again when the store is opened.
         """
         with self._making:
             ordinary = segment.size == self._options.segment_bytes and self._options.preallocate
             reusable = (closing or ordinary) and self._directory.grows_in_place
-            if reusable and len(self._ready) < RECYCLED_MAX:
-                self._last_number += 1  # which is given to no other file, whatever becomes of this one
-                try:
-                    recycled = segment.recycle(self._directory, self._last_number, int(time.time() * 1000))
-                except OSError:
-                    self._discard(segment)
-                else:
-                    self._ready.append(recycled)
-            else:
+            if not (reusable and len(self._ready) < RECYCLED_MAX and self._recycled(segment)):
                 self._discard(segment)
+
+    def _recycled(self, segment: LogSegment) -> bool:
+        """Make it a spare. False if that fails: nobody knows its name then, and it is not synced again."""
+        old = segment.file.name
+        number = self._last_number = self._last_number + 1
+        try:
+            self._ready.append(segment.recycle(self._directory, number, int(time.time() * 1000)))
+        except OSError as error:
+            _log.warning("%s: %s could not be used again: %s", self._directory.path, old, error)
+            self.litter.drop(old, segment_name(number), segment_name(number) + TEMPORARY)
+            return False
+        return True
 
     def start_small(self) -> None:
         """Have segments grow anew from the next one on, as in a young store. Removes what is ready."""
@@ -105,8 +146,7 @@ class Spares:
 
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""
-        with suppress(OSError):
-            self._shrink()
+        self._shrink()
         while self._ready:
             self._ready.popleft().close()
 
@@ -138,7 +178,7 @@ class Spares:
 
     def _discard(self, segment: LogSegment) -> None:
         segment.close()
-        self._directory.remove(segment.file.name)
+        self.litter.drop(segment.file.name)
 
 
 class Background:

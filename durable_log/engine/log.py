@@ -62,13 +62,13 @@ class LogEngine:
         self.store_id = sha256(b"durable_log store" + manifest.uuid).hexdigest()[:16]
         self._catalog = Catalog(self.clock)
         recovered = recover(self._directory, manifest, self._catalog, self.clock)
-        manifest = manifest._replace(next_file=next_file(self._directory, manifest))
         self.report: Report = recovered.report
         self._reader = Reader(recovered.segments, recovered.clustered)
         self._live = LiveBytes(manifest.clustered)
         self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
+            manifest = manifest._replace(next_file=next_file(self._directory, manifest))
             self._begin_log(recovered)
         except BaseException:
             self._close_files()
@@ -282,14 +282,16 @@ class LogEngine:
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()
         finally:
+            self.upkeep.checkpointer.close()
             self._close_files()
             self._directory.close()
             self._has_ended = True
 
+    def __len__(self) -> int:
+        return len(self._catalog)
+
     def _used_since_saved(self) -> list[StreamState]:
-        return [
-            state for state in self._catalog.expiring() if state.expiry and state.expiry.touched > state.expiry.saved
-        ]
+        return [each for each in self._catalog.expiring() if each.expiry and each.expiry.touched > each.expiry.saved]
 
     def _close_files(self) -> None:
         self._spares.close()
@@ -366,7 +368,7 @@ def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
     try:
         directory = directory_at(path)
     except OSError as error:
-        raise StoreUnreadable(str(path), error) from error
+        raise _refusal(str(path), error) from error
     if path == ":memory:":
         options = replace(options, cluster_at_close=False)  # nobody will open it again
     return open_in(directory, options, clock)
@@ -385,10 +387,13 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
         engine.start()
     except OSError as error:
         directory.close()
-        if is_out_of_space(error):
-            raise StoreFull(directory.path, PAGE) from error
-        raise StoreUnreadable(str(error.filename or directory.path), error) from error
+        raise _refusal(directory.path, error) from error
     except BaseException:
         directory.close()
         raise
     return engine
+
+
+def _refusal(path: str, error: OSError) -> StoreFull | StoreUnreadable:
+    """Why a store does not open."""
+    return StoreFull(path, PAGE) if is_out_of_space(error) else StoreUnreadable(str(error.filename or path), error)

@@ -8,11 +8,10 @@ complete and synced. Only the thread that opens and the background thread that c
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import LOCK_NAME, Directory, random_bytes
+from durable_log.engine.files import LOCK_NAME, Directory, discard, random_bytes
 from durable_log.engine.format import (
     BLOCK_HEADER,
     FRAME_HEADER,
@@ -79,14 +78,19 @@ def load_manifest(directory: Directory, now_ms: int) -> Manifest:
         manifest = Manifest(random_bytes(16))
         save_manifest(directory, manifest, now_ms)
         return manifest
-    file = directory.open(MANIFEST_NAME)
+    return read_manifest(directory, MANIFEST_NAME)
+
+
+def read_manifest(directory: Directory, name: str) -> Manifest:
+    """The manifest in the file of that name. Raises :class:`Corruption`, ``OSError``."""
+    file = directory.open(name)
     try:
         content = file.read(0, file.size())
     finally:
         file.close()
-    header = decode_file_header(MANIFEST_NAME, content[:PAGE])
+    header = decode_file_header(name, content[:PAGE])
     if header is None or header.kind != KIND_MANIFEST:
-        raise Corruption(MANIFEST_NAME, 0, "the file header fails its checksum")
+        raise Corruption(name, 0, "the file header fails its checksum")
     return _decode(header, content[PAGE:])
 
 
@@ -105,8 +109,7 @@ def write_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> Non
         file.sync()
     except BaseException:
         file.close()
-        with suppress(OSError):
-            directory.remove(_TEMPORARY)
+        discard(directory, _TEMPORARY)
         raise
     file.close()
 

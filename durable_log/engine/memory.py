@@ -85,13 +85,14 @@ class MemoryDirectory:
     def __init__(self, path: str = ":memory:") -> None:
         self.path = path
         self.files: dict[str, MemoryFile] = {}
+        self.folders: dict[str, MemoryDirectory] = {}
 
     def lock(self) -> None:
         """Nothing to do: nobody else can see it."""
 
     def names(self) -> list[str]:
-        """Names of all files, sorted."""
-        return sorted(self.files)
+        """Names of all entries, sorted."""
+        return sorted([*self.files, *self.folders])
 
     def sizes(self) -> dict[str, int]:
         """What each file takes, in bytes."""
@@ -127,6 +128,10 @@ class MemoryDirectory:
             return False
         self.files[name] = source.files[name].linked()
         return True
+
+    def folder(self, name: str) -> MemoryDirectory:
+        """A folder in this directory, made if it is not there."""
+        return self.folders.setdefault(name, MemoryDirectory(f"{self.path}/{name}"))
 
     def sync(self) -> None:
         """Nothing to do."""

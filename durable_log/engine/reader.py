@@ -12,7 +12,6 @@ import errno
 
 from durable_log.engine.ancestry import Piece, owner_at, pieces
 from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment, Row, cluster_name
-from durable_log.engine.format import position_of
 from durable_log.engine.index import (
     ClusteredRun,
     Run,
@@ -22,6 +21,7 @@ from durable_log.engine.index import (
     place_at,
     runs_of,
 )
+from durable_log.engine.quarantine import report_name
 from durable_log.engine.recent import read_recent
 from durable_log.engine.segment import LogSegment, segment_name
 from durable_log.engine.state import StreamState
@@ -126,7 +126,9 @@ class Reader:
         segment = self.segments.get(run.segment)
         if segment is None:
             reason = f"stream bytes {first} to {last} were acknowledged and are lost"
-            return Corruption("the log", position_of(run.positions[0]), reason, name=state.name)
+            lost_in = report_name(run.positions[0]) if run.segment == 0 and run.positions[0] else "the log"
+            position = 0 if run.segment == 0 else run.positions[0]
+            return Corruption(lost_in, position, reason, name=state.name)
         found = segment.file.gather(segment.nonce, state.number, run.positions, run.offsets, (first, last))
         if isinstance(found, bytes):
             return found

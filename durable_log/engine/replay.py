@@ -10,6 +10,7 @@ by whoever does that: to a state that nobody else knows yet, and that may be thr
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from durable_log.engine.format import (
 from durable_log.engine.index import LOST, add_place, end_of
 from durable_log.engine.loading import Note
 from durable_log.engine.state import ProducerState, StreamState
+from durable_log.errors import Corruption
 
 
 class Lost(NamedTuple):
@@ -52,6 +54,8 @@ class CatchUp:
         self.lost: list[Lost] = []
         self.out_of_place = 0
         """Records that overlap others of their stream."""
+        self.held: dict[int, Corruption] = {}
+        """Streams that were deleted while nobody could say which ones they are, by number."""
 
     def reaches(self, stream: int, tail: int) -> None:
         """The stream had that tail once, as a fork of it shows; what of that no record tells of is lost."""
@@ -65,6 +69,8 @@ class CatchUp:
         """Apply a stream's records from ``lsn`` on, and note where those below lie. What has to be called once the
         state is that of the stream; None if there is nothing. Raises :class:`Corruption`, ``OSError``.
         """
+        if state.number in self.held:
+            raise self.held[state.number].again()
         records, tail_min = self._backlog.of(state.number), self._tails_min.get(state.number, 0)
         if not records and state.tail >= tail_min:
             return None
@@ -113,6 +119,8 @@ class Replay:
         """Those that were there when streams, and their live bytes, were counted."""
         self._born: list[StreamState] = []
         self._unknown = 0
+        self.held: list[tuple[int, Corruption]] = []
+        """Creations and deletions that could not be applied, as the catalog can't be read there, by LSN."""
 
     @property
     def lost(self) -> list[Lost]:
@@ -129,10 +137,13 @@ class Replay:
         # A CREATE may be damaged; its number must not be given to another stream all the same.
         self._catalog.next_number = max(self._catalog.next_number, self._backlog.greatest_stream + 1)
         for record in self._backlog.lives():
-            if record.kind == CREATE:
-                self._create(record)
-            else:
-                self._delete(record)
+            try:
+                if record.kind == CREATE:
+                    self._create(record)
+                else:
+                    self._delete(record)
+            except Corruption as error:
+                self._hold(record, error)
         if not self._backlog.count:
             self._catalog.catch_up = None
         for state in self._born:
@@ -145,8 +156,17 @@ class Replay:
     def look_up_all(self) -> None:
         """Apply all that there is: the log is damaged, and somebody wants to know what was lost."""
         for stream in self._catch_up.streams():
-            if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
-                self._unknown += len(self._backlog.of(stream))
+            with suppress(Corruption):  # whoever looks it up will be told
+                if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
+                    self._unknown += len(self._backlog.of(stream))
+
+    def _hold(self, record: Record, error: Corruption) -> None:
+        """It can't be applied, as long as the catalog can't be read there: nobody may look the stream up until then."""
+        self.held.append((record.lsn, error))
+        self._catch_up.held[record.stream] = error
+        if record.kind == CREATE:
+            row, frame = self._backlog.frame(record)
+            self._catalog.unreadable[decode_create(frame[row[6] :]).name] = error
 
     def _find(self, number: int) -> StreamState | None:
         if number not in self._states:

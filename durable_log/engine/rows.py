@@ -26,6 +26,8 @@ _PRODUCER: Final = struct.Struct("<IQQH")
 _PAIR: Final = struct.Struct("<QQ")
 _CLOSED, _DELETED = 1, 2
 _NO_SEQ: Final = 0xFFFF
+_NO_CLAIM: Final = 2**64 - 1
+"""The epoch and the sequence of a producer that was introduced by a record whose claim is lost."""
 _NO_EXPIRY: Final = -(2**63)
 
 
@@ -72,7 +74,8 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
     parts = [head, content_type, seq, index]
     for producer_id, producer in producers.items():
         name = b"" if isinstance(producer_id, int) else producer_id.encode("utf-8", "surrogatepass")
-        parts += (_PRODUCER.pack(producer.number, producer.epoch, producer.seq, len(name)), name)
+        epoch, claimed = producer.epoch & _NO_CLAIM, producer.seq & _NO_CLAIM
+        parts += (_PRODUCER.pack(producer.number, epoch, claimed, len(name)), name)
     if fork is not None:
         parts.append(_PAIR.pack(fork.source.number, fork.base))
         parts += [_PAIR.pack(owner.number, end) for owner, end in fork.ancestors]
@@ -157,7 +160,7 @@ def _decode_producers(state: StreamState, data: bytes, at: int, count: int) -> i
         number, epoch, seq, length = _PRODUCER.unpack_from(data, at)
         at += _PRODUCER.size
         producer_id, at = data[at : at + length].decode("utf-8", "surrogatepass"), at + length
-        known[producer_id or number] = ProducerState(number, epoch, seq)
+        known[producer_id or number] = ProducerState(number, *(-1 if one == _NO_CLAIM else one for one in (epoch, seq)))
     return at
 
 

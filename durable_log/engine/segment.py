@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from array import array
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import (
     BLOCK_CLEAN,
     BLOCK_HEADER,
@@ -63,7 +62,9 @@ class LogSegment:
         self.end = PAGE
         """Where the last block that counts ends. Blocks behind it, if there are any, are void."""
         self.bodies = array("Q")
-        """Of each block that counts and holds frames: where they begin, and how many bytes they are."""
+        """Of each block that counts and holds frames: where they begin, and how many bytes they are; of a damaged one,
+        of each piece that holds.
+        """
         self.last: tuple[int, int] | None = None
         """LSN and checksum of the last block that counts."""
         self.damaged = False
@@ -83,9 +84,7 @@ class LogSegment:
             directory.sync()
         except OSError:
             file.close()
-            for begun in (name, name + TEMPORARY):
-                with suppress(OSError):
-                    directory.remove(begun)
+            discard(directory, name, name + TEMPORARY)
             raise
         file.name = name
         return cls(file, header)
@@ -182,6 +181,17 @@ class Rows(NamedTuple):
         """The payload of one of the rows."""
         start = row[2] - self.position + row[6]
         return self.body[start : start + row[7]]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Position and length of what the rows' frames occupy, in one piece where they follow each other."""
+        found: list[tuple[int, int]] = []
+        for row in self.rows:
+            position, length = row[2], row[6] + row[7]
+            if found and sum(found[-1]) == position:
+                found[-1] = found[-1][0], found[-1][1] + length
+            else:
+                found.append((position, length))
+        return found
 
     def seq(self, row: tuple[int, ...]) -> bytes:
         """The Stream-Seq of one of the rows."""

@@ -13,7 +13,10 @@ first one was meant for: one of them is not interrupted. Nobody takes it twice.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final
 
@@ -57,6 +60,23 @@ class CommitLock:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.let_go()
+
+
+class Bell:
+    """Calls the committer thread. To ring twice before it comes is to ring once; made in C, as a signal may come."""
+
+    def __init__(self) -> None:
+        self._rung: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        """There is something to do."""
+        if self._rung.empty():
+            self._rung.put(None)
+
+    def wait(self, until: float | None) -> None:
+        """Return once it was rung, or at that moment in monotonic seconds."""
+        with suppress(Empty):
+            self._rung.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
 
 
 class Turn:

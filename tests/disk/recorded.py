@@ -116,7 +116,7 @@ class RecordedDirectory:
         }
         self._inodes = max([0, *self.media.inodes])
         self._mutex = threading.Lock()
-        self._scratch = os.memfd_create("durable_log")
+        self._scratch = -1
         self._stage, self._sync_ns = ffi.new("int *"), ffi.new("uint64_t *")
 
     def shown(self) -> dict[str, bytes]:
@@ -137,6 +137,8 @@ class RecordedDirectory:
     def seal(self, block: bytearray, info: Any) -> None:
         """Have the commit call of C write the block to the scratch file, and see that it wrote nothing else."""
         position = position_of(info.lsn)
+        if self._scratch < 0:
+            self._scratch = os.memfd_create("durable_log")
         view = ffi.from_buffer("uint8_t[]", block)
         result = lib.dl_commit(self._scratch, view, len(block), True, info, self._stage, self._sync_ns)
         if result:

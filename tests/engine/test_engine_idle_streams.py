@@ -94,3 +94,25 @@ def test_a_commit_that_can_not_read_a_stream_says_so_by_an_error_of_this_package
                 work()
         directory.hooks.clear()
         assert store.stream("a").read().data == b"x"
+
+
+def test_a_stream_that_came_back_waits_to_expire_beside_what_is_left_of_its_last_stay(monkeypatch):
+    """Two entries of the queue are then alike but for their states, which have no order: sweeps failed."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    clock = Clock()
+    begin = clock.now
+    with open_store(MemoryDirectory(), CALM, clock) as store:
+        store.create("a", ttl=1000)
+        for used in (0, 500, 900):
+            clock.now = begin + used
+            store.stream("a").append(b"x")
+            store.engine.upkeep.cluster()
+        for end_of_a_row in (1000, 1500):  # it is looked up and found alive, then let go
+            clock.now = begin + end_of_a_row
+            store.engine.upkeep.sweep()
+            store.engine.upkeep.sweep()
+            assert store.engine._catalog.find_resident("a") is None
+        assert list(store.names()) == ["a"]
+        clock.now = begin + 1900
+        store.engine.upkeep.sweep()
+        assert store.stats()["streams"] == 0

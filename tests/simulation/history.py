@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from store_reference import Life, Model, Refused, Uses
+from reference import Life, Model, Refused, Uses
 
 from durable_log.engine.commit import Committer
 from durable_log.engine.group import wants_sync
@@ -72,7 +72,9 @@ class History:
             self.doubts += [whole, deletions]
             self.tell(f"    in doubt: {[_short(one.request) for one in batch]}")
             raise
-        self.tell("    " + "; ".join(f"{type(one.request).__name__} {one.request.name}: {one.result!r}" for one in batch))
+        self.tell(
+            "    " + "; ".join(f"{type(one.request).__name__} {one.request.name}: {one.result!r}" for one in batch)
+        )
         carried_out = [one for one in batch if not isinstance(one.result, StoreFull | StoreUnreadable)]
         after, expected = self._applied(before, carried_out, living)
         for submission, result in zip(carried_out, expected, strict=True):
@@ -103,7 +105,11 @@ class History:
             if isinstance(expected[-1], Refused) or getattr(expected[-1], "duplicate", False):
                 continue
             life = after.find(request.name)
-            if life is not None and isinstance(request, Append | Create) and not getattr(expected[-1], "existed", False):
+            if (
+                life is not None
+                and isinstance(request, Append | Create)
+                and not getattr(expected[-1], "existed", False)
+            ):
                 self.uses.use(life.number, now)
         return after, expected
 
@@ -155,17 +161,21 @@ class Watched:
 
     def __init__(self) -> None:
         self.histories: dict[Committer, History] = {}
-        self.commit, self.sync_written = Committer._commit, Committer._sync_written
 
-    def on_commit(self, committer: Committer, batch: list[Submission], deliveries: Any) -> None:
-        history = self.histories.get(committer)
-        if history is None:
-            self.commit(committer, batch, deliveries)
-        else:
-            history.commit(lambda: self.commit(committer, batch, deliveries), batch)
+    def hooks(self) -> dict[str, Callable[..., None]]:
+        """What to put in the place of the committer's methods."""
+        commit, sync_written = Committer._commit, Committer._sync_written
 
-    def on_sync(self, committer: Committer) -> None:
-        self.sync_written(committer)
-        history = self.histories.get(committer)
-        if history is not None:
-            history.synced()
+        def on_commit(committer: Committer, batch: list[Submission], deliveries: Any) -> None:
+            history = self.histories.get(committer)
+            if history is None:
+                commit(committer, batch, deliveries)
+            else:
+                history.commit(lambda: commit(committer, batch, deliveries), batch)
+
+        def on_sync(committer: Committer) -> None:
+            sync_written(committer)
+            if committer in self.histories:
+                self.histories[committer].synced()
+
+        return {"_commit": on_commit, "_sync_written": on_sync}

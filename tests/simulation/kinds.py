@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+OPERATIONS = """
+    append append_by_producer append_json append_many background backup check check_files close_stream cluster
+    commit_staged compact create delete doom follow forge fork info list_names read refill retry stage stats sweep
+    sweep_resident time_passes trim watch
+"""
+REFUSALS = """
+    ContentTypeMismatch InvalidProducer OffsetOutOfRange SequenceConflict SequenceGap StaleEpoch StreamClosed
+    StreamExists StreamGone StreamNotFound
+"""
+FAILURES = "BackupFailed CommitFailed StoreFull StoreUnreadable"
+
 KINDS = (
-    *(
-        f"operation: {name}"
-        for name in (
-            "append append_by_producer append_json append_many background backup check check_files close_stream cluster "
-            "commit_staged compact create delete doom follow forge fork info list_names read refill retry stage stats sweep "
-            "sweep_resident time_passes trim watch"
-        ).split()
-    ),
-    *(
-        f"refusal: {name}"
-        for name in (
-            "ContentTypeMismatch InvalidProducer OffsetOutOfRange SequenceConflict SequenceGap StaleEpoch StreamClosed "
-            "StreamExists StreamGone StreamNotFound"
-        ).split()
-    ),
-    *(f"failure: {name}" for name in ("BackupFailed", "CommitFailed", "StoreFull", "StoreUnreadable")),
+    *(f"operation: {name}" for name in OPERATIONS.split()),
+    *(f"refusal: {name}" for name in REFUSALS.split()),
+    *(f"failure: {name}" for name in FAILURES.split()),
     "fault: EIO commit fail",
     "fault: EIO commit short",
     "fault: EIO read fail",

@@ -1,4 +1,4 @@
-"""The disk of the simulation: a recorded directory whose calls fail when the plan says so, and which can lose its power.
+"""The disk of the simulation: a recorded directory whose calls fail when the plan says so, and which loses its power.
 
 Law of this room: it knows calls, never what they mean to the store. Calls that change something are counted, and so are
 reads; a plan names them by count. After a crash every call raises it again, so that nobody goes on. Everything that it
@@ -8,7 +8,6 @@ decides comes from the chance that it was given, and every event goes into one d
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 from collections import Counter
@@ -21,6 +20,7 @@ from durable_log.engine.files import WriteFailed
 
 READS = ("read", "open")
 NEEDS_SPACE = frozenset({"write", "commit", "mark", "create"})
+HOWS = {"short": ("write", "commit", "mark"), "lost": ("sync",)}
 EVERYTHING = frozenset({"write", "commit", "mark", "sync", "create", "rename", "remove", "sync directory", "link"})
 
 
@@ -104,15 +104,16 @@ class SimulatedDisk(RecordedDirectory):
             self.plan.remove(fault)
         if fault.error == errno.ENOSPC and what in ("commit", "mark") and self.grows_in_place:
             return  # there is room where zeroes were written
+        how = fault.how if what in HOWS.get(fault.how, ()) else "fail"
         self.fired += 1
         self.broken += what not in READS and fault.error != errno.ENOSPC
-        self._counts[f"fault: {errno.errorcode[fault.error]} {what} {fault.how}"] += 1
-        if fault.how == "short" and what in ("write", "commit", "mark"):
+        self._counts[f"fault: {errno.errorcode[fault.error]} {what} {how}"] += 1
+        if how == "short":
             self._short = fault.error
             return
         if what == "sync":
             self.syncs_failed = True
-            if fault.how == "lost":
+            if how == "lost":
                 self._lose(name)
         kind = WriteFailed if what in ("commit", "mark") else OSError
         raise kind(fault.error, os.strerror(fault.error), name)
@@ -122,6 +123,11 @@ class SimulatedDisk(RecordedDirectory):
         dirty, part = self.media.dirty_sectors(file.inode), self._chance.choice((0, 0, 0.5, 1))
         kept = frozenset(sector for sector in dirty if self._chance.random() < part)
         file.lose(kept, shown=self._chance.random() < 0.5)
+
+    def demand_a_reason(self, error: Exception) -> None:
+        """Raise ``AssertionError`` unless the disk has failed, which excuses ``error``."""
+        if not self.fired:
+            raise AssertionError(f"failed without a reason: {error!r}") from error
 
     # --- what is left -------------------------------------------------------------------------------------------------
 

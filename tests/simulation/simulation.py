@@ -19,9 +19,9 @@ from typing import Any
 from unittest import mock
 
 from history import History, Watched, seen_in, seen_of
+from reference import Life
 from rot import Rot
 from simulated_disk import EVERYTHING, NEEDS_SPACE, READS, Crash, Fault, SimulatedDisk
-from store_reference import Life
 from workload import Workload
 
 from durable_log.engine import (
@@ -133,7 +133,7 @@ class Simulation:
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
-        chance, watched = self.chance, self._watched
+        chance = self.chance
         nonces = random.Random(self.seed)
         small: dict[Any, dict[str, tuple[int, ...]]] = {
             catalog: {"IDLE_MAX": (0, 1, 2, 4), "NAMES_PAGE": (1, 2, 5), "EVICTED_AT_ONCE": (1, 3)},
@@ -155,11 +155,11 @@ class Simulation:
             for module in (checkpoint, commit, keeper, writer):
                 enter(mock.patch.object(module, "time", self.time))
             enter(mock.patch.object(manifest, "random_bytes", nonces.randbytes))
-            enter(mock.patch.object(Background, "start", lambda background: None))
-            enter(mock.patch.object(Committer, "start", lambda committer: None))
-            enter(mock.patch.object(Committer, "_commit", lambda *call: watched.on_commit(*call)))
-            enter(mock.patch.object(Committer, "_sync_written", lambda committer: watched.on_sync(committer)))
-            enter(mock.patch.object(Crowd, "wait", lambda crowd: self.commit_waiting()))
+            for owner in (Background, Committer):
+                enter(mock.patch.object(owner, "start"))
+            for name, call in self._watched.hooks().items():
+                enter(mock.patch.object(Committer, name, call))
+            enter(mock.patch.object(Crowd, "wait", self._crowd_waits()))
             for owner, name, what in COUNTED:
                 enter(mock.patch.object(owner, name, self._counted(getattr(owner, name), what)))
             yield
@@ -187,10 +187,13 @@ class Simulation:
             where = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}: {frame.line}"
             raise Failed(f"{type(error).__name__}: {error} ({where})") from error
         finally:
+            if self.store is not None:
+                atexit.unregister(self.store.engine.close)
             self.disk.discard_all()
 
     def _run(self) -> None:
-        for self.generation in range(self.chance.randint(*GENERATIONS)):
+        for generation in range(self.chance.randint(*GENERATIONS)):
+            self.generation = generation
             self._live()
             if self.over:
                 break
@@ -254,9 +257,7 @@ class Simulation:
             image = disk.image()
             self.cached = False
             disk.discard_all()
-            self.disk = SimulatedDisk(
-                self.chance, self.counts, self.trace, image, grows_in_place=disk.grows_in_place
-            )
+            self.disk = SimulatedDisk(self.chance, self.counts, self.trace, image, grows_in_place=disk.grows_in_place)
         else:
             self.cached = (self.cached or self.looked) and not disk.syncs_failed
             disk.revive()
@@ -279,7 +280,7 @@ class Simulation:
                 self._next_disk()
             except FAILURES as error:
                 self.note(f"opening failed: {error!r}")
-                assert self.disk.fired, f"opening failed without a reason: {error!r}"
+                self.disk.demand_a_reason(error)
                 self.counts["opening failed"] += 1
                 self.closed = False
                 self.disk.revive()
@@ -306,13 +307,13 @@ class Simulation:
         chance, disk = self.chance, self.disk
         disk.revive()
         if chance.random() < 0.5:
-            disk.crash_at = chance.randint(1, 300)
-        if chance.random() < 0.5:
-            disk.plan = [self._fault(250, 400) for _ in range(chance.choice((1, 1, 2, 3)))]
+            disk.crash_at = chance.randint(1, 250)
+        if chance.random() < 0.6:
+            disk.plan = [self._fault(150, 300) for _ in range(chance.choice((1, 1, 2, 3)))]
 
     def _fault(self, changes: int, reads: int) -> Fault:
         chance = self.chance
-        what = chance.choice(("any", "space", "sync", "read", "once"))
+        what = chance.choice(("any", "space", "sync", "read", "once", "once"))
         first = chance.randint(1, reads if what == "read" else changes)
         if what == "space":
             kinds = NEEDS_SPACE if not self.disk.grows_in_place else NEEDS_SPACE - {"commit", "mark"}
@@ -323,7 +324,7 @@ class Simulation:
         if what == "read":
             return Fault(frozenset(READS), first, first + chance.choice((1, 3, 50)), errno.EIO, "fail")
         kinds = EVERYTHING if what == "any" else frozenset({chance.choice(sorted(EVERYTHING))})
-        error = chance.choice((errno.EIO, errno.ENOSPC, errno.EMFILE))
+        error = chance.choice((errno.EIO, errno.EIO, errno.ENOSPC, errno.EMFILE))
         end = first + (10_000 if what == "once" else chance.choice((1, 2, 10)))
         return Fault(kinds, first, end, error, chance.choice(("fail", "short", "lost")), what == "once")
 
@@ -382,7 +383,9 @@ class Simulation:
             if {name: seen_in(life) for name, life in _named(model)} == found:
                 break
         else:
-            raise AssertionError(f"what is there is none of {len(candidates)} possible histories: {self._differs(found)}")
+            raise AssertionError(
+                f"what is there is none of {len(candidates)} possible histories: {self._differs(found)}"
+            )
         self.counts["doubts settled"] += bool(history.doubts)
         model.next_number = engine._catalog.next_number
         assert model.next_number > max(model.lives, default=0)
@@ -415,7 +418,12 @@ class Simulation:
         for name, life in _named(model):
             present = found.get(name)
             gone = present is None or present[0] != life.number or present[1]
-            if life.number in model.lives and not life.deleted and gone and self.history.uses.alive(life, self.time.now) is not True:
+            if (
+                life.number in model.lives
+                and not life.deleted
+                and gone
+                and self.history.uses.alive(life, self.time.now) is not True
+            ):
                 model.delete(model.lives[life.number])
 
     def _check_files(self) -> None:
@@ -468,10 +476,15 @@ class Simulation:
     def commit_waiting(self) -> None:
         """A step of the committer thread."""
         committer = self.store.engine._committer
-        committer._rung = False
         with committer._lock:
             committer._commit_waiting()
             committer._due = committer._keep_time()
+
+    def _crowd_waits(self) -> Callable[[Crowd], None]:
+        def wait(crowd: Crowd) -> None:
+            self.commit_waiting()
+
+        return wait
 
     def _deadline(self, name: str) -> float:
         with self.silent():

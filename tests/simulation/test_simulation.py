@@ -12,6 +12,8 @@ import pytest
 import simulate
 from kinds import KINDS
 
+from durable_log.engine import group
+
 SEEDS = int(os.environ.get("DURABLE_LOG_SEEDS", "200"))
 
 
@@ -50,14 +52,12 @@ def traces_elsewhere(seeds: list[int], hash_seed: str) -> dict[int, str]:
 
 def test_a_failure_names_its_seed_its_last_operations_and_the_command_that_repeats_it(monkeypatch):
     """And the fewest steps after which it is there."""
-    compact = simulate.Store.compact
-    monkeypatch.setattr(simulate.Store, "compact", lambda store: compact(store) or store.create("stray"))
-    failing = next(
-        outcome for outcome in map(simulate.simulate, range(1, 50)) if outcome.failure
-    )
+    admit = group.admit_append
+    monkeypatch.setattr(group, "admit_append", lambda state, request: admit(state, request._replace(seq=None)))
+    failing = next(outcome for outcome in map(simulate.simulate, range(1, 50)) if outcome.failure)
     assert f"seed {failing.seed}, generation" in failing.failure
     assert f"make simulate SEED={failing.seed}" in failing.failure
-    assert "compact" in failing.failure
+    assert " append " in failing.failure
     steps = simulate.shortest(failing.seed)
     assert 0 < steps <= failing.steps
     assert simulate.simulate(failing.seed, steps).failure

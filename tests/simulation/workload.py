@@ -7,13 +7,12 @@ refuses, and nothing else.
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reference import JSON, Life
 from simulated_disk import SimulatedDisk
-from store_reference import JSON, Life, Refused
 
 from durable_log.engine.log import open_in
 from durable_log.errors import (
@@ -21,7 +20,6 @@ from durable_log.errors import (
     CommitFailed,
     DurableLogError,
     OffsetOutOfRange,
-    RecordTooLarge,
     StoreFull,
     StoreUnreadable,
 )
@@ -150,9 +148,10 @@ class Workload:
         simulation = self.simulation
         try:
             return work(), None
-        except (StoreFull, StoreUnreadable, OSError, BackupFailed) as error:
-            assert isinstance(error, DurableLogError), f"a bare {error!r} from a call of the API"
-            assert simulation.disk.fired, f"failed without a reason: {error!r}"
+        except OSError as error:
+            raise AssertionError(f"a bare {error!r} from a call of the API") from error
+        except (StoreFull, StoreUnreadable, BackupFailed) as error:
+            simulation.disk.demand_a_reason(error)
             self.counts[f"failure: {type(error).__name__}"] += 1
             return None, error
         except CommitFailed as error:
@@ -166,7 +165,7 @@ class Workload:
     def _request(self, request: Request, call: Callable[[], Any] | None = None) -> None:
         """One that a commit decides on, where it is compared."""
         groups = self.history.groups
-        result, error = self._try(call or (lambda: self.simulation.store.engine.execute(request)))
+        _result, error = self._try(call or (lambda: self.simulation.store.engine.execute(request)))
         if isinstance(error, StoreFull):
             self.full = True
         if error is None:
@@ -218,6 +217,7 @@ class Workload:
         return Create(self._name(), config, fork_of=of, fork_at=at)
 
     def fork(self) -> None:
+        self._let_staged_go()
         request = self._fork()
         self._note("fork", request.name, request.fork_of, request.fork_at, request.config)
         self._request(request, lambda: self.simulation.store.submit(request))
@@ -263,11 +263,7 @@ class Workload:
 
     def _refusal(self, name: str) -> str | None:
         """What readers of that name are told."""
-        try:
-            self.history.visible.life(name, self.history.living)
-        except Refused as refused:
-            return refused.kind
-        return None
+        return self.history.visible.refusal(name, self.history.living)
 
     def append_many(self) -> None:
         name = self._name()
@@ -283,7 +279,7 @@ class Workload:
     def _values(self) -> list[Any]:
         chance = self.chance
         kinds = (
-            lambda: chance.randint(-9, 10**12), lambda: "äöü, \"quoted\" \\ " * chance.randint(0, 5),
+            lambda: chance.randint(-9, 10**12), lambda: 'äöü, "quoted" \\ ' * chance.randint(0, 5),
             lambda: [chance.random(), {"a": [1, 2], "b": "},{"}], lambda: None, lambda: "x" * chance.randint(0, 5000),
         )  # fmt: skip
         return [chance.choice(kinds)() for _ in range(chance.randint(1, 4))]
@@ -347,7 +343,13 @@ class Workload:
         self._note("delete", name)
         self._request(Delete(name), lambda: self.simulation.store.delete(name))
 
+    def _let_staged_go(self) -> None:
+        """What is staged may move the boundaries of messages, at which the next request is going to cut."""
+        if self.simulation.store.engine._committer._staging:
+            self.commit_staged()
+
     def trim(self) -> None:
+        self._let_staged_go()
         chance, name = self.chance, self._name()
         life = self._find(name)
         before = 0 if life is None else life.boundary(chance.randint(life.first, life.tail))
@@ -363,10 +365,14 @@ class Workload:
                 (self._new, self._fork, self._append, self._append, self._append, lambda: Delete(self._name()))
             )
             request = make()
+            if isinstance(request, Create):
+                request = request._replace(fork_at=None)
             self.tokens += 1
             token = self.tokens
             self._note("stage", request._replace(data=len(request.data)) if hasattr(request, "data") else request)
-            self._try(lambda request=request, token=token: self.simulation.store.engine.submit(request, self.port, token))
+            self._try(
+                lambda request=request, token=token: self.simulation.store.engine.submit(request, self.port, token)
+            )
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
@@ -388,7 +394,11 @@ class Workload:
         """A chunk that was compared, or None."""
         simulation, history = self.simulation, self.history
         life, refused = history.visible.find(name), self._refusal(name)
-        if number is not None and refused in (None, "StreamNotFound") and (life is None or life.number != number or refused):
+        if (
+            number is not None
+            and refused in (None, "StreamNotFound")
+            and (life is None or life.number != number or refused)
+        ):
             refused = "StreamGone"
         stream = simulation.store.stream(name)
         chunk, error = self._try(lambda: stream._read(offset, limit, number))
@@ -510,7 +520,7 @@ class Workload:
         try:
             work()
         except (OSError, StoreFull, StoreUnreadable, CommitFailed) as error:
-            assert simulation.disk.fired, f"failed without a reason: {error!r}"
+            simulation.disk.demand_a_reason(error)
             self.counts[f"{what} failed"] += 1
             return error
         self.counts[what] += 1
@@ -596,8 +606,9 @@ class Workload:
         disk = SimulatedDisk(self.chance, self.counts, simulation.trace, image, grows_in_place=target.grows_in_place)
         copy = Store(open_in(disk, simulation.options, simulation.time.time))
         try:
-            sure = [name for name, number in model.names.items()
-                    if not model.lives[number].deleted and self.history.uses.alive(model.lives[number], simulation.time.now)]  # fmt: skip
+            now, uses = simulation.time.now, self.history.uses
+            lives = [model.lives[number] for number in model.names.values()]
+            sure = [life.name for life in lives if not life.deleted and uses.alive(life, now)]
             assert set(sure) <= set(copy.names())
             for name in sure:
                 life = model.lives[model.names[name]]

@@ -23,7 +23,7 @@ BEGIN, READY = "begin", "ready"
 OPENING = ("lock", "directory sync", "remove", "create", "file sync")
 RUNNING = {
     "commit": 15, "file sync": 15, "create": 6, "rename": 6, "directory sync": 6, "fill": 3,
-    "remove": 4, "recycle": 3, "checkpoint": 2, "manifest": 3, "rewrite": 1, "merge of runs": 2,
+    "remove": 4, "recycle": 3, "checkpoint": 2, "manifest": 3, "clustered segment": 3, "run": 3,
 }  # fmt: skip
 """Of which calls how many are to be expected; those that come with clustering are the last six."""
 WITHOUT_CLUSTERING = tuple(RUNNING)[:6]

@@ -31,10 +31,8 @@ import uvicorn.protocols.http.httptools_impl  # noqa: F401 - what uvicorn would 
 
 import durable_log
 from durable_log._cli.serve import serve_store
-from durable_log.engine import compaction
 from durable_log.engine.backup import Backups
 from durable_log.engine.checkpoint import Checkpointer
-from durable_log.engine.compaction import Compactor
 from durable_log.engine.files import DiskDirectory, DiskFile
 from durable_log.engine.log import LogEngine
 from durable_log.engine.segment import LogSegment
@@ -45,26 +43,26 @@ PATIENCE_SECONDS = 20.0
 LAST_WORDS_SECONDS = 1.0
 SIGNALS = {"stop": signal.SIGTERM, "backup": signal.SIGUSR1}
 
-MOMENTS: dict[str, tuple[Any, str]] = {
-    "lock": (DiskDirectory, "lock"),
-    "create": (DiskDirectory, "create"),
-    "rename": (DiskDirectory, "rename"),
-    "remove": (DiskDirectory, "remove"),
-    "link": (DiskDirectory, "link_from"),
-    "directory sync": (DiskDirectory, "sync"),
-    "commit": (DiskFile, "commit"),
-    "file sync": (DiskFile, "sync"),
-    "fill": (DiskFile, "fill_with_zeroes"),
-    "recycle": (LogSegment, "recycle"),
-    "checkpoint": (Checkpointer, "run"),
-    "manifest": (Checkpointer, "save"),
-    "rewrite": (Compactor, "rewrite"),
-    "merge of runs": (compaction, "merge_runs"),
-    "backup": (Backups, "make"),
-    "close": (LogEngine, "close"),
-    "closing checkpoint": (Upkeep, "cluster_at_close"),
+MOMENTS: dict[str, tuple[type, str, str]] = {
+    "lock": (DiskDirectory, "lock", ""),
+    "create": (DiskDirectory, "create", ""),
+    "rename": (DiskDirectory, "rename", ""),
+    "remove": (DiskDirectory, "remove", ""),
+    "link": (DiskDirectory, "link_from", ""),
+    "directory sync": (DiskDirectory, "sync", ""),
+    "commit": (DiskFile, "commit", ""),
+    "file sync": (DiskFile, "sync", ""),
+    "fill": (DiskFile, "fill_with_zeroes", ""),
+    "recycle": (LogSegment, "recycle", ""),
+    "checkpoint": (Checkpointer, "run", ""),
+    "clustered segment": (DiskDirectory, "create", ".seg"),
+    "run": (DiskDirectory, "create", ".run"),
+    "manifest": (DiskDirectory, "rename", "MANIFEST"),
+    "backup": (Backups, "make", ""),
+    "close": (LogEngine, "close", ""),
+    "closing checkpoint": (Upkeep, "cluster_at_close", ""),
 }
-"""Calls at which a process can die."""
+"""Calls at which a process can die, and of which file, if not of any."""
 
 
 # --- in the child ---------------------------------------------------------------------------------------------------
@@ -78,18 +76,20 @@ def say(words: str) -> None:
     os.write(1, f"{words}\n".encode())
 
 
-def around(owner: Any, attribute: str, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Have something done before and after each call."""
-    inner = getattr(owner, attribute)
+def around(owner: type, method: str, file: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Have something done before and after each call for such a file."""
+    inner = getattr(owner, method)
 
-    def call(*arguments: Any, **named: Any) -> Any:
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        if file and file not in arguments[0]:
+            return inner(self, *arguments, **named)
         before()
         try:
-            return inner(*arguments, **named)
+            return inner(self, *arguments, **named)
         finally:
             after()
 
-    setattr(owner, attribute, call)
+    setattr(owner, method, call)
 
 
 def nothing() -> None:
@@ -268,8 +268,8 @@ def fork(life: Any, listener: socket.socket, orders: Lines) -> None:
 
 def main(listener_fd: int) -> None:
     listener, orders = socket.socket(fileno=listener_fd), Lines(0)
-    for owner, attribute in MOMENTS.values():
-        assert hasattr(owner, attribute), f"{owner} has no {attribute} any more: say what is to be met instead"
+    for owner, method, _ in MOMENTS.values():
+        assert hasattr(owner, method), f"{owner} has no {method} any more: say what is to be met instead"
     gc.collect()
     gc.disable()
     gc.freeze()
