@@ -278,7 +278,7 @@ class Store:
         return self.engine.names(prefix)
 
     def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment.
+        """Figures of this moment. Raises :class:`StoreUnreadable`.
 
         =========================  =====================================================================================
         ``streams``                streams that exist, and deleted ones that are kept for their forks

@@ -329,6 +329,6 @@ def _arrange(
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean, unmarked)
     last_number = max(numbers, default=0)
     return Recovered(
-        segments, opened.clustered, spares, surplus, tail, max(used, *unreadable), last_number, *previous,
+        segments, opened.clustered, spares, surplus, tail, max([used, *unreadable]), last_number, *previous,
         min(unreadable, default=None), removed, report,
     )  # fmt: skip

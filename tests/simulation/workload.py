@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reference import JSON, Life
 from simulated_disk import SimulatedDisk
 
+from durable_log.engine.commit import WRITTEN_SECONDS_MAX
 from durable_log.engine.log import open_in
 from durable_log.errors import (
     BackupFailed,
@@ -528,10 +529,22 @@ class Workload:
 
     def commit_staged(self) -> None:
         """A step of the committer thread, now or after a while."""
-        self.simulation.time.passed += self.chance.choice((0.0, 0.005, 0.02, 0.1))
+        seconds = self.chance.choice((0.0, 0.005, 0.02, 0.1))
+        self.simulation.time.passed += seconds
         self._work("committer", self.simulation.commit_waiting)
         committer = self.simulation.store.engine._committer
-        assert self.simulation.failure is not None or not committer._staging
+        if self.simulation.failure is None:
+            assert not committer._staging
+        if seconds > WRITTEN_SECONDS_MAX:
+            self.simulation.time.passed += seconds
+            self._work("committer", self.simulation.commit_waiting)
+            if self.simulation.failure is None:
+                self._check_all_visible()
+
+    def _check_all_visible(self) -> None:
+        """Written data is synced in time, whoever the last request was."""
+        current, visible = self.history.current.lives, self.history.visible.lives
+        assert current == visible, "what was written is not visible in time"
 
     def sweep_resident(self) -> None:
         self._swept("sweep of memory", self.simulation.store.engine.upkeep._sweep_resident)
