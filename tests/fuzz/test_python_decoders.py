@@ -30,6 +30,7 @@ from durable_log.model import Options, StreamConfig
 from durable_log.protocol import json_mode, tokens
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import parse
+from durable_log.store import Store
 
 PAGE = 4096
 UUID = bytes(range(16))
@@ -207,7 +208,7 @@ def test_the_short_payloads_are_values_or_none(payload):
     ],
     ids=["none", "short", "no text", "long"],
 )
-def test_a_log_whose_creation_cannot_be_understood_is_corrupt_not_a_crash(payload):
+def test_a_creation_that_cannot_be_understood_is_told_and_keeps_no_store_from_opening(payload):
     directory = MemoryDirectory()
     options = Options(segment_bytes=65536, record_bytes_max=32768, preallocate=False)
     open_in(directory, options).close()
@@ -219,8 +220,11 @@ def test_a_log_whose_creation_cannot_be_understood_is_corrupt_not_a_crash(payloa
     info = ffi.new("dl_block *", {"lsn": lsn, "durable_lsn": lsn, "body_length": len(frame), "nonce": nonce})
     assert lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), PAGE, info) == lib.DL_OK
     log.write(PAGE, bytes(block))
-    with pytest.raises(Corruption, match="can't be understood"):
-        open_in(directory, options)
+    with Store(open_in(directory, options)) as store:
+        assert [error.reason.partition(":")[0] for error in store.report.unreadable_catalog] == [
+            "a frame that holds can't be understood"
+        ]
+        store.create("other").append(b"data")
 
 
 # ---- rows
