@@ -271,5 +271,6 @@ class StoreUnreadable(DurableLogError):
     code = "store_unreadable"
 
     def __init__(self, file: str, cause: OSError) -> None:
-        super().__init__(f"{file}: {cause.strerror or cause}; check the permissions and the disk")
+        advice = "check the permissions, the disk and the limit of open files"
+        super().__init__(f"{file}: {cause.strerror or cause}; {advice}")
         self.file, self.cause = file, cause

@@ -26,6 +26,11 @@ LOST: Final = 0
 repair that found them lost, and has their report.
 """
 
+RANGES_MAX: Final = 256
+"""So many short ranges of a stream in clustered segments follow each other before they are made one,"""
+SHORT_MAX: Final = 2**20
+"""and a range is short up to this many bytes: a longer one is worth its entry."""
+
 _CLUSTERED: Final = 1 << 63
 _NUMBER: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
@@ -120,6 +125,16 @@ def without_log(index: bytearray) -> bytes:
     return bytes(index[:size])
 
 
+def first_in_log(index: bytearray) -> int:
+    """The LSN of the first entry in the log; 2**64 - 1 if there is none. O(entries)."""
+    return _number(index, len(without_log(index)) // 8) if ends_in_log(index) else 2**64 - 1
+
+
+def end_before_log(index: bytearray) -> int:
+    """Where the entries end that do not lie in the log. O(entries)."""
+    return int(_NUMBER.unpack_from(without_log(index)[-8:])[0]) if ends_in_log(index) else end_of(index)
+
+
 def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]]) -> bytearray:
     """A copy in which ``rows`` (start, end, place) stand for all entries of the log below that LSN. O(entries), in C
     where nothing was lost or trimmed.
@@ -155,6 +170,30 @@ def relocated(index: bytearray, segments: frozenset[int], rows: Iterable[tuple[i
         entry for entry in places_of(index) if not (is_clustered(entry[2]) and clustered_segment(entry[2]) in segments)
     ]
     return _made_of(index, sorted((*kept, *rows)))
+
+
+def frayed(index: bytearray) -> tuple[int, int] | None:
+    """From where to where the newest ranges in clustered segments should become one: if there are too many short ones,
+    as many of them as are at most twice as long as all that follow them, so that none is copied often. O(entries).
+    """
+    if len(index) <= 16 * RANGES_MAX:
+        return None
+    count = total = 0
+    begin = end = end_before_log(index)
+    for start, stop, place in reversed(list(places_of(bytearray(without_log(index))))):
+        if not is_clustered(place) or stop - start > SHORT_MAX:
+            break
+        begin = start if stop - start <= 2 * total else begin
+        count, total = count + 1, total + stop - start
+    return (begin, end) if count > RANGES_MAX else None
+
+
+def gathered(index: bytearray, begin: int, end: int, rows: Iterable[tuple[int, int, int]]) -> bytearray:
+    """A copy in which ``rows`` stand for all entries from offset ``begin`` to ``end``."""
+    entries = list(places_of(index))
+    clipped = [(max(start, begin), min(stop, end), place) for start, stop, place in rows]
+    before = [entry for entry in entries if entry[1] <= begin]
+    return _made_of(index, (*before, *clipped, *(entry for entry in entries if entry[0] >= end)))
 
 
 def index_of(start: int, end: int, entries: Iterable[tuple[int, int, int]]) -> bytearray:

@@ -111,12 +111,15 @@ class MemoryDirectory:
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file."""
-        file = self.files.pop(old)
+        file = self.open(old)
+        del self.files[old]
         file.name = new
         self.files[new] = file
 
     def remove(self, name: str) -> None:
         """Remove a file."""
+        if name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
         del self.files[name]
 
     def link_from(self, source: Directory, name: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 
 from durable_log.engine.ancestry import Piece, owner_at, pieces
-from durable_log.engine.cluster import ClusteredSegment, cluster_name
+from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment, Row, cluster_name
 from durable_log.engine.index import (
     ClusteredRun,
     Run,
@@ -68,8 +68,9 @@ class Reader:
                 raise BlockingIOError(errno.EAGAIN, "the bounds of the record are not in memory")
             try:
                 if is_clustered(place):
-                    segment = self._clustered(clustered_segment(place))
-                    start, end = segment.record_bounds(segment.row(clustered_row(place)), offset)
+                    named = ClusteredRun(clustered_segment(place), clustered_row(place), start, end)
+                    segment = self._clustered(named.segment)
+                    start, end = segment.record_bounds(_row(segment, owner, named), offset)
                 return max(base, start), min(limit, end)
             except (OSError, Corruption):
                 if owner.index is index:
@@ -117,7 +118,7 @@ class Reader:
     def _read_clustered(self, state: StreamState, run: ClusteredRun) -> bytes | Corruption:
         try:
             segment = self._clustered(run.segment)
-            return segment.read(segment.row(run.row), run.start, run.end)
+            return segment.read(_row(segment, state, run), run.start, run.end)
         except Corruption as error:
             return Corruption(error.file, error.position, error.reason, name=state.name)
 
@@ -136,6 +137,15 @@ class Reader:
             return self._read_log(state, whole, first, run.offsets[found])
         reason = f"the record at offset {run.offsets[found]} fails its checksum"
         return Corruption(segment_name(run.segment), run.positions[found], reason, name=state.name)
+
+
+def _row(segment: ClusteredSegment, state: StreamState, run: ClusteredRun) -> Row:
+    """The row that an index names. Another one of the same file may have come to its place: it verifies there, too."""
+    row = segment.row(run.row)
+    if row.stream != state.number or not row.start <= run.start < run.end <= row.end:
+        position = segment.trailer.rows_position + run.row * ROW_SIZE
+        raise Corruption(segment.file.name, position, f"the row is one of stream number {row.stream} from {row.start}")
+    return row
 
 
 def read_from_memory(state: StreamState, offset: int, limit: int) -> Chunk | None:

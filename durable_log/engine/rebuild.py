@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from durable_log.engine.check import MISSING
-from durable_log.engine.checkpoint import Rows
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.index import (
     clustered_segment,
@@ -33,6 +32,7 @@ from durable_log.engine.rows import decode_state, encode_state, encode_tombstone
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NEVER, NameEntry, Row, decode_row, encode_row, hash_of, run_name
 from durable_log.engine.salvage_run import SalvagedRun
+from durable_log.engine.snapshot import Rows
 from durable_log.engine.state import StreamState
 from durable_log.model import StreamConfig
 

@@ -10,15 +10,18 @@ import re
 import struct
 import sys
 from array import array
+from itertools import islice
+from operator import lt
 from typing import Final, NamedTuple
 
 from xxhash import xxh64_intdigest
 
 from durable_log._core import lib
 from durable_log.engine.format import PAGE, crc32c, pages
+from durable_log.errors import Corruption
 
 NAME_BYTES_MAX: Final = 1024
-PAYLOAD_BYTES_MAX: Final = 2**20
+PAYLOAD_BYTES_MAX: Final = 2**30
 NUMBER_MAX: Final = 2**48 - 1
 NEVER: Final = 2**64 - 1
 """The deadline of what does not expire."""
@@ -144,29 +147,37 @@ def size_of_row(data: bytes, at: int) -> int:
     return int(_ROW.size + payload_length + name_length)
 
 
-def head_of_row(data: bytes, at: int) -> tuple[int, int, int]:
-    """Number and flags of the row that begins at ``at`` in bytes that were verified, and where its payload begins."""
-    _, _, number, _, name_length = _ROW.unpack_from(data, at)
-    return number & NUMBER_MAX, number >> 48, at + _ROW.size + name_length
+def head_of_row(data: bytes, at: int) -> tuple[int, int, int, int]:
+    """Number and flags of the row that begins at ``at`` in verified bytes; where its payload begins and ends."""
+    _, payload_length, number, _, name_length = _ROW.unpack_from(data, at)
+    start = at + _ROW.size + name_length
+    return number & NUMBER_MAX, number >> 48, start, start + payload_length
+
+
+def _text(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise Corruption("a run of the catalog", 0, f"the name {name!r} holds, but is no UTF-8") from error
 
 
 def decode_row(data: bytes, at: int) -> Row:
-    """The row that begins at ``at`` in bytes that were verified."""
+    """The row that begins at ``at`` in bytes that were verified. Raises :class:`Corruption` if its name is no text."""
     _, payload_length, number, deadline, name_length = _ROW.unpack_from(data, at)
     start = at + _ROW.size
     middle, flags = start + name_length, number >> 48
     return Row(
-        data[start:middle].decode(), number & NUMBER_MAX, data[middle : middle + payload_length],
+        _text(data[start:middle]), number & NUMBER_MAX, data[middle : middle + payload_length],
         flags & TOMBSTONE != 0, flags & HIDDEN != 0, deadline,
     )  # fmt: skip
 
 
 def decode_name(data: bytes, at: int) -> NameEntry:
-    """The name that begins at ``at`` in bytes that were verified."""
+    """The name that begins at ``at`` in bytes that were verified. Raises :class:`Corruption` if it is no text."""
     number, deadline, length = _NAME.unpack_from(data, at)
     start, flags = at + _NAME.size, number >> 48
     return NameEntry(
-        data[start : start + length].decode(), number & NUMBER_MAX, flags & TOMBSTONE != 0, flags & HIDDEN != 0,
+        _text(data[start : start + length]), number & NUMBER_MAX, flags & TOMBSTONE != 0, flags & HIDDEN != 0,
         deadline,
     )  # fmt: skip
 
@@ -211,11 +222,16 @@ def decode_tables(body: bytes, trailer: Trailer, nonce: int, crc: int) -> Tables
     """The tables, or None if they do not verify."""
     if len(body) != tables_length(trailer) or crc32c(nonce, body) != crc:
         return None
-    fences, numbers, places = _table_ends(trailer)
-    return Tables(
-        _from_bytes("Q", body[:fences]), _from_bytes("Q", body[fences:numbers]),
-        _from_bytes("I", body[numbers:places]) if places > numbers else None,
-    )  # fmt: skip
+    fences, numbers, end = _table_ends(trailer)
+    places = _from_bytes("I", body[numbers:end]) if end > numbers else None
+    if places is not None and not _divide(places, trailer.numbers_position // PAGE):
+        return None
+    return Tables(_from_bytes("Q", body[:fences]), _from_bytes("Q", body[fences:numbers]), places)
+
+
+def _divide(places: array[int], end: int) -> bool:
+    """Whether pages that begin there are all that lies between the header and ``end``, so that none is longer."""
+    return places[0] == 1 and places[-1] == end and all(map(lt, places, islice(places, 1, None)))
 
 
 def _table_ends(trailer: Trailer) -> tuple[int, int, int]:

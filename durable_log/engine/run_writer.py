@@ -2,19 +2,19 @@
 
 Law of this room: a run is made under a temporary name and renamed when all of it is durable, so a file named
 ``*.run`` is whole; what fails is removed. Rows, numbers and names are sorted, merged and packed in C, with the
-interpreter's lock released, in slices of at most 1 MiB, ``pause`` called between them; memory does not follow the run,
-but for eight bytes a page and, where they were given in memory, the rows. One thread a run; any thread.
+interpreter's lock released, in slices of 1 MiB or of one row that is larger, ``pause`` called between them; memory does
+not follow the run, but for eight bytes a page, the largest row and, where they were given in memory, the rows. One
+thread a run; any thread.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import KIND_RUN, PAGE, FileHeader, encode_file_header, nonce_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_file import REASONS
@@ -29,7 +29,7 @@ _SYNC_BYTES: Final = 8 * 2**20
 _INPUT_BYTES: Final = 2 * 2**20
 _INPUT_BYTES_MIN: Final = 16 * 2**10
 _INPUT_BYTES_MAX: Final = 256 * 2**10
-_ROWS_BUFFER: Final = 2 * lib.DL_RUN_PAGE_MAX
+_ROWS_BUFFER: Final = 2 * lib.DL_RUN_SLICE
 _NUMBERS_BUFFER: Final = 64 * PAGE
 _NAMES_BUFFER: Final = lib.DL_RUN_SLICE
 _POSITION_MAX: Final = 2**32 * PAGE
@@ -128,9 +128,12 @@ def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pau
     file = directory.create(name + TEMPORARY)
     numbers = _Numbers(directory, name, nonce, pause)
     try:
-        rows = _Rows(file, nonce, numbers, pause)
-        content.rows(rows)
-        trailer, tables = _finish(rows, numbers, content)
+        try:
+            rows = _Rows(file, nonce, numbers, pause)
+            content.rows(rows)
+            trailer, tables = _finish(rows, numbers, content)
+        finally:
+            numbers.close()
         tail, position = encode_tail(trailer, tables, nonce), trailer.tables_position
         file.write(position, tail)
         header = FileHeader(KIND_RUN, number, uuid, nonce, position + len(tail), 0)
@@ -138,21 +141,12 @@ def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pau
         file.sync()
         directory.rename(name + TEMPORARY, name)
         directory.sync()
+        file.name = name
+        return Run(file, header, trailer, tables)
     except BaseException:
         file.close()
-        with suppress(OSError):
-            _remove(directory, name, name + TEMPORARY)
+        discard(directory, name, name + TEMPORARY)
         raise
-    finally:
-        with suppress(OSError):
-            numbers.close()
-    file.name = name
-    return Run(file, header, trailer, tables)
-
-
-def _remove(directory: Directory, *names: str) -> None:
-    for name in set(names).intersection(directory.names()):
-        directory.remove(name)
 
 
 def _finish(rows: _Rows, numbers: _Numbers, content: _Content) -> tuple[Trailer, Tables]:
@@ -192,12 +186,11 @@ class _Output:
     ) -> None:
         self.file, self.position, self.pause = file, position, pause
         self.fences, self.places = array("Q"), array("I")
-        self._pages, count = bytearray(size), size // PAGE
-        self._view = ffi.from_buffer("uint8_t[]", self._pages)
+        count = size // PAGE
         self._fences, self._places = ffi.new("uint64_t[]", count), ffi.new("uint32_t[]", count)
         self._unsynced = 0
         self.builder = ffi.new("dl_run_builder *")
-        self.builder.pages, self.builder.pages_size = self._view, size
+        self._make_room(size)
         if has_table:
             self.builder.fences, self.builder.places, self.builder.fences_size = self._fences, self._places, count
         self.builder.deadline_min = NEVER
@@ -208,13 +201,20 @@ class _Output:
         used, begun = self.builder.pages_used, self.builder.fences_used
         assert self.position + used < _POSITION_MAX
         if used:
-            self.file.write(self.position, self._pages[:used])
+            self.file.write(self.position, memoryview(self._pages)[:used])
         self.position += used
         self.fences.frombytes(bytes(ffi.buffer(self._fences, begun * 8)))
         self.places.frombytes(bytes(ffi.buffer(self._places, begun * 4)))
         lib.dl_run_emptied(self.builder)
+        if self.builder.pages_wanted > self.builder.pages_size:
+            self._make_room(self.builder.pages_wanted)  # for a single row; no page is in the making
         self._sync(used)
         self.pause()
+
+    def _make_room(self, size: int) -> None:
+        self._pages = bytearray(size)
+        self._view = ffi.from_buffer("uint8_t[]", self._pages)
+        self.builder.pages, self.builder.pages_size = self._view, size
 
     def seal(self) -> None:
         """Write all of them, the one in the making too."""
@@ -289,7 +289,7 @@ class _Numbers:
         """Remove the temporary file."""
         if self._spill is not None:
             self._spill.file.close()
-            _remove(self._directory, self._name)
+            discard(self._directory, self._name)
 
 
 def _pack(pairs: Any, count: int, output: _Output) -> None:

@@ -12,7 +12,7 @@ from array import array
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import (
     BLOCK_CLEAN,
     BLOCK_HEADER,
@@ -84,8 +84,7 @@ class LogSegment:
             directory.sync()
         except OSError:
             file.close()
-            if name + TEMPORARY in directory.names():
-                directory.remove(name + TEMPORARY)
+            discard(directory, name, name + TEMPORARY)
             raise
         file.name = name
         return cls(file, header)
@@ -118,8 +117,8 @@ class LogSegment:
         self.file.write(0, encode_file_header(header))
         self.file.sync()
         directory.rename(name + TEMPORARY, name)
-        directory.sync()
         self.file.name = name
+        directory.sync()
         return LogSegment(self.file, header)
 
     @classmethod
@@ -139,6 +138,17 @@ class LogSegment:
             file.close()
             return None
         return cls(file, header)
+
+    @classmethod
+    def open_by_name(cls, directory: Directory, name: str, uuid: bytes) -> LogSegment:
+        """The segment that should be in that file: all that reading it takes of its header follows from its name.
+
+        Blocks of another store or number do not verify in it. It must not be written to. Raises ``OSError``.
+        """
+        number = segment_number(name)
+        assert number is not None, name
+        file = directory.open(name)
+        return cls(file, FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), file.size(), 0))
 
     def close(self) -> None:
         """Close the file."""

@@ -57,10 +57,10 @@ def seal(body, items, place, kind, nonce=NONCE, length=None):
 
 
 def paged(items, place, kind):
-    """The oracle of the builder: pages as large as their first item needs, filled while items fit."""
+    """The oracle of the builder: pages as large as their first item needs, filled while items fit if they are small."""
     pages, body, count, size = [], b"", 0, 0
     for item in items:
-        if count and 16 + len(body) + len(item) > size:
+        if count and (16 + len(body) + len(item) > size or size > 2**16):
             pages.append(seal(body, count, place + sum(map(len, pages)) // PAGE, kind))
             body, count = b"", 0
         if not count:
@@ -89,7 +89,7 @@ def survey(page, kind=lib.DL_RUN_ROWS, place=1, nonce=NONCE):
 class Builder:
     """A builder with small arrays, emptied as it asks for it. One of names makes no tables."""
 
-    def __init__(self, kind, place=1, size=2 * lib.DL_RUN_PAGE_MAX, fences=3, pairs=5):
+    def __init__(self, kind, place=1, size=2 * lib.DL_RUN_SLICE, fences=3, pairs=5):
         self.arrays = [
             ffi.new("uint8_t[]", size),
             ffi.new("uint64_t[]", fences),
@@ -114,6 +114,10 @@ class Builder:
         self.pairs += [(self.arrays[3][i].key, self.arrays[3][i].value) for i in range(self.c.pairs_used)]
         lib.dl_run_emptied(self.c)
         self.c.pairs_used = 0
+        if self.c.pages_wanted > self.c.pages_size:
+            assert self.c.open_length == 0
+            self.arrays[0] = ffi.new("uint8_t[]", self.c.pages_wanted)
+            self.c.pages, self.c.pages_size = self.arrays[0], self.c.pages_wanted
 
     def finish(self):
         lib.dl_run_seal(self.c)
@@ -194,6 +198,14 @@ def test_pairs_are_sorted_at_every_size(count):
     assert [(pairs[i].key, pairs[i].value) for i in range(count)] == sorted(values)
 
 
+@pytest.mark.parametrize("count", [16, 17, 32, 33, 100])
+def test_pairs_that_are_sorted_stay_so(count):
+    values = [(at // 3, at) for at in range(count)]
+    pairs, scratch = ffi.new("dl_run_pair[]", values), ffi.new("dl_run_pair[]", count)
+    lib.dl_run_pairs_sort(pairs, scratch, count)
+    assert [(pairs[i].key, pairs[i].value) for i in range(count)] == values
+
+
 def test_a_row_that_was_cut_is_no_row():
     whole = row(1, b"name", 2, b"payload")
     for length in range(1, len(whole)):
@@ -207,7 +219,7 @@ def test_a_row_that_was_cut_is_no_row():
         row(1, b""),
         row(1, b"n" * 1025),
         ROW.pack(1, 2**32 - 1, 1, NEVER, 1) + b"n" * 9,
-        row(1, b"n", 1, bytes(2**20 + 1)),
+        ROW.pack(1, 2**30 + 1, 1, NEVER, 1) + b"n" * 9,
     ],
     ids=["no name", "long name", "length of all ones", "long payload"],
 )
@@ -567,7 +579,7 @@ def test_merged_numbers_are_all_kept(drawn):
 
 
 def test_large_rows_pass_through_the_builder():
-    pieces = [[row(at * 2 + side, b"n", at, bytes([at]) * (2**20 - at)) for at in range(3)] for side in (0, 1)]
+    pieces = [[row(at * 2 + side, b"n", at, bytes([at]) * (2**20 * at - at)) for at in range(5)] for side in (0, 1)]
     every = sorted((each for piece in pieces for each in piece), key=key)
     verdict, out, _ = merged([paged(piece, 1, lib.DL_RUN_ROWS) for piece in pieces], lib.DL_RUN_ROWS)
     assert verdict == lib.DL_RUN_OK
@@ -579,3 +591,53 @@ def test_a_bad_page_stops_the_merge_and_says_whose_it_is():
     damaged = [*pages[:2], pages[2][:-1] + b"x", *pages[3:]]
     verdict, _, which = merged([pages, damaged], lib.DL_RUN_ROWS)
     assert (verdict, which) == (lib.DL_RUN_BAD_CRC, 1)
+
+
+# room
+
+
+@pytest.mark.parametrize("kind", [lib.DL_RUN_ROWS, lib.DL_RUN_NUMBERS])
+def test_a_merge_goes_on_when_pages_or_fences_were_full(kind):
+    items = [row(at, b"name", at, bytes(900)) for at in range(40)]
+    if kind == lib.DL_RUN_NUMBERS:
+        items = [NUMBER.pack(at, at) for at in range(4000)]
+    verdict, out, _ = merged([paged(items[::2], 1, kind), paged(items[1::2], 1, kind)], kind)
+    assert (verdict, out) == (lib.DL_RUN_OK, b"".join(paged(items, 1, kind)))
+
+
+def test_numbers_are_packed_when_there_is_room_again():
+    values = [(at, at % 5) for at in range(2000)]
+    pairs, following = ffi.new("dl_run_pair[]", values), ffi.new("size_t *")
+    builder, times = Builder(lib.DL_RUN_NUMBERS, fences=2), 0
+    while lib.dl_run_pack_pairs(pairs, len(values), following, builder.c) == lib.DL_RUN_FULL:
+        builder.empty()
+        times += 1
+    items = [NUMBER.pack(*value) for value in values]
+    assert builder.finish() == b"".join(paged(items, 1, lib.DL_RUN_NUMBERS))
+    assert times > 1
+
+
+@pytest.mark.parametrize(("size", "used"), [(PAGE - 1, 0), (2 * PAGE, PAGE + 1), (PAGE, 2 * PAGE)])
+def test_what_has_no_room_is_not_packed(size, used):
+    builder, rows = Builder(lib.DL_RUN_ROWS), row(1, b"a")
+    builder.c.pages_size, builder.c.pages_used = size, used
+    pairs, following = ffi.new("dl_run_pair[]", [(1, 0)]), ffi.new("size_t *")
+    verdict = lib.dl_run_pack_rows(exactly(rows), len(rows), pairs, 1, following, builder.c)
+    assert (verdict, following[0], builder.c.pages_wanted) == (lib.DL_RUN_FULL, 0, PAGE)
+
+
+def test_a_survey_is_of_one_page_and_nothing_behind_it():
+    page = seal(row(1, b"a"), 1, 1, lib.DL_RUN_ROWS)
+    assert survey(page)[0] == lib.DL_RUN_OK
+    assert survey(page + bytes(PAGE))[0] == lib.DL_RUN_BAD_LENGTH
+
+
+def test_names_beyond_four_gibibytes_are_not_taken():
+    page = seal(name_entry(b"a"), 1, 1, lib.DL_RUN_NAMES)
+    picked_names = ffi.new("dl_run_picked *", [ffi.new("uint32_t[]", 1), 1, 9, 9])
+    span, next_ms = bounds(b"", b""), ffi.new("uint64_t *")
+    for verdict in (
+        lib.dl_run_names_take(exactly(page), 2**32, 1, NONCE, span[0], picked_names),
+        lib.dl_run_names_due(exactly(page), 2**32, 1, NONCE, 0, 9, next_ms, picked_names),
+    ):
+        assert (verdict, picked_names.count, picked_names.bytes_read) == (lib.DL_RUN_BAD_LENGTH, 0, 0)
