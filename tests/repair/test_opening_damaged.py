@@ -100,7 +100,7 @@ def test_nothing_is_written_where_rows_know_the_log_already():
     for name in damaged.names(".log"):
         damaged.directory.remove(name)
     with opened(damaged) as store:
-        assert [damage.reason for damage in store.report.damage] == ["the log ends before what was durable"]
+        assert [damage.reason for damage in store.report.damage] == ["the log ends before what is known to be durable"]
         before = store.stream("a").info().tail
         tail = store.stream("a").append(b"after the loss").next_offset
         assert tail == before + 14
