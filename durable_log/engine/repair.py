@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from durable_log.engine.check import FileFault, check_tables
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
@@ -33,8 +33,6 @@ from durable_log.engine.salvage_log import salvage_log
 from durable_log.engine.salvage_run import SalvagedRun, salvage_run
 from durable_log.engine.segment import segment_name
 from durable_log.errors import Corruption
-
-BYPASSED: Final = "its records do not count: the log went on without them when it could not be read; they are kept here"
 
 
 class Outcome(NamedTuple):
@@ -98,7 +96,6 @@ class _Repair:
         if self._fault is not None:
             findings.append(Finding("damage", self._fault.file, self._fault.position, self._fault.reason))
         findings += [Finding("damage", name, 0, "the file header fails its checksum") for name in self._log.headless]
-        findings += [Finding("damage", name, 0, BYPASSED) for name in self._log.bypassed]
         findings += [
             Finding("damage", segment_name(segment_of(damage.start)), position_of(damage.start), damage.reason)
             for damage in self._log.chain.damage

@@ -24,7 +24,7 @@ from durable_log.engine.cluster import CHUNK, ROW_SIZE, ClusteredSegment
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.index import clustered_segment, is_clustered
 from durable_log.engine.manifest import MANIFEST_NAME
-from durable_log.engine.repair import BYPASSED, Outcome
+from durable_log.engine.repair import Outcome
 from durable_log.engine.run import Run
 from durable_log.errors import Corruption, StreamClosed
 
@@ -158,33 +158,6 @@ def test_what_a_stream_without_creation_has_is_found_again(known: Known):
         stream.delete()
         store.create("young", data=b"anew")
         store.engine.upkeep.cluster()
-
-
-def test_a_segment_that_the_log_went_on_without_is_kept_and_does_not_count():
-    """The newest segment had no header, and the store was used: its offsets were given out again."""
-    known = Known(MemoryDirectory(), {}, set())
-    with opened(known) as store:
-        store.engine.upkeep._clusterer.stop()
-        store.create("a")
-        for _ in range(8):
-            store.stream("a").append(b"a" * 9000)
-        first = known.copy()
-    file = first.names(".log")[-1]
-    flip(first.directory, file, 10)
-    with opened(first) as store:
-        store.engine.upkeep._clusterer.stop()
-        tail = store.stream("a").info().tail
-        assert tail < 72_000
-        store.stream("a").append(b"z" * 100)
-        second = first.copy()
-    before = second.directory.files[file].read(0, 2**20)
-    outcome = mend(second.directory)
-    assert (file, BYPASSED) in {(finding.file, finding.reason) for finding in outcome.findings}
-    assert kept(second)[file] == before
-    assert mend(second.directory).number == 0
-    with opened(second) as store:
-        assert store.stream("a").read().data == b"a" * tail + b"z" * 100
-        assert list(store.engine.upkeep.audit()) == []
 
 
 # --- clustered segments -------------------------------------------------------------------------------------------
