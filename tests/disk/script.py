@@ -191,6 +191,10 @@ class Script:
     def cluster(self) -> None:
         self.step(lambda store: store.engine.upkeep.cluster())
 
+    def checkpoint(self) -> None:
+        """What the clusterer does with segments that are full, while the last one goes on."""
+        self.step(lambda store: store.engine.upkeep.checkpointer.run())
+
     def compact(self) -> None:
         self.step(lambda store: store.compact())
 
