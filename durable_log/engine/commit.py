@@ -258,6 +258,7 @@ class Committer:
     def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
         now = self._clock()
         group = self._lay_out(batch, now)
+        sync = sync or group.owes_sync
         while self._touches and not reserved:
             group.touch(self._touches.popleft())
         try:

@@ -133,6 +133,8 @@ def producers(s: Script) -> None:
         s.claim("b", s.bytes(1, 5 * KIB), ("p", 0, seq))
         s.claim("a", b"again", ("p", 0, seq))
         s.claim("a", s.bytes(1, 90), ("q", 1, seq), durability="written")
+        if seq % 2:
+            s.claim("a", b"again", ("q", 1, seq), durability="written")
     s.claim("b", b"again", ("p", 0, 2), durability="written")
     s.claim("a", s.bytes(1, 900), ("p", 1, 0))
     s.claim("b", s.bytes(1, 900), ("q", 0, 0), close=True)
