@@ -89,7 +89,7 @@ class Tables(Protocol):
 
     runs: Runs
     catch_up: CatchUp | None
-    unreadable_numbers: Mapping[int, Corruption]
+    unreadable_numbers: dict[int, Corruption]
 
     @property
     def lock(self) -> AbstractContextManager[object]:

@@ -29,12 +29,14 @@ from durable_log.engine import (
     checkpoint,
     commit,
     compaction,
+    edits,
     expiry,
     keeper,
     loading,
     manifest,
     reclaim,
     recovery,
+    snapshot,
     upkeep,
     writer,
 )
@@ -137,7 +139,9 @@ class Simulation:
         nonces = random.Random(self.seed)
         small: dict[Any, dict[str, tuple[int, ...]]] = {
             catalog: {"IDLE_MAX": (0, 1, 2, 4), "NAMES_PAGE": (1, 2, 5), "EVICTED_AT_ONCE": (1, 3)},
-            checkpoint: {"SLICE_STATES": (1, 2, 4), "SETTLED_AT_ONCE": (1, 3), "EXPIRY_GROUP_MIN": (1, 2, 1000)},
+            checkpoint: {"SLICE_STATES": (1, 2, 4), "EXPIRY_GROUP_MIN": (1, 2, 1000)},
+            snapshot: {"SLICE_STATES": (1, 2, 4)},
+            edits: {"SETTLED_AT_ONCE": (1, 3)},
             compaction: {"RUNS_MAX": (1, 2, 4), "SMALL_MAX": (2, 3, 8), "SLICE_STATES": (1, 2, 4)},
             reclaim: {"ROWS_AT_ONCE": (1, 2)},
             loading: {"LET_IN_AT_ONCE": (1, 2)},
