@@ -205,9 +205,9 @@ def _replay_log(
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
     _harden(segments, chain)
     clean = chain.blocks[-1].clean if chain.blocks else bool(manifest.clean)
+    end_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
     if not clean:
-        catalog.crashed_at, catalog.forgets_crash = clock(), bool(catalog.runs)
-        catalog.crashed_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
+        catalog.crashed_at, catalog.forgets_crash, catalog.crashed_lsn = clock(), bool(catalog.runs), end_lsn
     elif manifest.crashed_ms:
         catalog.crashed_at, catalog.crashed_lsn = manifest.crashed_ms / 1000, manifest.crashed_lsn
     backlog = _backlog_of(segments, chain)
@@ -226,7 +226,7 @@ def _replay_log(
     for lsn, _ in replay.held:
         segments[segment_of(lsn)].damaged = True  # it stays until it can be applied
     _tell(directory.path, report)
-    _remove_leftovers(directory, manifest, report, catalog.crashed_lsn)
+    _remove_leftovers(directory, manifest, report, end_lsn)
     return _arrange(directory, manifest, opened, found, chain, surplus, replay.removed, report)
 
 

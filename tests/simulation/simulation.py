@@ -43,6 +43,7 @@ from durable_log.engine import (
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
+from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.keeper import Background
 from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME, load_manifest
@@ -434,7 +435,7 @@ class Simulation:
         with self.silent():
             current = load_manifest(self.disk, 0)
         named = {f"{file.number:08x}.seg" for file in current.clustered} | {f"{run:08x}.run" for run in current.runs}
-        there = {name for name in self.disk.names() if not name.endswith(".log")} - {MANIFEST_NAME}
+        there = {name for name in self.disk.names() if not name.endswith(".log")} - {MANIFEST_NAME, LOCK_NAME}
         assert there == named, (there, named)
 
     def compare(self, *, used: bool = True) -> None:
