@@ -263,6 +263,7 @@ class Committer:
     def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
         now = self._clock()
         group = self._lay_out(batch, now)
+        sync = sync or group.owes_sync
         while self._touches and not reserved:
             group.touch(self._touches.popitem()[0])
         try:

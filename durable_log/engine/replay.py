@@ -166,8 +166,9 @@ class Replay:
         self.held.append((record.lsn, error))
         self._catalog.unreadable_numbers[record.stream] = error
         if record.kind == CREATE:
-            name = self._names_held[record.stream] = self._backlog.decoded(record, decode_create).name
-            self._catalog.unreadable[name] = error
+            with suppress(Corruption):  # if it can't be understood itself, nobody knows its name
+                name = self._names_held[record.stream] = self._backlog.decoded(record, decode_create).name
+                self._catalog.unreadable[name] = error
         elif record.stream in self._names_held:
             del self._catalog.unreadable[self._names_held.pop(record.stream)]
 

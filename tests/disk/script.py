@@ -127,6 +127,7 @@ class Script:
     def kill(self) -> None:
         """The process ends without a word; what it has written stays in the page cache."""
         self._store = None
+        self.directory.close()
 
     def create(self, name: str, data: bytes = b"", content_type: str = "a/b", **named: Any) -> None:
         config = StreamConfig(content_type, named.pop("ttl", None), named.pop("expires_at", None))
@@ -172,9 +173,8 @@ class Script:
         self._see_to(requests, results, answers)
         for request in requests:
             self.directory.note(Used(request.name, self.clock()))
-        if all(
-            not isinstance(request, Append) or request.durability == "sync" or request.close for request in requests
-        ):
+        # A duplicate is acknowledged when its original is durable, whatever level the retry asks for.
+        if any(map(_is_synced, requests)) or any(isinstance(told, Appended) and told.duplicate for told in results):
             self._settle()
 
     def step(self, work: Callable[[Store], object]) -> None:
@@ -189,6 +189,10 @@ class Script:
 
     def cluster(self) -> None:
         self.step(lambda store: store.engine.upkeep.cluster())
+
+    def checkpoint(self) -> None:
+        """What the clusterer does with segments that are full, while the last one goes on."""
+        self.step(lambda store: store.engine.upkeep.checkpointer.run())
 
     def compact(self) -> None:
         self.step(lambda store: store.compact())

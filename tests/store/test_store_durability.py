@@ -73,6 +73,20 @@ def test_a_duplicate_is_acknowledged_only_when_the_original_is_durable(unhurried
         assert stream.read().data == b"x"
 
 
+def test_a_duplicate_that_is_content_with_written_waits_for_its_original_all_the_same(unhurried):
+    twin = TwinDirectory()
+    with open_store(twin) as store:
+        stream = store.create("a")
+        stream.append(b"x", durability="written", producer=Producer("p", 0, 0))
+        twin.calls.clear()
+        assert stream.append(b"x", durability="written", producer=Producer("p", 0, 0)).duplicate is True
+        assert ("sync", "00000001.log") in twin.calls
+        assert stream.read().data == b"x"
+        twin.calls.clear()
+        assert stream.append(b"x", durability="written", producer=Producer("p", 0, 0)).duplicate is True
+        assert twin.calls == []
+
+
 def test_closing_is_durable_before_it_is_acknowledged(unhurried):
     with open_store(MemoryDirectory(), Options(durability="written")) as store:
         stream = store.create("a")
