@@ -192,7 +192,7 @@ class _Now(NamedTuple):
 
     runs: Runs
     catch_up: CatchUp | None
-    unreadable: Mapping[int, Corruption]
+    unreadable: dict[int, Corruption]
     find: Callable[[int], StreamState]
 
     def arrival(self, loaded: tuple[StreamState, int]) -> Arrival:
