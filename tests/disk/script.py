@@ -121,8 +121,13 @@ class Script:
         """In good order. All that was written is sure then."""
         store, self._store = self.store, None
         store.engine.options = replace(self.options, cluster_at_close=cluster)
-        store.close()
-        self._settle_by(store)
+        try:
+            store.close()
+        except CommitFailed as failure:
+            raise Ended from failure
+        if isinstance(store.engine._committer.failure, CommitFailed):
+            raise Ended
+        self._settle()
 
     def kill(self) -> None:
         """The process ends without a word; what it has written stays in the page cache."""
@@ -250,10 +255,6 @@ class Script:
     def _settle(self) -> None:
         self.sure = len(self.steps) - 1
         self.directory.note(Sure(self.sure, self.clock()))
-
-    def _settle_by(self, store: Store) -> None:
-        if not isinstance(store.engine._committer.failure, CommitFailed):
-            self._settle()
 
     def _told(self, requests: Sequence[Request]) -> list[Any]:
         if len(requests) > 1:
