@@ -21,7 +21,8 @@ BUILD = HERE.parent.parent / "build" / "faults"
 
 def environment(build: Path = BUILD) -> dict[str, str]:
     """That of a process with the shim in it, which finds what the tests of the engine share."""
-    return {**os.environ, "LD_PRELOAD": str(compiled(build)), "PYTHONPATH": str(HERE.parent / "engine")}
+    path = os.pathsep.join(filter(None, [str(HERE.parent / "engine"), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "LD_PRELOAD": str(compiled(build)), "PYTHONPATH": path}
 
 
 if __name__ == "__main__":
