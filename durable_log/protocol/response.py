@@ -7,6 +7,7 @@ name and no traceback travels. ``Responses`` is immutable after construction. Pu
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 from durable_log import errors
 from durable_log.errors import DurableLogError, OffsetOutOfRange
-from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json
+from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json, is_text
 from durable_log.protocol import json_mode, sse
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import METHODS, Get
@@ -245,6 +246,7 @@ class Responses:
 
         304 without a body if the client has it already. ``now`` is in seconds since the epoch.
         """
+        chunk = _whole_characters(chunk, info.content_type)
         headers = [*self._base, *_position(chunk)]
         if request.live is not None:
             if not chunk.data:
@@ -291,6 +293,17 @@ class Responses:
         if sse.encoding(content_type) == "base64":
             headers.append((b"stream-sse-data-encoding", b"base64"))
         return Response(200, headers)
+
+
+def _whole_characters(chunk: Chunk, content_type: str) -> Chunk:
+    """A page of text less the character that only the next page completes: clients decode page by page."""
+    if chunk.up_to_date or is_json(content_type) or not is_text(content_type):
+        return chunk
+    last = chunk.data[-4:]
+    cut = len(last) - codecs.utf_8_decode(last, "replace")[1]
+    if not 0 < cut < len(chunk.data):
+        return chunk
+    return chunk._replace(data=chunk.data[:-cut], next_offset=chunk.next_offset - cut)
 
 
 def _position(chunk: Chunk) -> list[Header]:

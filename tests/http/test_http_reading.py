@@ -39,6 +39,29 @@ def test_a_large_stream_is_read_in_pages_and_only_the_last_is_up_to_date(paged: 
     assert b"".join(page.content for page in found) == data
 
 
+@pytest.mark.parametrize("pad", range(4))
+def test_pages_of_text_end_with_whole_characters(paged: Served, name: str, pad: int):
+    text = "x" * pad + "😀" * PAGE
+    paged.put(name, text.encode())
+    found = pages(paged, name)
+    assert "".join(page.content.decode() for page in found) == text
+    assert len(found) == (4 if pad == 0 else 5)
+
+
+def test_pages_of_what_is_no_text_after_all_hold_every_byte(paged: Served, name: str):
+    for data in (b"\x80" * 2 * PAGE + b"x", b"\xf0" * 2 * PAGE, bytes(range(256)) * 10):
+        paged.put(name, data)
+        assert b"".join(page.content for page in pages(paged, name)) == data
+        paged.http.delete(f"/{name}")
+
+
+@pytest.mark.parametrize("bytes_max", [4, 5])
+def test_the_shortest_pages_hold_every_character(name: str, bytes_max: int):
+    with serving(options=Options(chunk_bytes_max=bytes_max)) as running:
+        running.put(name, "a😀ü".encode())
+        assert b"".join(page.content for page in pages(running, name)) == "a😀ü".encode()
+
+
 def test_only_the_page_at_the_tail_shows_the_close(paged: Served, name: str):
     paged.put(name, b"x" * (2 * PAGE + 1), stream_closed="true")
     assert [page.headers.get("stream-closed") for page in pages(paged, name)] == [None, None, "true"]
