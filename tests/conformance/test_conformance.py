@@ -25,7 +25,7 @@ def suites(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     def run(front_end: str, directory: Path) -> list[vitest.Result]:
         with running(front_end, directory) as server:
-            return vitest.run(node_modules, "conformance.test.js", server.url, directory / "results.json")
+            return vitest.run(node_modules, server.url, directory, "conformance.test.js")
 
     with ThreadPoolExecutor(os.cpu_count()) as lanes:
         yield {name: lanes.submit(run, name, tmp_path_factory.mktemp("suite")) for name in FRONT_ENDS}

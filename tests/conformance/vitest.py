@@ -17,9 +17,10 @@ class Result(NamedTuple):
     message: str
 
 
-def run(node_modules: Path, file: str, url: str, report: Path) -> list[Result]:
-    """All tests of ``file``, beside ``node_modules``, run against the server at ``url``."""
-    command = [str(node_modules / ".bin" / "vitest"), "run", file, "--reporter=json", f"--outputFile={report}"]
+def run(node_modules: Path, url: str, directory: Path, *files: str) -> list[Result]:
+    """All tests of ``files``, which are beside ``node_modules``, run against the server at ``url``."""
+    report = directory / "results.json"
+    command = [str(node_modules / ".bin" / "vitest"), "run", *files, "--reporter=json", f"--outputFile={report}"]
     done = subprocess.run(
         command,
         cwd=node_modules.parent,
