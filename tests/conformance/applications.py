@@ -1,12 +1,17 @@
-"""What servers of other makers import and serve: streams at /v1/stream, by a prefix or mounted below another app."""
+"""What servers of other makers import and serve: streams at /v1/stream, by a prefix or mounted below another app; and
+at /live how many live responses there are.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
+from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 
 import durable_log
 import durable_log.asgi
@@ -14,5 +19,20 @@ import durable_log.asgi
 store = durable_log.open(os.environ["DURABLE_LOG_DATA"])
 atexit.register(store.close)
 
-alone = durable_log.asgi.app(store, prefix="/v1/stream", long_poll_seconds=0.5)
-mounted = Starlette(routes=[Mount("/v1/stream", app=durable_log.asgi.app(store, long_poll_seconds=0.5))])
+LIMITS = {"long_poll_seconds": 0.5, "stall_seconds": 2.0}
+bare = durable_log.asgi.app(store, prefix="/v1/stream", **LIMITS)
+inner = durable_log.asgi.app(store, **LIMITS)
+
+
+async def alone(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http" and scope["path"] == "/live":
+        await PlainTextResponse(str(bare.live_responses))(scope, receive, send)
+    else:
+        await bare(scope, receive, send)
+
+
+async def live(_request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(inner.live_responses))
+
+
+mounted = Starlette(routes=[Route("/live", live), Mount("/v1/stream", app=inner)])

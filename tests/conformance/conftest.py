@@ -1,21 +1,16 @@
-"""A server as its users start it, and the npm packages that judge it."""
+"""The npm packages that judge servers, and the clients that see every byte."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
-from front_ends import running
 from packages import installed
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "http"))
 
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     return installed(Path(__file__).parent)
-
-
-@pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running("durable-log serve", tmp_path_factory.mktemp("served")) as server:
-        yield server.url

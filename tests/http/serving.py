@@ -237,15 +237,16 @@ class RawClient:
     def send(self, text: bytes) -> None:
         self.socket.sendall(text)
 
-    def response(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next response, which has a declared length or none."""
+    def response(self, *, bodiless: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the next response, which has a declared length or none; to HEAD it has none."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += self._some(1)
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = b""
-        while len(body) < int(headers.get("content-length", "0")):
+        length = 0 if bodiless else int(headers.get("content-length", "0"))
+        while len(body) < length:
             body += self._some(65536)
         return int(first.split(" ")[1]), headers, body
 
