@@ -19,19 +19,19 @@ from durable_log import _face
 from durable_log._face import Data
 from durable_log.engine.log import LogEngine, open_engine
 from durable_log.engine.recovery import Report
-from durable_log.errors import StreamGone, StreamNotFound
+from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     START,
+    Append,
     Appended,
     Backup,
     Chunk,
-    Create,
-    Created,
     Delete,
     Durability,
     Options,
     Producer,
+    Request,
     StreamInfo,
     Trim,
     check_name,
@@ -40,6 +40,8 @@ from durable_log.model import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+ORDER_POLL_SECONDS = 0.05
 
 
 class _Gates:
@@ -119,13 +121,14 @@ class Stream:
         """End the stream, durably. Closing a closed stream again is fine."""
         return self._append(b"", None, producer, seq, True, None)
 
-    def read(self, offset: int = START, *, limit: int | None = None) -> Chunk:
+    def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
         """What the stream holds from ``offset`` on, at most ``limit`` bytes (the store's ``chunk_bytes_max``).
 
-        Returns at once, with no data at the tail. JSON chunks are whole messages. Raises :class:`OffsetOutOfRange`,
+        Returns at once, with no data at the tail. JSON chunks are whole messages. With ``number`` (of
+        :class:`StreamInfo`), another life of the name is :class:`StreamGone`. Raises :class:`OffsetOutOfRange`,
         :class:`Corruption`.
         """
-        return self._read(offset, limit, None)
+        return self._read(offset, limit, number)
 
     def follow(self, offset: int = START, *, limit: int | None = None) -> Iterator[Chunk]:
         """Chunks from ``offset`` on as they become durable; ends when the stream is closed.
@@ -143,16 +146,20 @@ class Stream:
             if chunk.up_to_date:
                 self._wait(offset, None, number)
 
-    def wait(self, offset: int, timeout: float | None = None) -> bool:
+    def wait(self, offset: int, timeout: float | None = None, *, number: int | None = None) -> bool:
         """Wait until the stream has bytes beyond ``offset`` or is closed; False after ``timeout`` seconds.
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
-        return self._wait(offset, timeout, self.info().number)
+        return self._wait(offset, timeout, self.info().number if number is None else number)
 
     def info(self) -> StreamInfo:
         """What is known of the stream. Does not count as a use of it."""
         return self._engine.info(self.name)
+
+    def touch(self) -> None:
+        """Count as a use of the stream, which renews a sliding TTL."""
+        self._engine.touch(self.name)
 
     def delete(self) -> None:
         """Delete the stream and its data, durably. Its readers are told."""
@@ -214,6 +221,8 @@ class Store:
     def __init__(self, engine: LogEngine) -> None:
         self.engine = engine
         self.options = engine.options
+        self.clock = engine.clock
+        self.store_id = engine.store_id
 
     def __enter__(self) -> Self:
         return self
@@ -260,10 +269,34 @@ class Store:
         self.submit(request)
         return Stream(self.engine, name)
 
-    def submit(self, request: Create | Delete) -> Created | None:
-        """Commit a request that is made already. For front-ends."""
-        created: Created | None = self.engine.execute(request)
-        return created
+    def submit(self, request: Request) -> Any:
+        """Commit a request that is made already; returns what became of it. For front-ends."""
+        return self.engine.execute(request)
+
+    def append_in_order(self, request: Append, patience: float) -> Appended:
+        """Like :meth:`submit`, but an append whose predecessors of the same producer are still on their way waits for
+        them, up to ``patience`` seconds, before it raises :class:`SequenceGap`.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                appended: Appended = self.submit(request)
+            except SequenceGap:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                stream = self.stream(request.name)
+                stream.wait(stream.info().tail, min(left, ORDER_POLL_SECONDS))
+            else:
+                return appended
+
+    def fork_point(self, name: str, anchor: int, sub_offset: int, number: int | None = None) -> int:
+        """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor`` (PROTOCOL.md §4.2).
+
+        Raises what it does in :meth:`durable_log.aio.AsyncStore.fork_point`.
+        """
+        engine = self.engine
+        return _face.fork_point(engine.read, engine.record_bounds, name, anchor, sub_offset, number)
 
     def stream(self, name: str) -> Stream:
         """The stream of that name, whether it exists or not."""

@@ -28,6 +28,7 @@ ROOMS = {
     "aio": {"errors", "model", "protocol", "_face", "_loop", "engine"},
     "_http": {"errors", "model", "protocol", "aio", "_http"},
     "asgi": {"errors", "model", "protocol", "aio", "_http"},
+    "wsgi": {"errors", "model", "protocol"},
     "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "asgi", "_cli"},
     "cli": {"_cli"},
     "": {"errors", "model", "protocol", "_face", "engine", "store", "aio", "asgi"},
@@ -35,7 +36,7 @@ ROOMS = {
 }
 """What each room may import of the package; "" is the package itself."""
 
-FOR_TYPES_ONLY = {"asgi": {"store"}}
+FOR_TYPES_ONLY = {"asgi": {"store"}, "wsgi": {"store"}}
 
 FORBIDDEN = {
     "protocol": {"os", "time", "threading", "asyncio", "socket"},

@@ -15,11 +15,12 @@ from starlette.routing import Mount, Route
 
 import durable_log
 import durable_log.asgi
+import durable_log.wsgi
 
 store = durable_log.open(os.environ["DURABLE_LOG_DATA"])
 atexit.register(store.close)
 
-LIMITS = {"long_poll_seconds": 0.5, "stall_seconds": 2.0}
+LIMITS = {"long_poll_seconds": 0.5, "stall_seconds": 1.0}
 bare = durable_log.asgi.app(store, prefix="/v1/stream", **LIMITS)
 inner = durable_log.asgi.app(store, **LIMITS)
 
@@ -36,3 +37,5 @@ async def live(_request: Request) -> PlainTextResponse:
 
 
 mounted = Starlette(routes=[Route("/live", live), Mount("/v1/stream", app=inner)])
+
+threaded = durable_log.wsgi.app(store, prefix="/v1/stream", long_poll_seconds=LIMITS["long_poll_seconds"])

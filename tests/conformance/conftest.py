@@ -1,16 +1,33 @@
-"""The npm packages that judge servers, and the clients that see every byte."""
+"""What the suite and the clients of npm found on each front-end, and the clients that see every byte."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import vitest
+from front_ends import FRONT_ENDS, running
 from packages import installed
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "http"))
 
 
 @pytest.fixture(scope="session")
-def node_modules() -> Path:
-    return installed(Path(__file__).parent)
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[list[vitest.Result]]]]:
+    """By front-end; as many run at a time as there are processors, since most of a run is waiting."""
+    node_modules = installed(Path(__file__).parent)
+    asked = {item.callspec.params.get("front_end") for item in request.session.items if hasattr(item, "callspec")}
+
+    def run(front_end: str, directory: Path) -> list[vitest.Result]:
+        with running(front_end, directory) as server:
+            return vitest.run(node_modules, server.url, directory)
+
+    with ThreadPoolExecutor(os.cpu_count()) as lanes:
+        yield {name: lanes.submit(run, name, tmp_path_factory.mktemp("run")) for name in FRONT_ENDS if name in asked}
+        lanes.shutdown(cancel_futures=True)

@@ -23,6 +23,10 @@ FRONT_ENDS = {
     ),
     "granian": "granian applications:alone --interface asgi --port {port} --workers-kill-timeout 1 --log-level warning",
     "hypercorn": "hypercorn applications:alone --bind 127.0.0.1:{port} --keep-alive 75 --graceful-timeout 1",
+    "gunicorn with threads, WSGI": (
+        "gunicorn applications:threaded --bind 127.0.0.1:{port} --threads 100 --keep-alive 75 --graceful-timeout 1"
+        " --log-level warning"
+    ),
 }
 """How each is started; clients keep connections for longer than the few seconds that some servers do."""
 

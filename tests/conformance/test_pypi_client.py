@@ -18,7 +18,7 @@ import httpx
 import pytest
 from durable_streams import AsyncDurableStream, DurableStream, astream, stream
 from durable_streams import _errors as errors
-from front_ends import FRONT_ENDS, running
+from front_ends import running
 
 TOKENS = ["Once ", "upon ", "a ", "time", ",\n", "ünïcödé 😀 ", "\n\nand: ", "the ", "end."]
 IDEAS: list[Any] = [{"idea": 1}, {"idea": "zwei\r\n"}, None, [3, [4]], 5.5]
@@ -26,7 +26,7 @@ LIVE = ["long-poll", "sse"]
 LAST = "."
 
 
-@pytest.fixture(scope="module", params=FRONT_ENDS)
+@pytest.fixture(scope="module", params=["durable-log serve", "gunicorn with threads, WSGI"])
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running(request.param, tmp_path_factory.mktemp("served")) as server:
         yield f"{server.url}/v1/stream/pypi-client"

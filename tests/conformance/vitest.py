@@ -1,4 +1,4 @@
-"""Runs test files of vitest against a server and tells what became of each test."""
+"""Runs the test files of vitest that are here against a server and tells what became of each test."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-RUN_SECONDS = 300
+RUN_SECONDS = 400
 
 
 class Result(NamedTuple):
+    file: str
     name: str
     passed: bool
     message: str
 
 
-def run(node_modules: Path, url: str, directory: Path, *files: str) -> list[Result]:
-    """All tests of ``files``, which are beside ``node_modules``, run against the server at ``url``."""
+def run(node_modules: Path, url: str, directory: Path) -> list[Result]:
+    """All tests beside ``node_modules``, run against the server at ``url``."""
     report = directory / "results.json"
-    command = [str(node_modules / ".bin" / "vitest"), "run", *files, "--reporter=json", f"--outputFile={report}"]
+    command = [str(node_modules / ".bin" / "vitest"), "run", "--reporter=json", f"--outputFile={report}"]
     done = subprocess.run(
         command,
         cwd=node_modules.parent,
@@ -31,6 +32,10 @@ def run(node_modules: Path, url: str, directory: Path, *files: str) -> list[Resu
         check=False,
     )
     assert report.exists(), done.stdout + done.stderr
-    tests = [test for file in json.loads(report.read_text())["testResults"] for test in file["assertionResults"]]
-    assert tests, done.stdout + done.stderr
-    return [Result(test["fullName"], test["status"] == "passed", "\n".join(test["failureMessages"])) for test in tests]
+    return [
+        Result(
+            Path(file["name"]).name, test["fullName"], test["status"] == "passed", "\n".join(test["failureMessages"])
+        )
+        for file in json.loads(report.read_text())["testResults"]
+        for test in file["assertionResults"]
+    ]
