@@ -67,6 +67,12 @@ class Server:
             return False
         return True
 
+    @property
+    def pid(self) -> int:
+        """Of the process that serves, or of the one that watches those that do."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End it as a crash does."""
         assert self._process is not None
