@@ -59,8 +59,9 @@ def chromium(node_modules: Path) -> Chromium:
     return Chromium(**json.loads(paths.read_text()))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Chromium) -> Iterator[Browser]:
+    """For one module only: while it runs, its library has an event loop running on this thread."""
     path = os.pathsep.join([os.environ.get("LD_LIBRARY_PATH", ""), chromium.libraries]).lstrip(os.pathsep)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(

@@ -34,8 +34,9 @@ FRONT_ENDS = {
 class Server:
     """A front-end on a directory, at one port for all of its lives."""
 
-    def __init__(self, command: str, directory: Path) -> None:
+    def __init__(self, command: str, directory: Path, applications: Path = HERE) -> None:
         self._directory, self._log = directory, directory / "server.log"
+        self._applications = applications
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [part.format(port=self.port, data=directory / "data") for part in command.split()]
@@ -43,7 +44,10 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
-        environment = os.environ | {"DURABLE_LOG_DATA": str(self._directory / "data"), "PYTHONPATH": str(HERE)}
+        environment = os.environ | {
+            "DURABLE_LOG_DATA": str(self._directory / "data"),
+            "PYTHONPATH": str(self._applications),
+        }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *self._command],

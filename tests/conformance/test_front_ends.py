@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import httpx
@@ -102,6 +103,26 @@ def test_events_arrive_when_they_are_written(server: Server, path: str):
         httpx.post(server.url + path, headers={"Stream-Closed": "true"})
         assert viewer.control()["streamClosed"] is True
         assert viewer.event() is None
+
+
+def test_the_steps_of_a_quickstart_work_with_curl(server: Server, path: str):
+    url, text = server.url + path, ["-H", "Content-Type: text/plain"]
+
+    def curl(*arguments: str) -> str:
+        return subprocess.run(["curl", "-sSf", *arguments], capture_output=True, timeout=20, check=True).stdout.decode()
+
+    assert " 201 " in curl("-i", "-X", "PUT", url, *text)
+    curl("-X", "POST", url, *text, "-d", "Hello, Durable Streams!")
+    assert curl(f"{url}?offset=-1") == "Hello, Durable Streams!"
+    following = ["curl", "-sSfN", f"{url}?offset=-1&live=sse"]
+    with subprocess.Popen(following, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        assert "data:Hello, Durable Streams!\n" in iter(tail.stdout.readline, "")
+        curl("-X", "POST", url, *text, "-d", "This appears in real time!")
+        assert "data:This appears in real time!\n" in iter(tail.stdout.readline, "")
+        curl("-X", "POST", url, "-H", "Stream-Closed: true")
+        assert '"streamClosed":true' in tail.stdout.read()
+    assert tail.returncode == 0
 
 
 @pytest.mark.parametrize("server", COUNTED, indirect=True)
