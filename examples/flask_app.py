@@ -28,7 +28,7 @@ atexit.register(store.close)
 one_at_a_time = threading.Lock()
 
 app = Flask(__name__)
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/v1/stream": durable_log.wsgi.app(store)})  # type: ignore[method-assign]
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/v1/stream": durable_log.wsgi.app(store)})
 
 
 def generate(prompt: str) -> Iterator[str]:
