@@ -87,7 +87,7 @@ class Request:
         self.method: str = environ["REQUEST_METHOD"]
         self.root = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
         # Servers pass the path decoded; a slash and an escaped one are the same here anyway.
-        self.path = quote(environ.get("SCRIPT_NAME", "").encode("latin-1") + environ["PATH_INFO"].encode("latin-1"))
+        self.path = quote((environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]).encode("latin-1")).encode()
         self.query: bytes = environ.get("QUERY_STRING", "").encode("latin-1")
         self.headers = [
             (key[5:].replace("_", "-").lower().encode(), value.encode("latin-1"))
@@ -102,7 +102,7 @@ class Request:
         """The address that the client used."""
         environ = self._environ
         host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-        return location(environ["wsgi.url_scheme"], host.encode("latin-1"), self.path.encode(), self.root)
+        return location(environ["wsgi.url_scheme"], host.encode("latin-1"), self.path, self.root)
 
     def body(self, limit: int) -> bytes:
         """Raises :class:`Refusal` if there is more of it than ``limit``, or if the client left before its end."""
@@ -170,7 +170,7 @@ class App:
     def _answer(self, request: Request) -> Answer:
         parsed = requests.parse(
             request.method,
-            request.path.encode(),
+            request.path,
             request.query,
             request.headers,
             root=request.root,
@@ -254,14 +254,12 @@ class App:
                 yield event + sse.control_event(sent, position, chunk.up_to_date, chunk.closed)
             if chunk.closed or last:
                 return
-            last = self._closing.is_set() or time.monotonic() >= until
-            if chunk.up_to_date and not last:
-                while not viewer.wait(chunk.next_offset, min(until - time.monotonic(), pulse)):
-                    last = self._closing.is_set() or time.monotonic() >= until
-                    if last:
-                        break
-                    viewer.touch()
-                    yield sse.HEARTBEAT
+            last = viewer.is_over(until)
+            # What is held back is not waited for again: only what comes after it can release it.
+            while chunk.up_to_date and not last and not viewer.wait(chunk.next_offset, until, pulse):
+                viewer.touch()
+                yield sse.HEARTBEAT
+                last = viewer.is_over(until)
             chunk = viewer.read(sent)
 
 
@@ -283,14 +281,19 @@ class Viewer(NamedTuple):
             self.stream.info()
             raise StreamNotFound(self.info.name) from error
 
-    def wait(self, offset: int, seconds: float) -> bool:
-        """Whether there is something beyond ``offset`` within ``seconds``; False at once when the server is to end.
-        Raises as ``read`` does.
+    def is_over(self, until: float) -> bool:
+        """Whether its time is, or that of the server."""
+        return self.closing.is_set() or time.monotonic() >= until
+
+    def wait(self, offset: int, until: float, pulse: float) -> bool:
+        """Whether there is something beyond ``offset`` before it is over, within ``pulse`` seconds. Raises as ``read``
+        does.
         """
-        until = time.monotonic() + seconds
+        until = min(until, time.monotonic() + pulse)
         try:
-            while not self.closing.is_set() and (left := until - time.monotonic()) > 0:
-                if self.stream.wait(offset, min(left, CLOSING_SECONDS), number=self.info.number):
+            while not self.is_over(until):
+                left = min(until - time.monotonic(), CLOSING_SECONDS)
+                if self.stream.wait(offset, left, number=self.info.number):
                     return True
         except StreamGone as error:
             self.stream.info()
@@ -301,12 +304,9 @@ class Viewer(NamedTuple):
         """The first chunk that says something, or an empty one after ``seconds``."""
         until = time.monotonic() + seconds
         chunk = self.read(offset)
-        while not chunk.data and not chunk.closed:
-            left = until - time.monotonic()
-            if self.wait(chunk.next_offset, min(left, self.pulse(seconds))):
+        while not chunk.data and not chunk.closed and not self.is_over(until):
+            if self.wait(chunk.next_offset, until, self.pulse(seconds)):
                 chunk = self.read(chunk.next_offset)
-            elif left <= 0 or self.closing.is_set():
-                break
             else:
                 self.touch()
         return chunk

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ from front_ends import FRONT_ENDS, Server, running
 from serving import EventClient, RawClient, until
 
 ROOT = "/v1/stream"
+TEXT = {"Content-Type": "text/plain"}
 COUNTED = [name for name in FRONT_ENDS if "WSGI" not in name and name != "durable-log serve"]
 """Those that tell at /live how many live responses there are. WSGI tells its applications of no departure."""
 
 STOP_SECONDS = 5
+VIEWERS = 90
 
 
 @pytest.fixture(scope="module", params=FRONT_ENDS)
@@ -31,7 +35,7 @@ def path(request: pytest.FixtureRequest) -> str:
 
 
 def put(server: Server, path: str, body: bytes = b"") -> httpx.Response:
-    return httpx.put(server.url + path, content=body, headers={"Content-Type": "text/plain"})
+    return httpx.put(server.url + path, content=body, headers=TEXT)
 
 
 def live(server: Server) -> int:
@@ -89,7 +93,7 @@ def test_a_client_that_leaves_within_its_body_has_sent_nothing(server: Server, p
     head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
     with RawClient(server.port, head.encode() + b"half"):
         pass
-    assert httpx.post(server.url + path, content=b"d", headers={"Content-Type": "text/plain"}).status_code == 204
+    assert httpx.post(server.url + path, content=b"d", headers=TEXT).status_code == 204
     assert httpx.get(server.url + path).content == b"abcd"
 
 
@@ -98,7 +102,7 @@ def test_events_arrive_when_they_are_written(server: Server, path: str):
     with EventClient(server.port, path, {"offset": "-1", "live": "sse"}) as viewer:
         viewer.control()
         for word in ("one", "two", "three"):
-            httpx.post(server.url + path, content=word.encode(), headers={"Content-Type": "text/plain"})
+            httpx.post(server.url + path, content=word.encode(), headers=TEXT)
             assert viewer.pair()[0] == word
         httpx.post(server.url + path, headers={"Stream-Closed": "true"})
         assert viewer.control()["streamClosed"] is True
@@ -125,6 +129,20 @@ def test_the_steps_of_a_quickstart_work_with_curl(server: Server, path: str):
     assert tail.returncode == 0
 
 
+@pytest.mark.parametrize("server", ["granian", "hypercorn"], indirect=True)
+def test_many_viewers_share_one_connection_of_http_2(server: Server, path: str):
+    async def main() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, http1=False, http2=True, timeout=20) as http:
+            await http.put(path, content=b"one", headers=TEXT)
+            viewers = [asyncio.create_task(http.get(f"{path}?offset=-1&live=sse")) for _ in range(VIEWERS)]
+            await http.post(path, content=b"two", headers={"Stream-Closed": "true", **TEXT})
+            return await asyncio.gather(*viewers)
+
+    for response in asyncio.run(main()):
+        assert response.http_version == "HTTP/2"
+        assert "".join(re.findall("^data:(one|two|onetwo)$", response.text, re.MULTILINE)) == "onetwo"
+
+
 @pytest.mark.parametrize("server", COUNTED, indirect=True)
 def test_departures_are_noticed(server: Server, path: str):
     put(server, path)
@@ -148,7 +166,7 @@ def test_a_viewer_that_reads_nothing_is_let_go_while_others_go_on(server: Server
         viewer.control()
         until(lambda: live(server) == 2, "both viewers")
         size, seen = 16 * 2**20, 0
-        httpx.post(server.url + path, content=b"x" * size, headers={"Content-Type": "text/plain"})
+        httpx.post(server.url + path, content=b"x" * size, headers=TEXT)
         while seen < size:
             seen += len(viewer.pair()[0])
         until(lambda: live(server) == 1, "the end of its response")

@@ -84,6 +84,15 @@ def test_a_character_split_over_two_appends_arrives_whole(patient: Served, name:
         assert (data, control["streamNextOffset"]) == ("😀b", token(6))
 
 
+def test_an_emoji_split_over_two_json_messages_travels_as_it_was_written(patient: Served, name: str):
+    patient.put(name, content_type="application/json")
+    with patient.events(name) as viewer:
+        viewer.control()
+        for half in (r'"\ud83d"', r'"\ude00"'):
+            patient.post(name, half.encode(), "application/json")
+            assert viewer.pair()[0] == f"[{half}]"
+
+
 def test_a_viewer_that_resumes_within_a_split_character_loses_nothing(patient: Served, name: str):
     smile = "😀".encode()
     patient.put(name, b"a" + smile[:3])
