@@ -1,8 +1,8 @@
 """Thirteen bugs that storage engines really had, as changes to this one.
 
 Law of this room: each bug is an edit of the sources, small, plausible and whole: the sabotaged engine still opens,
-appends, reads and closes. The text that an edit replaces has to be there once; when the engine changes, so does the edit.
-No bug is about a line of the tests; who finds it is found out by running them.
+appends, reads and closes. The text that an edit replaces has to be there once; when the engine changes, so does the
+edit. No bug is made for a test: who finds it is found out by running them.
 """
 
 from __future__ import annotations
@@ -223,7 +223,9 @@ BUGS: Final = (
         (
             Edit(
                 "durable_log/engine/writer.py",
-                "        if self.unsynced:\n            self.segment.file.sync()\n        self.segment, self.position = segment, PAGE\n",
+                "        if self.unsynced:\n"
+                "            self.segment.file.sync()\n"
+                "        self.segment, self.position = segment, PAGE\n",
                 "        self.segment, self.position = segment, PAGE\n",
             ),
         ),
