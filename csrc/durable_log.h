@@ -337,15 +337,16 @@ size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
  *   number (I): stream number 8 | which page of rows it is on 4
  *   name (N): stream number 6 | flags 2 | deadline 8, ms since 1970 | length of the text 2 | text
  *
- * A page is one of 4096 bytes, or of as many whole ones as its first row needs. Rows ascend by hash, then text; names
- * by their text's bytes. */
+ * A page is one of 4096 bytes, or of as many whole ones as its first row needs, which is its only one if these are
+ * more than 64 KiB. Rows ascend by hash, then text; names by their text's bytes. */
 #define DL_RUN_PAGE_HEADER 16
 #define DL_RUN_ROW_HEADER 30 /* up to the text */
 #define DL_RUN_NUMBER 12
 #define DL_RUN_NAME_HEADER 18 /* up to the text */
 #define DL_RUN_NAME_MAX 1024
-#define DL_RUN_PAYLOAD_MAX 1048576
-#define DL_RUN_PAGE_MAX 1052672
+#define DL_RUN_PAYLOAD_MAX 1073741824
+#define DL_RUN_PAGE_MAX 1073745920
+#define DL_RUN_SHARED_MAX 65536 /* a longer page is that of one row: others should not wait for it to be read */
 #define DL_RUN_SLICE 1048576
 
 #define DL_RUN_ROWS 1
@@ -394,8 +395,9 @@ typedef struct {
     uint64_t *fences;     /* first key of every page that was begun since the arrays were emptied, or NULL, too */
     uint32_t *places;     /* and its position / 4096 */
     dl_run_pair *pairs;   /* (number, page) of every row; NULL if they are not wanted */
-    size_t pages_size;    /* at least twice the largest page */
+    size_t pages_size;    /* a page at least */
     size_t pages_used;
+    size_t pages_wanted;  /* out: what the next page needs, with DL_RUN_FULL; may be more than "pages_size" */
     size_t fences_size;
     size_t fences_used;
     size_t pairs_size;
@@ -462,6 +464,7 @@ typedef struct {
     uint8_t *out;   /* the caller's; has to have room for whole pages, whatever their rows take */
     size_t out_size;
     size_t out_used;
+    size_t out_wanted; /* out: what the next page needs beside what is used, with DL_RUN_FULL */
     uint64_t position; /* out: of the page that does not hold or can't be read, */
     int32_t error;     /* and errno, with DL_RUN_READ */
 } dl_run_lookup;

@@ -12,7 +12,7 @@
 _Static_assert(DL_RUN_PAGE_MAX % DL_PAGE == 0, "pages are whole ones");
 _Static_assert(DL_RUN_PAGE_MAX >= DL_RUN_PAGE_HEADER + DL_RUN_ROW_HEADER + DL_RUN_NAME_MAX + DL_RUN_PAYLOAD_MAX,
                "the largest row fits into the largest page");
-_Static_assert(DL_RUN_PAGE_MAX / (DL_RUN_ROW_HEADER + 1) < 65536, "the items of a page are counted in 16 bits");
+_Static_assert(1 + DL_PAGE / (DL_RUN_ROW_HEADER + 1) < 65536, "the items of a page are counted in 16 bits");
 
 static int compare_with_row(uint64_t hash, const uint8_t *name, size_t name_length, const uint8_t *row) {
     const uint64_t other = dl_load64(row);

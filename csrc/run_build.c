@@ -36,11 +36,11 @@ void dl_run_emptied(dl_run_builder *out) {
 /* Begins a page for an item of that size. 0 if the arrays have no room for it. */
 static int page_begin(dl_run_builder *out, uint64_t key, size_t item_size) {
     const size_t size = dl_run_pages(DL_RUN_PAGE_HEADER + item_size);
-    const size_t used = out->pages_used + out->open_size;
-    if (out->pages_used > 0 && used >= DL_RUN_SLICE) return 0;
-    if (used > out->pages_size || size > out->pages_size - used) return 0;
-    if (out->fences != NULL && out->fences_used == out->fences_size) return 0;
     dl_run_seal(out);
+    out->pages_wanted = size;
+    if (out->pages_used >= DL_RUN_SLICE) return 0;
+    if (out->pages_used > out->pages_size || size > out->pages_size - out->pages_used) return 0;
+    if (out->fences != NULL && out->fences_used == out->fences_size) return 0;
     if (out->fences != NULL) {
         out->fences[out->fences_used] = key;
         out->places[out->fences_used] = out->place + (uint32_t)(out->pages_used / DL_PAGE);
@@ -65,8 +65,9 @@ static void count_name(dl_run_builder *out, const uint8_t *name) {
 
 /* Takes an item that was measured; 0 if the arrays have no room for it. */
 static int item_add(dl_run_builder *out, uint64_t key, const uint8_t *item, size_t size) {
+    const size_t room = out->open_size > DL_RUN_SHARED_MAX ? 0 : out->open_size - out->open_length;
     if (out->pairs != NULL && out->pairs_used == out->pairs_size) return 0;
-    if (size > out->open_size - out->open_length && !page_begin(out, key, size)) return 0;
+    if (size > room && !page_begin(out, key, size)) return 0;
     memcpy(out->pages + out->pages_used + out->open_length, item, size);
     out->open_length += size;
     out->open_items++;

@@ -54,13 +54,18 @@ static int name_at(const dl_run_lookup *job, size_t index, wanted *name) {
     return 1;
 }
 
+/* How much of a page there is, whatever the places say. */
+static size_t length_there(const dl_source *file, extent at) {
+    const uint64_t there = file->length > at.position ? file->length - at.position : 0;
+    return there < at.length ? (size_t)there : at.length;
+}
+
 /* Puts the row of that name, if the page has it, behind those that were found before; "size" is its length. */
 static enum dl_run_verdict look_into(const dl_run_table *run, dl_run_lookup *job, extent at, const wanted *name,
                                      size_t *size) {
     uint8_t *page = job->out + job->out_used;
     const dl_source *file = &run->source;
-    const uint64_t there = file->length > at.position ? file->length - at.position : 0;
-    const ssize_t got = dl_source_read(file, at.position, page, there < at.length ? (size_t)there : at.length);
+    const ssize_t got = dl_source_read(file, at.position, page, length_there(file, at));
     if (got < 0) {
         job->error = errno;
         return DL_RUN_READ;
@@ -89,7 +94,8 @@ static enum dl_run_verdict find_one(const dl_run_table *run, dl_run_lookup *job,
         const extent at = extent_of(run, middle);
         job->position = at.position;
         if (at.length == 0) return DL_RUN_BAD_LENGTH;
-        if (job->out_size - job->out_used < at.length) return DL_RUN_FULL;
+        job->out_wanted = length_there(&run->source, at);
+        if (job->out_size - job->out_used < job->out_wanted) return DL_RUN_FULL;
         const enum dl_run_verdict verdict = look_into(run, job, at, name, size);
         if (verdict == DL_RUN_AFTER)
             low = middle + 1;

@@ -79,6 +79,7 @@ class _Lib:
     DL_RUN_NAME_MAX: Final[int]
     DL_RUN_PAYLOAD_MAX: Final[int]
     DL_RUN_PAGE_MAX: Final[int]
+    DL_RUN_SHARED_MAX: Final[int]
     DL_RUN_SLICE: Final[int]
     DL_RUN_ROWS: Final[int]
     DL_RUN_NUMBERS: Final[int]

@@ -86,7 +86,7 @@ class Search:
             if verdict != lib.DL_RUN_FULL:
                 self.found[stopped], self.at[stopped] = self._error(file, verdict), 0
             elif not job.out_used:
-                self._make_room(lib.DL_RUN_PAGE_MAX)
+                self._make_room(self._job.out_wanted)
 
     def _take(self, first: int, end: int) -> None:
         """Fetch what was found just now."""

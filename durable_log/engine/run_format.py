@@ -10,6 +10,8 @@ import re
 import struct
 import sys
 from array import array
+from itertools import islice
+from operator import lt
 from typing import Final, NamedTuple
 
 from xxhash import xxh64_intdigest
@@ -18,7 +20,7 @@ from durable_log._core import lib
 from durable_log.engine.format import PAGE, crc32c, pages
 
 NAME_BYTES_MAX: Final = 1024
-PAYLOAD_BYTES_MAX: Final = 2**20
+PAYLOAD_BYTES_MAX: Final = 2**30
 NUMBER_MAX: Final = 2**48 - 1
 NEVER: Final = 2**64 - 1
 """The deadline of what does not expire."""
@@ -211,11 +213,16 @@ def decode_tables(body: bytes, trailer: Trailer, nonce: int, crc: int) -> Tables
     """The tables, or None if they do not verify."""
     if len(body) != tables_length(trailer) or crc32c(nonce, body) != crc:
         return None
-    fences, numbers, places = _table_ends(trailer)
-    return Tables(
-        _from_bytes("Q", body[:fences]), _from_bytes("Q", body[fences:numbers]),
-        _from_bytes("I", body[numbers:places]) if places > numbers else None,
-    )  # fmt: skip
+    fences, numbers, end = _table_ends(trailer)
+    places = _from_bytes("I", body[numbers:end]) if end > numbers else None
+    if places is not None and not _divide(places, trailer.numbers_position // PAGE):
+        return None
+    return Tables(_from_bytes("Q", body[:fences]), _from_bytes("Q", body[fences:numbers]), places)
+
+
+def _divide(places: array[int], end: int) -> bool:
+    """Whether pages that begin there are all that lies between the header and ``end``, so that none is longer."""
+    return places[0] == 1 and places[-1] == end and all(map(lt, places, islice(places, 1, None)))
 
 
 def _table_ends(trailer: Trailer) -> tuple[int, int, int]:

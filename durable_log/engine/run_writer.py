@@ -2,8 +2,9 @@
 
 Law of this room: a run is made under a temporary name and renamed when all of it is durable, so a file named
 ``*.run`` is whole; what fails is removed. Rows, numbers and names are sorted, merged and packed in C, with the
-interpreter's lock released, in slices of at most 1 MiB, ``pause`` called between them; memory does not follow the run,
-but for eight bytes a page and, where they were given in memory, the rows. One thread a run; any thread.
+interpreter's lock released, in slices of 1 MiB or of one row that is larger, ``pause`` called between them; memory does
+not follow the run, but for eight bytes a page, the largest row and, where they were given in memory, the rows. One
+thread a run; any thread.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SYNC_BYTES: Final = 8 * 2**20
 _INPUT_BYTES: Final = 2 * 2**20
 _INPUT_BYTES_MIN: Final = 16 * 2**10
 _INPUT_BYTES_MAX: Final = 256 * 2**10
-_ROWS_BUFFER: Final = 2 * lib.DL_RUN_PAGE_MAX
+_ROWS_BUFFER: Final = 2 * lib.DL_RUN_SLICE
 _NUMBERS_BUFFER: Final = 64 * PAGE
 _NAMES_BUFFER: Final = lib.DL_RUN_SLICE
 _POSITION_MAX: Final = 2**32 * PAGE
@@ -192,12 +193,11 @@ class _Output:
     ) -> None:
         self.file, self.position, self.pause = file, position, pause
         self.fences, self.places = array("Q"), array("I")
-        self._pages, count = bytearray(size), size // PAGE
-        self._view = ffi.from_buffer("uint8_t[]", self._pages)
+        count = size // PAGE
         self._fences, self._places = ffi.new("uint64_t[]", count), ffi.new("uint32_t[]", count)
         self._unsynced = 0
         self.builder = ffi.new("dl_run_builder *")
-        self.builder.pages, self.builder.pages_size = self._view, size
+        self._make_room(size)
         if has_table:
             self.builder.fences, self.builder.places, self.builder.fences_size = self._fences, self._places, count
         self.builder.deadline_min = NEVER
@@ -208,13 +208,20 @@ class _Output:
         used, begun = self.builder.pages_used, self.builder.fences_used
         assert self.position + used < _POSITION_MAX
         if used:
-            self.file.write(self.position, self._pages[:used])
+            self.file.write(self.position, memoryview(self._pages)[:used])
         self.position += used
         self.fences.frombytes(bytes(ffi.buffer(self._fences, begun * 8)))
         self.places.frombytes(bytes(ffi.buffer(self._places, begun * 4)))
         lib.dl_run_emptied(self.builder)
+        if self.builder.pages_wanted > self.builder.pages_size:
+            self._make_room(self.builder.pages_wanted)  # for a single row; no page is in the making
         self._sync(used)
         self.pause()
+
+    def _make_room(self, size: int) -> None:
+        self._pages = bytearray(size)
+        self._view = ffi.from_buffer("uint8_t[]", self._pages)
+        self.builder.pages, self.builder.pages_size = self._view, size
 
     def seal(self) -> None:
         """Write all of them, the one in the making too."""

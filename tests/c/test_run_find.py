@@ -15,7 +15,8 @@ from test_run_rows import NONCE, PAGE, exactly, key, paged, row, seal
 from durable_log._core import ffi, lib
 
 MISSING = 2**32 - 1
-PAGE_MAX = lib.DL_RUN_PAGE_MAX
+ROOM = 2**20
+"""For the pages of most tests."""
 
 
 class Table:
@@ -33,7 +34,7 @@ class Table:
 
     def search(self, wanted, room=None, even=False, runs_before=()):
         """Of each (hash, name): its row, None, or the position of the page that does not hold. And how many calls."""
-        lookup = Lookup(wanted, room or 2 * PAGE_MAX)
+        lookup = Lookup(wanted, room or ROOM)
         for table in (*runs_before, self):
             table.look(lookup, even)
         return lookup.found, lookup.calls
@@ -143,7 +144,7 @@ DRAWN = st.lists(st.tuples(HASHES, NAMES, SIZES), max_size=50)
 def test_a_search_finds_what_the_oracle_finds(drawn, others, damaged, on_disk):
     table = table_of(drawn, on_disk, damaged)
     wanted = [(hash_, name) for hash_, name, _ in drawn] + others
-    for room in (PAGE_MAX, 12 * 1024 + PAGE):
+    for room in (ROOM, 12 * 1024 + PAGE):
         assert table.search(wanted, room)[0] == [table.expected(*each) for each in wanted]
 
 
@@ -191,11 +192,13 @@ def test_a_buffer_of_one_page_is_enough_and_one_of_less_is_told():
     assert (lookup.c.next, lookup.c.out_used) == (0, 0)
 
 
-def test_the_largest_row_fits_into_the_largest_page():
-    table = table_of([(1, b"n" * 1024, 2**20), (2, b"small", 1)])
-    assert table.search([(2, b"small"), (1, b"n" * 1024)], PAGE_MAX)[0] == [
-        row(2, b"small", 1, b"p"), row(1, b"n" * 1024, 1, b"p" * 2**20),
-    ]  # fmt: skip
+def test_a_page_that_finds_no_room_says_how_much_it_wants():
+    table = table_of([(1, b"small", 1), (2, b"n" * 1024, 3 * 2**20), (3, b"small", 1)])
+    wanted = [(1, b"small"), (2, b"n" * 1024), (3, b"small")]
+    lookup = Lookup(wanted, 2**20)
+    assert (table.look(lookup), lookup.calls) == (lib.DL_RUN_FULL, 2)
+    assert (lookup.c.next, lookup.c.out_wanted) == (1, 3 * 2**20 + PAGE)
+    assert table.search(wanted, lookup.c.out_wanted)[0] == [table.expected(*each) for each in wanted]
 
 
 def test_what_is_known_already_is_not_looked_for():
@@ -219,7 +222,10 @@ def test_a_file_that_ends_early_is_damaged_where_it_ends(on_disk):
         assert table.search(wanted)[0] == [table.expected(*each) for each in wanted]
 
 
-@pytest.mark.parametrize("places", [[1, 1], [2, 1], [1, 2**32 - 1], [1, 2 + PAGE_MAX // PAGE], [2**32 - 1, 0]])
+LONGEST = lib.DL_RUN_PAGE_MAX // PAGE
+
+
+@pytest.mark.parametrize("places", [[1, 1], [2, 1], [1, 2**32 - 1], [1, 2 + LONGEST], [2**32 - 1, 0]])
 def test_places_that_cannot_be_are_not_read(places):
     table = table_of([(1, b"a", 5)])
     table.places = places

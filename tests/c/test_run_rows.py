@@ -57,10 +57,10 @@ def seal(body, items, place, kind, nonce=NONCE, length=None):
 
 
 def paged(items, place, kind):
-    """The oracle of the builder: pages as large as their first item needs, filled while items fit."""
+    """The oracle of the builder: pages as large as their first item needs, filled while items fit if they are small."""
     pages, body, count, size = [], b"", 0, 0
     for item in items:
-        if count and 16 + len(body) + len(item) > size:
+        if count and (16 + len(body) + len(item) > size or size > 2**16):
             pages.append(seal(body, count, place + sum(map(len, pages)) // PAGE, kind))
             body, count = b"", 0
         if not count:
@@ -89,7 +89,7 @@ def survey(page, kind=lib.DL_RUN_ROWS, place=1, nonce=NONCE):
 class Builder:
     """A builder with small arrays, emptied as it asks for it. One of names makes no tables."""
 
-    def __init__(self, kind, place=1, size=2 * lib.DL_RUN_PAGE_MAX, fences=3, pairs=5):
+    def __init__(self, kind, place=1, size=2 * lib.DL_RUN_SLICE, fences=3, pairs=5):
         self.arrays = [
             ffi.new("uint8_t[]", size),
             ffi.new("uint64_t[]", fences),
@@ -114,6 +114,10 @@ class Builder:
         self.pairs += [(self.arrays[3][i].key, self.arrays[3][i].value) for i in range(self.c.pairs_used)]
         lib.dl_run_emptied(self.c)
         self.c.pairs_used = 0
+        if self.c.pages_wanted > self.c.pages_size:
+            assert self.c.open_length == 0
+            self.arrays[0] = ffi.new("uint8_t[]", self.c.pages_wanted)
+            self.c.pages, self.c.pages_size = self.arrays[0], self.c.pages_wanted
 
     def finish(self):
         lib.dl_run_seal(self.c)
@@ -207,7 +211,7 @@ def test_a_row_that_was_cut_is_no_row():
         row(1, b""),
         row(1, b"n" * 1025),
         ROW.pack(1, 2**32 - 1, 1, NEVER, 1) + b"n" * 9,
-        row(1, b"n", 1, bytes(2**20 + 1)),
+        ROW.pack(1, 2**30 + 1, 1, NEVER, 1) + b"n" * 9,
     ],
     ids=["no name", "long name", "length of all ones", "long payload"],
 )
@@ -567,7 +571,7 @@ def test_merged_numbers_are_all_kept(drawn):
 
 
 def test_large_rows_pass_through_the_builder():
-    pieces = [[row(at * 2 + side, b"n", at, bytes([at]) * (2**20 - at)) for at in range(3)] for side in (0, 1)]
+    pieces = [[row(at * 2 + side, b"n", at, bytes([at]) * (2**20 * at - at)) for at in range(5)] for side in (0, 1)]
     every = sorted((each for piece in pieces for each in piece), key=key)
     verdict, out, _ = merged([paged(piece, 1, lib.DL_RUN_ROWS) for piece in pieces], lib.DL_RUN_ROWS)
     assert verdict == lib.DL_RUN_OK

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable_log.engine import run_writer
+from durable_log.engine import run_format, run_writer
 from durable_log.engine.files import DiskDirectory, MemoryDirectory, MemoryFile
 from durable_log.engine.format import KIND_LOG, PAGE, FileHeader, crc32c, encode_file_header, nonce_of
 from durable_log.engine.run import Run
@@ -21,7 +21,6 @@ from durable_log.engine.run_find import Search
 from durable_log.engine.run_format import (
     NEVER,
     NUMBER_MAX,
-    PAYLOAD_BYTES_MAX,
     NameEntry,
     Row,
     encode_hashed_row,
@@ -177,7 +176,7 @@ def test_an_empty_run_has_nothing(directory):
 
 def test_rows_at_the_limits_are_kept(directory):
     rows = [
-        Row("x" * 1024, NUMBER_MAX, bytes(PAYLOAD_BYTES_MAX), True, True, NEVER),
+        Row("x" * 1024, NUMBER_MAX, bytes(3 * MIB), True, True, NEVER),
         Row("x" * 1023 + "y", NUMBER_MAX, b"", False, True, 0),
         Row("y", 0, b"", False, False, NEVER - 1),
         *(Row(f"large {size}", size, b"p" * size, False) for size in (4036, 4037, 4038, 8000, 8192, 100_000)),
@@ -198,11 +197,12 @@ def test_rows_at_the_limits_are_kept(directory):
         ("ä" * 513, 1, b""),
         ("x", -1, b""),
         ("x", 2**48, b""),
-        ("x", 1, bytes(MIB + 1)),
+        ("x", 1, bytes(1001)),
     ],
     ids=["no name", "long name", "long UTF-8", "negative", "number of 49 bits", "long payload"],
 )
-def test_a_row_beyond_the_limits_is_refused(row):
+def test_a_row_beyond_the_limits_is_refused(row, monkeypatch):
+    monkeypatch.setattr(run_format, "PAYLOAD_BYTES_MAX", 1000)
     with pytest.raises(ValueError, match="a row of"):
         encode_row(*row)
 
@@ -281,7 +281,8 @@ def test_names_whose_hashes_collide_are_told_apart():
 
 def test_a_run_is_laid_out_as_the_page_of_the_format_says():
     """Decoded with struct and ``docs/format.md`` alone."""
-    rows = [*some_rows(300, first=7), Row("large", 5, b"l" * 9000, False, True, 3)]
+    large = [Row(f"large {size}", size, b"l" * size, False, True, 3) for size in (9000, 70_000, 2_000_000)]
+    rows = [*some_rows(300, first=2**21), *large]
     directory = MemoryDirectory()
     run = write_run(directory, 0x2A, UUID, encoded(rows), no_pause)
     content = bytes(directory.files["0000002a.run"]._bytes)
@@ -301,7 +302,7 @@ def test_a_run_is_laid_out_as_the_page_of_the_format_says():
         size = -(-length // PAGE) * PAGE
         page = content[position : position + size]
         assert (crc, place, zero) == (crc32c(run.nonce, page[4:]), position // PAGE, 0)
-        assert kind == 1 or size == PAGE
+        assert size == PAGE or (kind == 1 and (items == 1 or size <= 2**16))
         begins[kind].append(position)
         at = 16
         for _ in range(items):
@@ -508,6 +509,58 @@ def test_rows_larger_than_a_slice_merge():
     runs = [write_run(directory, at, UUID, encoded(rows), no_pause) for at, rows in enumerate((new, old), 1)]
     merged = merge_runs(directory, 3, UUID, runs, drop_tombstones=False, pause=no_pause)
     assert_run_holds(merged, kept([*old, *new]))
+
+
+def test_rows_of_many_mebibytes_are_written_merged_and_found_in_one_read(directory, monkeypatch):
+    """A stream may have any number of producers."""
+    draw = random.Random(5)
+    old = [Row("large", 1, draw.randbytes(5 * MIB)), Row("larger", 2, draw.randbytes(9 * MIB)), *some_rows(50, first=9)]
+    new = [Row("large", 1, draw.randbytes(6 * MIB)), *some_rows(50, seed=2, first=99)]
+    runs = [write_run(directory, at, UUID, encoded(rows), no_pause) for at, rows in enumerate((new, old), 1)]
+    merged = merge_runs(directory, 3, UUID, runs, drop_tombstones=False, pause=no_pause)
+    for run, rows in ((runs[0], new), (runs[1], old), (merged, [*old, *new])):
+        assert_run_holds(run, kept(rows))
+    read = merged.file.read
+    reads = []
+    monkeypatch.setattr(type(merged.file), "read", lambda self, *place: reads.append(place) or read(*place))
+    assert merged.find(hash_of("larger"), "larger") == old[1]
+    assert len(reads) == 1
+    for run in (*runs, merged):
+        run.close()
+
+
+def test_a_flipped_byte_of_a_large_row_costs_that_row(directory):
+    rows = [Row("large", 1, bytes(5 * MIB)), *some_rows(50, first=9)]
+    run = write_run(directory, 1, UUID, encoded(rows), no_pause)
+    position, length = max(map(run.extent, range(run.pages)), key=lambda extent: extent[1])
+    at = position + length - PAGE
+    run.file.write(at, bytes([run.file.read(at, 1)[0] ^ 1]))
+    assert run.verify() == [(position, "the page fails its checksum")]
+    with pytest.raises(Corruption, match="checksum"):
+        run.find(hash_of("large"), "large")
+    found = found_many([run], [row.name for row in rows])
+    assert isinstance(found[0], Corruption)
+    assert found[1:] == rows[1:]
+    run.close()
+
+
+def test_places_that_lead_outside_of_the_rows_are_not_believed(directory):
+    """What is read and allocated for a page follows from them."""
+    rows = [Row("large", 1, bytes(9000)), *some_rows(100, first=9)]
+    run = write_run(directory, 1, UUID, encoded(rows), no_pause)
+    tables, trailer = run.tables, run.trailer
+    assert run_format.decode_tables(tables_of(trailer, tables), trailer, 0, crc32c(0, tables_of(trailer, tables)))
+    for at, place in ((0, 0), (1, 2**32 - 1), (1, tables.places[0]), (-1, tables.places[-1] + 1)):
+        places = tables.places[:]
+        places[at] = place
+        body = tables_of(trailer, tables._replace(places=places))
+        assert run_format.decode_tables(body, trailer, 0, crc32c(0, body)) is None
+    run.close()
+
+
+def tables_of(trailer, tables):
+    body = b"".join(struct.pack(f"<{len(each)}{each.typecode}", *each) for each in tables)
+    return body.ljust(run_format.tables_length(trailer), b"\0")
 
 
 NAMES = st.one_of(
