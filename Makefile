@@ -4,15 +4,14 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 C_SOURCES = $(wildcard csrc/*.c)
+C_TESTS = $(wildcard tests/c/*.c tests/fuzz/*.c tests/fuzz/targets/*.c)
 C_WARNINGS = -std=c11 -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes \
              -Wmissing-prototypes -Wcast-align -Wcast-qual -Wpointer-arith -Wvla -Wundef
 
-SANITIZED = build/sanitize
-SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g
-SANITIZED_RUN = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-                UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib
+KILLS ?= 1000
+SEED ?=
 
-.PHONY: demo test check check-c bench sanitize
+.PHONY: demo test check check-c bench fuzz sanitize simulate torture
 
 demo: $(INSTALLED)
 	$(BIN)/durable-log demo
@@ -24,7 +23,7 @@ check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict durable_log
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch])
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h tests/faults/*.c) $(C_TESTS)
 	$(BIN)/pytest -q tests/test_layers.py
 
 check-c:
@@ -32,18 +31,30 @@ check-c:
 	for source in $(C_SOURCES); do \
 	    $(CC) $(C_WARNINGS) -O3 -c $$source -o build/check/$$(basename $$source .c).o || exit 1; \
 	done
+	for source in $(C_TESTS); do \
+	    $(CC) -std=gnu11 -Wall -Wextra -Werror -Icsrc -O1 -c $$source -o build/check/test.o || exit 1; \
+	done
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# The sanitizers' run time has to be there before Python is; PYTHONMALLOC gives every array its own guarded memory.
+# Servers and other processes are killed KILLS times; the same SEED plans the same again.
+torture: $(INSTALLED)
+	$(BIN)/python tests/torture --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# So long for each target of tests/fuzz, as many at a time as there are processors.
+SECONDS = 60
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz/fuzzing.py --seconds $(SECONDS)
+
+# SEEDS=10000 FROM=1 JOBS=2: so many seeds; SEED=123: one, told in full, or STEPS of it.
+simulate: $(INSTALLED)
+	$(BIN)/python tests/simulation/simulate.py $(if $(SEED),--seed $(SEED) $(if $(STEPS),--steps $(STEPS)),\
+	    --seeds $(or $(SEEDS),1000) --from $(or $(FROM),1) --jobs $(or $(JOBS),2))
+
+# Address, undefined behaviour and threads, each watching tests that exist anyway; valgrind.
 sanitize: $(INSTALLED)
-	CFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)" $(BIN)/python setup.py --quiet \
-	    build --build-base $(SANITIZED)/work --build-lib $(SANITIZED)/lib
-	cd $(SANITIZED) && $(SANITIZED_RUN) $(CURDIR)/$(BIN)/python -c \
-	    'from durable_log import _core; assert "sanitize" in _core.__file__, _core.__file__'
-	$(SANITIZED_RUN) $(BIN)/pytest --capture=sys tests/c tests/engine/test_cluster.py tests/engine/test_run.py \
-	    tests/engine/test_backlog.py tests/engine/test_catalog_loading.py
+	$(BIN)/python tests/sanitizers/sanitize.py
 
 $(INSTALLED): pyproject.toml setup.py durable_log/_build.py $(wildcard csrc/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -179,7 +179,7 @@ int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t 
         at++;
     bounds[0] = at;
     for (uint64_t place; at < entries && (place = dl_load64(index + 16 * at + 8)) < below; at++)
-        if (place == 0) return 0;
+        if (place >> 32 == 0) return 0; /* lost */
     bounds[1] = at;
     for (; at < entries; at++) {
         const uint64_t place = dl_load64(index + 16 * at + 8);

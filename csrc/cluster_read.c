@@ -41,14 +41,14 @@ int dl_window_holds(const dl_window *window, const dl_source *source, uint64_t p
     return skipped <= window->length && length <= window->length - skipped;
 }
 
-/* "at" is where the "needed" bytes from "position" on are now; if they have to be read, up to "wanted" are. */
+/* "at" is where the "needed" bytes from "position" on are now; if they have to be read, up to "wanted" are, which is
+ * not less. */
 dl_cv dl_window_get(dl_window *window, const dl_source *source, uint64_t position, uint64_t needed, uint64_t wanted,
                     const uint8_t **at, int32_t *error) {
     if (position > source->length || needed > source->length - position) return DL_CLUSTER_SHORT;
     if (needed > window->size) return DL_CLUSTER_ROOM;
     if (!dl_window_holds(window, source, position, needed)) {
-        uint64_t length = dl_least(dl_least(wanted, window->size), source->length - position);
-        if (length < needed) length = needed;
+        const uint64_t length = dl_least(dl_least(wanted, window->size), source->length - position);
         const ssize_t got = dl_source_read(source, position, window->bytes, (size_t)length);
         window->source = source;
         window->position = position;

@@ -125,10 +125,11 @@ static dl_cv begin_frame(dl_cluster *job, const dl_source *source, const dl_reco
     const uint8_t *frame = job->stage + job->stage_at;
     dl_frame row;
     size_t count = 0, taken = 0;
-    if (dl_frames_scan(frame, (size_t)size, position, source->nonce, &row, 1, &count, &taken) != DL_OK || count != 1)
+    if (dl_frames_scan(frame, (size_t)size, position, source->nonce, &row, 1, &count, &taken) != DL_OK)
         return DL_CLUSTER_FRAME;
+    /* one frame of all these bytes: where its payload begins is right only if its length is, too */
     if (row.type != DL_TYPE_DATA || row.stream != record->stream || row.offset != record->offset ||
-        row.payload != record->skip || row.payload_length != record->length)
+        row.payload != record->skip)
         return DL_CLUSTER_FRAME;
     take_piece(job, record);
     take_record(job, record->offset, record->offset + record->length);

@@ -29,12 +29,20 @@ static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t posit
     return 0;
 }
 
-static int sync_data(int fd) {
+static int sync_once(int fd) {
 #if defined(__APPLE__)
-    return fcntl(fd, F_FULLFSYNC) < 0 ? -errno : 0;
+    return fcntl(fd, F_FULLFSYNC);
 #else
-    return fdatasync(fd) < 0 ? -errno : 0;
+    return fdatasync(fd);
 #endif
+}
+
+/* A sync that was interrupted has not failed: nothing was given up. */
+static int sync_data(int fd) {
+    int result = sync_once(fd);
+    while (result < 0 && errno == EINTR)
+        result = sync_once(fd);
+    return result < 0 ? -errno : 0;
 }
 
 static uint64_t now_ns(void) {

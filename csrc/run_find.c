@@ -44,7 +44,7 @@ static extent extent_of(const dl_run_table *run, size_t page) {
     const uint64_t from = run->places == NULL ? page + 1 : run->places[page];
     const uint64_t to = run->places == NULL ? page + 2 : run->places[page + 1];
     const extent none = {from * DL_PAGE, 0}, found = {from * DL_PAGE, (size_t)(to - from) * DL_PAGE};
-    return to <= from || to - from > DL_RUN_PAGE_MAX / DL_PAGE || to > UINT32_MAX ? none : found;
+    return to <= from || to - from > DL_RUN_PAGE_MAX / DL_PAGE ? none : found;
 }
 
 static int name_at(const dl_run_lookup *job, size_t index, wanted *name) {

@@ -152,31 +152,39 @@ def _whole_messages(
             )  # fmt: skip
         reach *= 2
         longer = read(name, chunk.offset, reach, number)
-        if longer is None or longer.next_offset == chunk.next_offset:
-            return longer
+        if longer is not None and longer.next_offset == chunk.next_offset:
+            # The message goes on where bytes can't be read; a part of one is no message. This raises the reason.
+            longer = read(name, chunk.next_offset, reach, number)
+            if longer is not None:
+                longer = longer._replace(data=chunk.data + longer.data, offset=chunk.offset)
+        if longer is None:
+            return None
         chunk = longer
     return chunk
 
 
-def check_boundary(read: Read, record_bounds: RecordBounds, name: str, offset: int) -> None:
-    """Raise :class:`OffsetOutOfRange` for an offset inside of a JSON message: no stream is cut there.
+def check_boundary(read: Read, record_bounds: RecordBounds, name: str, offset: int, number: int | None) -> None:
+    """Raise :class:`OffsetOutOfRange` for an offset inside of a JSON message: no stream is cut there. With ``number``,
+    another life of the name is :class:`StreamGone`.
 
     Nothing is read where a record begins, so that a stream can be cut before bytes that are damaged.
     """
-    if record_bounds(name, offset, None)[0] != offset:
-        read_chunk(read, record_bounds, name, offset, BOUNDARY_BYTES, None)
+    if record_bounds(name, offset, number)[0] != offset:
+        read_chunk(read, record_bounds, name, offset, BOUNDARY_BYTES, number)
 
 
-def fork_point(read: Read, record_bounds: RecordBounds, name: str, anchor: int, sub_offset: int) -> int:
+def fork_point(
+    read: Read, record_bounds: RecordBounds, name: str, anchor: int, sub_offset: int, number: int | None
+) -> int:
     """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor``: within the first record
     behind it (PROTOCOL.md §4.2). Raises :class:`InvalidOption` if it is not, :class:`OffsetOutOfRange` for an
     anchor to which nothing can be added.
     """
     if not sub_offset:
-        check_boundary(read, record_bounds, name, anchor)
+        check_boundary(read, record_bounds, name, anchor, number)
         return anchor
-    end = record_bounds(name, anchor, None)[1]
-    chunk = read_chunk(read, record_bounds, name, anchor, max(end - anchor, 1), None)
+    end = record_bounds(name, anchor, number)[1]
+    chunk = read_chunk(read, record_bounds, name, anchor, max(end - anchor, 1), number)
     assert chunk is not None
     at = 0
     if is_json(chunk.content_type):

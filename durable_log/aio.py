@@ -189,8 +189,8 @@ class AsyncStream:
         """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
         info = await self.info()
         if is_json(info.content_type) and before > info.first:
-            await self._store.fork_point(self.name, before, 0)
-        first: int = await self._store.commit(Trim(self.name, before))
+            await self._store.fork_point(self.name, before, 0, info.number)
+        first: int = await self._store.commit(Trim(self.name, before, info.number))
         return first
 
     async def _content_type(self) -> str:
@@ -256,8 +256,10 @@ class AsyncStore:
         fork = (fork_of, fork_at)
         request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
         if fork_of is not None and fork_at is not None and is_json(content_type):
+            request = request._replace(fork_number=0)
             with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
-                await self.fork_point(fork_of, fork_at, 0)
+                request = request._replace(fork_number=(await self.stream(fork_of).info()).number)
+                await self.fork_point(fork_of, fork_at, 0, request.fork_number)
         await self.submit(request)
         return AsyncStream(self, name)
 
@@ -301,14 +303,15 @@ class AsyncStore:
             else:
                 return appended
 
-    async def fork_point(self, name: str, anchor: int, sub_offset: int) -> int:
+    async def fork_point(self, name: str, anchor: int, sub_offset: int, number: int | None = None) -> int:
         """The offset that lies ``sub_offset`` bytes, on JSON streams messages, past ``anchor`` (PROTOCOL.md §4.2).
 
         Raises :class:`InvalidOption` if that is not within the first append behind the anchor, and
-        :class:`OffsetOutOfRange` for an anchor inside of a JSON message, or of which nothing is held.
+        :class:`OffsetOutOfRange` for an anchor inside of a JSON message, or of which nothing is held. With ``number``,
+        another life of the name is :class:`StreamGone`.
         """
         engine = self.engine
-        arguments = (engine.read, engine.record_bounds, name, anchor, sub_offset)
+        arguments = (engine.read, engine.record_bounds, name, anchor, sub_offset, number)
         return await asyncio.get_running_loop().run_in_executor(None, _face.fork_point, *arguments)
 
     def stream(self, name: str) -> AsyncStream:

@@ -196,29 +196,30 @@ class App:
         body = await self._body(exchange)
         if body is None:
             return None
+        number = None
         if put.fork is not None:
-            put = await self._resolve(put, put.fork)
-        request = await _parse_body(requests.to_create, put, body)
+            put, number = await self._resolve(put, put.fork)
+        request = (await _parse_body(requests.to_create, put, body))._replace(fork_number=number)
         result = await self._store.submit(request)
         scope = exchange.scope
         url = location(scope.get("scheme", "http"), _host(scope), _path(scope), scope.get("root_path", ""))
         return self._responses.created(request, result, url)
 
-    async def _resolve(self, put: Put, fork: Fork) -> Put:
+    async def _resolve(self, put: Put, fork: Fork) -> tuple[Put, int]:
         try:
             return await self._resolve_by(fork.source, put, fork)
         except (StreamNotFound, StreamGone):
             # A fork outlives its source and knows the same of itself: creating it again is still answered.
             with contextlib.suppress(StreamNotFound, StreamGone):
-                return await self._resolve_by(put.name, put, fork)
+                return (await self._resolve_by(put.name, put, fork))[0], 0
             raise
 
-    async def _resolve_by(self, name: str, put: Put, fork: Fork) -> Put:
-        content_type = (await self._store.stream(name).info()).content_type
+    async def _resolve_by(self, name: str, put: Put, fork: Fork) -> tuple[Put, int]:
+        info = await self._store.stream(name).info()
         point = fork.anchor
-        if point is not None and requests.needs_source(fork, content_type):
-            point = await self._store.fork_point(name, point, fork.sub_offset)
-        return requests.resolve(put, content_type, point)
+        if point is not None and requests.needs_source(fork, info.content_type):
+            point = await self._store.fork_point(name, point, fork.sub_offset, info.number)
+        return requests.resolve(put, info.content_type, point), info.number
 
     async def _append(self, post: Post, exchange: Exchange) -> Response | None:
         body = await self._body(exchange)

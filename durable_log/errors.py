@@ -177,6 +177,10 @@ class Corruption(DurableLogError):
         super().__init__(f"{file}: position {position}: {reason}{stream}; run durable-log verify")
         self.file, self.position, self.reason, self.name = file, position, reason, name
 
+    def again(self) -> Corruption:
+        """The same, to be raised once more."""
+        return Corruption(self.file, self.position, self.reason, name=self.name)
+
 
 class CommitFailed(DurableLogError):
     """A write or a sync failed: whether the append is on disk is unknown, and the store takes no more of them.
@@ -267,5 +271,6 @@ class StoreUnreadable(DurableLogError):
     code = "store_unreadable"
 
     def __init__(self, file: str, cause: OSError) -> None:
-        super().__init__(f"{file}: {cause.strerror or cause}; check the permissions and the disk")
+        advice = "check the permissions, the disk and the limit of open files"
+        super().__init__(f"{file}: {cause.strerror or cause}; {advice}")
         self.file, self.cause = file, cause

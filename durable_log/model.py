@@ -183,7 +183,8 @@ class Create(NamedTuple):
     """Request: create ``name``, with ``data`` (already in stored form) as its first record, if there is any.
 
     With ``fork_of``, it begins with the bytes of that stream up to ``fork_at``, or up to its tail if that is None.
-    Its content type is that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2).
+    Its content type is that of the source, and so is an expiry that is not given (PROTOCOL.md §4.2). With
+    ``fork_number``, it forks only that life of ``fork_of`` in which ``fork_at`` was looked up; 0 if it had none.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Create(NamedTuple):
     closed: bool = False
     fork_of: str | None = None
     fork_at: int | None = None
+    fork_number: int | None = None
 
 
 class Append(NamedTuple):
@@ -218,10 +220,11 @@ class Delete(NamedTuple):
 
 
 class Trim(NamedTuple):
-    """Request: give up the bytes of ``name`` before offset ``before``."""
+    """Request: give up the bytes of ``name`` before offset ``before``; with ``number``, only of that life of it."""
 
     name: str
     before: int
+    number: int | None = None
 
 
 Request = Create | Append | Delete | Trim
@@ -238,6 +241,7 @@ class Options:
     ``sweep_seconds``: how often expired streams are looked for. ``cluster_segments``: how many log segments are
     clustered in one pass, or fewer after ``cluster_seconds``. ``cluster_at_close``: closing the store clusters what it
     wrote, so that opening it replays nothing; without, closing is quick and opening reads the log.
+    ``log_bytes_max``: if more of the log than that waits to be clustered, appends are slowed down to its pace.
     """
 
     segment_bytes: int = 64 * 2**20
@@ -252,6 +256,7 @@ class Options:
     cluster_segments: int = 8
     cluster_seconds: float = 60.0
     cluster_at_close: bool = True
+    log_bytes_max: int = 4 * 2**30
 
     def __post_init__(self) -> None:
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:
@@ -262,6 +267,7 @@ class Options:
             ("staged_bytes_max", self.staged_bytes_max, 1, 2**40),
             ("recent_bytes_max", self.recent_bytes_max, 1, 2**40),
             ("stream_recent_bytes_max", self.stream_recent_bytes_max, 1, 2**30),
+            ("log_bytes_max", self.log_bytes_max, 1, 2**50),
         )
         for what, value, least, most in limits:
             if not least <= value <= most:

@@ -83,7 +83,7 @@ class Stream:
 
         Raises :class:`StreamClosed`, :class:`InvalidData`, :class:`RecordTooLarge`, :class:`StaleEpoch`,
         :class:`SequenceGap`, :class:`InvalidProducer`, :class:`SequenceConflict`, :class:`StoreFull`,
-        :class:`CommitFailed`.
+        :class:`StoreUnreadable`, :class:`CommitFailed`.
         """
         content_type = self._engine.content_type(self.name)
         return self._append(_face.stored(data, content_type), content_type, producer, seq, close, durability)
@@ -166,8 +166,8 @@ class Stream:
         """
         engine, info = self._engine, self.info()
         if is_json(info.content_type) and before > info.first:
-            _face.check_boundary(engine.read, engine.record_bounds, self.name, before)
-        first: int = engine.execute(Trim(self.name, before))
+            _face.check_boundary(engine.read, engine.record_bounds, self.name, before, info.number)
+        first: int = engine.execute(Trim(self.name, before, info.number))
         return first
 
     def _append(
@@ -253,8 +253,10 @@ class Store:
         fork = (fork_of, fork_at)
         request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
         if fork_of is not None and fork_at is not None and is_json(content_type):
+            request, engine = request._replace(fork_number=0), self.engine
             with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
-                _face.check_boundary(self.engine.read, self.engine.record_bounds, fork_of, fork_at)
+                request = request._replace(fork_number=engine.info(fork_of).number)
+                _face.check_boundary(engine.read, engine.record_bounds, fork_of, fork_at, request.fork_number)
         self.submit(request)
         return Stream(self.engine, name)
 
@@ -276,7 +278,7 @@ class Store:
         return self.engine.names(prefix)
 
     def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment.
+        """Figures of this moment. Raises :class:`StoreUnreadable`.
 
         =========================  =====================================================================================
         ``streams``                streams that exist, and deleted ones that are kept for their forks
@@ -286,6 +288,8 @@ class Store:
         ``log_bytes``              their sizes, whether they are full or not
         ``spare_segments``         empty segments that are ready for the log
         ``clustering_debt_bytes``  sizes of the log segments that wait to be clustered
+        ``held_streams``           streams that can't be clustered, for whose sake the log is kept: the log says why
+        ``append_rate_max``        bytes a second to which appends are slowed down, as clustering can't keep up, or None
         ``clustered_segments``     immutable segments, grouped by stream
         ``clustered_live_bytes``   stream bytes in them that are needed; of a segment that was not counted lately, at
                                    most some more or less

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,6 +21,8 @@ import click
 
 import durable_log
 from durable_log._cli import directory, follow, upkeep
+from durable_log._cli import dump as dumping
+from durable_log._cli import repair as repairing
 from durable_log._cli import verify as verification
 from durable_log.errors import DurableLogError, StoreLocked
 
@@ -26,6 +30,7 @@ DATA_DEFAULT: Final = "durable-log-data"
 PORT_DEFAULT: Final = 4437
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+IMPOSSIBLE: Final = 2
 """The exit codes of processes that Ctrl-C and SIGTERM ended, as shells have them."""
 
 
@@ -229,19 +234,81 @@ def backup(data: str, target: str, no_verify: bool, as_json: bool) -> None:
     upkeep.backup(data, target, verify=not no_verify, as_json=as_json)
 
 
+directory_argument: Final = click.argument("directory", metavar="[DIR]", required=False)
+
+
 @commands.command()
 @data_option
+@click.option("--deep", is_flag=True, help="Read everything, and compare what the store says in several places.")
 @json_option
-def verify(data: str, as_json: bool) -> None:
-    """Read everything that the store holds and report what is damaged.
+@directory_argument
+def verify(data: str, deep: bool, as_json: bool, directory: str | None) -> None:
+    """Look for damage in the store in DIR, and report it.
 
-    Each damaged place in a file and each damaged range of a stream comes on a line of its own: the stream, its offsets,
-    the file and the position. Nothing is repaired or changed. Exits with 1 if anything is damaged.
+    Without --deep, everything is read but the bytes that are clustered by stream, so it takes little longer than
+    opening the store. With --deep, every byte of every file is. Each damaged place in a file and each damaged range of
+    a stream comes on a line of its own: the stream, its offsets, the file and the position.
+
+    Nothing is changed, whatever the state of the store. Exits with 1 if anything is damaged, with 2 if it could not be
+    looked at: another process has it, or it is no store. Ranges that a repair has found lost are told, and no damage.
     """
-    # What opening finds is in the report; it need not be logged as well.
-    logging.getLogger("durable_log").setLevel(logging.CRITICAL)
-    if not verification.verify(data, as_json=as_json):
+    with looking():
+        sound = verification.verify(directory or data, deep=deep, as_json=as_json)
+    if not sound:
         sys.exit(1)
+
+
+@commands.command()
+@data_option
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@json_option
+@directory_argument
+def repair(data: str, dry_run: bool, as_json: bool, directory: str | None) -> None:
+    """Mend the store in DIR, as far as it can be mended.
+
+    What verifies is kept, at its offsets. What is damaged is put into a folder of its own, quarantine/0001 and so on in
+    DIR, with a report of what was lost, by stream and offsets. Reading what is lost raises an error for ever; all else
+    works again. Running it again does nothing; if it was interrupted, it goes on.
+
+    Exits with 1 if bytes of streams are lost, or the state of streams is, with 2 if nothing could be repaired.
+    """
+    with looking():
+        complete = repairing.repair_store(directory or data, dry_run=dry_run, as_json=as_json)
+    if not complete:
+        sys.exit(1)
+
+
+@commands.command()
+@json_option
+@click.option("--payload", is_flag=True, help="Show the bytes of streams, too.")
+@click.argument("path", metavar="PATH")
+def dump(path: str, as_json: bool, payload: bool) -> None:
+    """Show what is in the files of a store, as text.
+
+    PATH is one file or the store's directory. Each thing in it has a line, damaged or not.
+
+    Works on a copy of a single file, whatever is left of it, and on a store that is in use.
+    """
+    with looking():
+        dumping.dump(path, payload=payload, as_json=as_json)
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Damage is what is told; it need not be logged as well. What can't be looked at at all exits with 2."""
+    logging.getLogger("durable_log").setLevel(logging.CRITICAL)
+    try:
+        yield
+    except click.ClickException as error:
+        raise Impossible(error.message) from error
+    except (DurableLogError, OSError) as error:
+        raise Impossible(str(error)) from error
+
+
+class Impossible(click.ClickException):
+    """What was asked for could not be looked at."""
+
+    exit_code = IMPOSSIBLE
 
 
 @commands.command()

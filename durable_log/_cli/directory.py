@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -29,23 +28,27 @@ PIECE_BYTES: Final = 2**20
 """The most that ``append`` takes from stdin for one record."""
 
 TEXT_DEFAULT: Final = "text/plain"
-REST_SECONDS: Final = 30 * 86_400.0
+CALM: Final = Options(preallocate=False, sweep_seconds=30 * 86_400.0, cluster_at_close=False)
+"""Without background work, for those who look and want to find everything as it was."""
 
 
 def open_store(data: str, *, create: bool = False, calm: bool = False, clock: Callable[[], float] = time.time) -> Store:
     """The store in directory ``data``; a new one only if ``create``. Raises what :func:`durable_log.open` raises.
 
-    ``calm``: without background work, for those who look and want to find everything as it was.
+    ``calm``: see ``CALM``.
     """
+    if not create:
+        find_store(data)
+    return durable_log.open(data, options=CALM if calm else Options(preallocate=False), clock=clock)
+
+
+def find_store(data: str) -> None:
+    """Raise ``ClickException`` if there is nothing in the directory ``data``, or no directory."""
     directory = Path(data)
-    if not create and not (directory / MANIFEST_NAME).exists():
+    if not (directory / MANIFEST_NAME).exists():
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         if not set(names) - {LOCK_NAME} and not directory.is_file():
             raise click.ClickException(f"there is no store in {data}; name its directory with --data")
-    options = Options(preallocate=False)
-    if calm:
-        options = replace(options, sweep_seconds=REST_SECONDS, cluster_at_close=False)
-    return durable_log.open(data, options=options, clock=clock)
 
 
 def facts(info: StreamInfo) -> dict[str, Any]:

@@ -141,27 +141,34 @@ def serve(
     """
     logging.basicConfig(format="durable-log: %(levelname)s: %(message)s", level=logging.WARNING)
     with durable_log.open(data) as store, listen(host, port) as listener:
-        streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds)
-        config = uvicorn.Config(
-            Front(store, streams, pages),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        server = Server(config, streams, f"durable-log serves {data} at {url_of(host, listener)}")
-        # Once it is done uvicorn raises the signal again under the handlers that it found. With these that ends
-        # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, server.handle_exit)
-        signal.signal(signal.SIGUSR1, BackupsOnDemand(store, backups).handle)
-        server.run(sockets=[listener])
+        serve_store(store, listener, long_poll_seconds, backups, pages)
+
+
+def serve_store(
+    store: Store, listener: socket.socket, long_poll_seconds: float, backups: str | None, pages: Mapping[str, Page]
+) -> None:
+    """Serve an open store on a socket until a signal comes; closing both is left to the caller."""
+    streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds)
+    config = uvicorn.Config(
+        Front(store, streams, pages),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = Server(config, streams, f"durable-log serves {store.engine.path} at {url_of(listener)}")
+    # Once it is done uvicorn raises the signal again under the handlers that it found. With these that ends
+    # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    signal.signal(signal.SIGUSR1, BackupsOnDemand(store, backups).handle)
+    server.run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -184,7 +191,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(host: str, listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     """The address of the streams."""
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}{ROOT}/"
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}{ROOT}/" if ":" in host else f"http://{host}:{port}{ROOT}/"

@@ -1,6 +1,7 @@
-"""Reading everything that a store holds, to see whether it is all there.
+"""Reading what a store holds, to see whether it is all there.
 
-Law of this room: it reports and never repairs. Once the store is open its clock stands at zero, so that looking at
+Law of this room: it reports and never repairs, and nothing that it does reaches the disk: the store is opened in an
+overlay, which keeps in memory what the engine would write. Its clock stands at zero once it is open, so that looking at
 streams neither renews nor expires them, and its background work rests. Files are judged by the engine's own rules; what
 can be said of streams is said of them by name. Main thread only.
 """
@@ -9,18 +10,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from durable_log._cli.directory import open_store
+from durable_log._cli.directory import CALM, find_store
+from durable_log._cli.repair import losses_of, rendered
 from durable_log._cli.text import printable, put
-from durable_log.engine.check import FileFault, check_tables
-from durable_log.engine.files import directory_at
+from durable_log.engine.audit import Discord
+from durable_log.engine.check import FileFault, check_shape, check_tables
+from durable_log.engine.files import Directory, directory_at
 from durable_log.engine.format import position_of, segment_of
-from durable_log.engine.manifest import load_manifest
+from durable_log.engine.log import open_in
+from durable_log.engine.overlay import OverlayDirectory
+from durable_log.engine.quarantine import QUARANTINE, report_name
+from durable_log.engine.reconstruct import manifest_of
+from durable_log.engine.repair import repair
+from durable_log.engine.salvage_log import salvage_log
 from durable_log.engine.segment import segment_name
-from durable_log.errors import Corruption, StoreUnreadable
+from durable_log.errors import Corruption, NotAStore, StoreUnreadable
 from durable_log.store import Store
 
 
@@ -37,21 +45,24 @@ class Hole(NamedTuple):
 
 class Findings(NamedTuple):
     """What is damaged: places in the log, files without a header, places in other files and the names of the streams
-    that they held, ranges of streams; and how much was read. ``closed``: the store could not be opened.
+    that they held, ranges of streams, what contradicts itself. ``known``: ranges that a repair has found lost; they are
+    no damage any more. How much was read; ``closed`` says why the store could not be opened.
     """
 
     log: list[dict[str, Any]]
     files: list[str]
     tables: list[tuple[FileFault, str | None]]
     holes: list[Hole]
+    discords: list[Discord]
+    known: list[Hole]
     streams: int
     bytes_read: int
-    closed: bool = False
+    closed: str = ""
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return not (self.log or self.files or self.tables or self.holes)
+        return not (self.log or self.files or self.tables or self.holes or self.discords or self.closed)
 
 
 class _Clock:
@@ -63,66 +74,86 @@ class _Clock:
         return 0.0 if self.stopped else time.time()
 
 
-def verify(data: str, *, as_json: bool) -> bool:
-    """Read every stream of the store to its end and print what is damaged. False if anything is."""
-    clock = _Clock()
-    try:
-        store = open_store(data, calm=True, clock=clock)
-    except (Corruption, StoreUnreadable) as error:
-        if isinstance(error, StoreUnreadable) and not isinstance(error.cause, FileNotFoundError):
-            raise
-        findings = examine_closed(data, error)
-    else:
-        with store:
-            clock.stopped = True
-            findings = examine(store)
-    for line in _json_lines(findings) if as_json else _lines(findings):
+def verify(data: str, *, deep: bool, as_json: bool) -> bool:
+    """Look at the store, or read all of it, and print what is damaged. False if anything is."""
+    find_store(data)
+    with closing(OverlayDirectory(directory_at(data))) as directory:
+        findings = examined(directory, deep=deep)
+    for line in _json_lines(findings) if as_json else _lines(findings, deep=deep):
         put(line + "\n")
     return findings.sound
 
 
-def examine(store: Store) -> Findings:
-    """All that is damaged in an open store."""
-    report = store.report
-    log = [
-        {
-            "file": segment_name(segment_of(damage.start)),
-            "start": position_of(damage.start),
-            "end_file": segment_name(segment_of(damage.end)),
-            "end": position_of(damage.end),
-            "reason": damage.reason,
-        }
-        for damage in report.damage
-    ]
-    faults = store.engine.upkeep.check_files()
-    holes: list[Hole] = []
+def examined(directory: Directory, *, deep: bool) -> Findings:
+    """All that is damaged in the store in that directory, whether it can be opened or not."""
+    clock = _Clock()
+    try:
+        store = Store(open_in(directory, CALM, clock))
+    except (Corruption, NotAStore, StoreUnreadable) as error:
+        if isinstance(error, StoreUnreadable) and not isinstance(error.cause, FileNotFoundError):
+            raise
+        directory.lock()
+        return _examined_closed(directory, error, deep=deep)
+    with store:
+        clock.stopped = True
+        return _examined_open(store, deep=deep)
+
+
+def _examined_open(store: Store, *, deep: bool) -> Findings:
+    report, upkeep = store.report, store.engine.upkeep
+    log = [_place(damage.start, damage.end, damage.reason) for damage in report.damage]
+    faults = upkeep.check_files(deep=deep)
+    found: list[Hole] = []
+    discords: list[Discord] = []
     streams = total = 0
     try:
-        for name in store.names():
-            found = list(holes_of(store, name, faults))
-            holes += found
-            streams += 1
-            info = store.stream(name).info()
-            total += info.tail - info.first - sum(hole.end - hole.start for hole in found)
+        if deep:
+            for name in store.names():
+                of_this = list(_holes_of(store, name, faults))
+                info = store.stream(name).info()
+                found += of_this
+                streams += 1
+                total += info.tail - info.first - sum(hole.end - hole.start for hole in of_this)
+            discords = list(upkeep.audit())
+        else:
+            streams = len(store.engine)
+            found = [Hole(lost.name, lost.start, lost.end, "the log", 0, "lost") for lost in report.lost]
+            found += [
+                Hole(name, start, end, report_name(number) if number else "the log", 0, "lost")
+                for name, start, end, number in upkeep.losses()
+            ]
     except Corruption as error:
         faults = _with(faults, error)  # without its catalog nobody can say which streams there are
+    known = [hole for hole in found if hole.file.startswith(QUARANTINE)]
+    holes = [hole for hole in found if hole not in known]
     tables = [(fault, store.engine.name_of(fault.stream)) for fault in faults]
-    return Findings(log, report.unreadable_segments, tables, holes, streams, total)
+    return Findings(log, report.unreadable_segments, tables, holes, discords, known, streams, total)
 
 
-def examine_closed(data: str, error: Corruption | StoreUnreadable) -> Findings:
+def _examined_closed(directory: Directory, error: Corruption | NotAStore | StoreUnreadable, *, deep: bool) -> Findings:
     """All that is damaged in the files of a store that can't be opened because of ``error``."""
-    with closing(directory_at(data)) as directory:
-        directory.lock()
-        try:
-            faults = list(check_tables(directory, load_manifest(directory, 0)))
-        except Corruption:
-            faults = []
-    if isinstance(error, Corruption):
-        faults = _with(faults, error)
-    elif not faults:
+    manifest, fault = manifest_of(directory)
+    faults = list((check_tables if deep else check_shape)(directory, manifest))
+    for wrong in (fault, error if isinstance(error, Corruption) else None):
+        faults = faults if wrong is None else _with(faults, wrong)
+    with closing(salvage_log(directory, manifest)) as found:
+        log = [_place(damage.start, damage.end, damage.reason) for damage in found.chain.damage]
+        headless = sorted(found.headless)
+    if not faults and not log and not headless:
         raise error
-    return Findings([], [], [(fault, None) for fault in faults], [], 0, 0, closed=True)
+    # The directory is an overlay: what a repair would find lost is lost, and nothing is repaired.
+    holes = [Hole(*lost) for lost in losses_of(repair(directory, time.time, rendered))] if deep else []
+    return Findings(log, headless, [(one, None) for one in faults], holes, [], [], 0, 0, closed=str(error))
+
+
+def _place(start: int, end: int, reason: str) -> dict[str, Any]:
+    return {
+        "file": segment_name(segment_of(start)),
+        "start": position_of(start),
+        "end_file": segment_name(segment_of(end)),
+        "end": position_of(end),
+        "reason": reason,
+    }
 
 
 def _with(faults: list[FileFault], error: Corruption) -> list[FileFault]:
@@ -130,7 +161,7 @@ def _with(faults: list[FileFault], error: Corruption) -> list[FileFault]:
     return faults if known else [FileFault(error.file, error.position, error.reason), *faults]
 
 
-def holes_of(store: Store, name: str, faults: list[FileFault]) -> Iterator[Hole]:
+def _holes_of(store: Store, name: str, faults: list[FileFault]) -> Iterator[Hole]:
     """The ranges of a stream that cannot be read, in order."""
     info = store.engine.info(name)
     offset, tail = info.first, info.tail
@@ -161,7 +192,7 @@ def _hole_end(store: Store, name: str, offset: int, error: Corruption, faults: l
         return store.engine.place_end(name, offset)
 
 
-def _lines(findings: Findings) -> Iterator[str]:
+def _lines(findings: Findings, *, deep: bool) -> Iterator[str]:
     for place in findings.log:
         end = f"{place['end_file']} position {place['end']}"
         yield f"{place['file']}: position {place['start']} to {end}: {place['reason']}"
@@ -169,12 +200,26 @@ def _lines(findings: Findings) -> Iterator[str]:
         yield f"{file}: the file header fails its checksum; the file is left alone"
     for fault, name in findings.tables:
         yield f"{fault.file}: position {fault.position}: {fault.reason}{_of_whom(fault, name)}"
+    for discord in findings.discords:
+        whose = f"stream {printable(discord.name)}: " if discord.name else ""
+        yield f"{discord.file or 'the catalog'}: {whose}{discord.reason}"
     for hole in findings.holes:
         where = f"{hole.file} position {hole.position}"
         yield f"stream {printable(hole.stream)}: offsets {hole.start} to {hole.end}: {where}: {hole.reason}"
-    verdict = "all verified" if findings.sound else f"{len(findings.holes)} ranges damaged"
-    verdict = "the store can't be opened" if findings.closed else verdict
-    yield f"{findings.streams} streams, {findings.bytes_read} bytes read: {verdict}"
+    for hole in findings.known:
+        yield f"stream {printable(hole.stream)}: offsets {hole.start} to {hole.end}: known to be lost, see {hole.file}"
+    yield _verdict(findings, deep=deep)
+
+
+def _verdict(findings: Findings, *, deep: bool) -> str:
+    if findings.closed:
+        return "the store can't be opened; durable-log repair mends what can be mended"
+    known = f"; {len(findings.known)} ranges are known to be lost" if findings.known else ""
+    if deep:
+        verdict = "all verified" if findings.sound else f"{len(findings.holes)} ranges damaged"
+        return f"{findings.streams} streams, {findings.bytes_read} bytes read: {verdict}{known}"
+    verdict = "no damage found, stream bytes were not read" if findings.sound else "damaged; --deep says all of it"
+    return f"{findings.streams} streams: {verdict}{known}"
 
 
 def _of_whom(fault: FileFault, name: str | None) -> str:
@@ -185,12 +230,18 @@ def _of_whom(fault: FileFault, name: str | None) -> str:
 
 
 def _json_lines(findings: Findings) -> Iterator[str]:
-    for place in findings.log:
-        yield json.dumps({"damage": "log", **place})
-    for file in findings.files:
-        yield json.dumps({"damage": "file", "file": file})
-    for fault, name in findings.tables:
-        yield json.dumps({"damage": "file", **fault._asdict(), "stream": name}, ensure_ascii=False)
-    for hole in findings.holes:
-        yield json.dumps({"damage": "stream", **hole._asdict()}, ensure_ascii=False)
-    yield json.dumps({"sound": findings.sound, "streams": findings.streams, "bytes_read": findings.bytes_read})
+    rows: list[Iterable[dict[str, Any]]] = [
+        ({"damage": "log", **place} for place in findings.log),
+        ({"damage": "file", "file": file} for file in findings.files),
+        ({"damage": "file", **fault._asdict(), "stream": name} for fault, name in findings.tables),
+        ({"damage": "discord", **discord._asdict()} for discord in findings.discords),
+        ({"damage": "stream", **hole._asdict()} for hole in findings.holes),
+        ({"known": "stream", **hole._asdict()} for hole in findings.known),
+    ]
+    yield from (as_line(row) for group in rows for row in group)
+    total = {"sound": findings.sound, "streams": findings.streams, "bytes_read": findings.bytes_read}
+    yield as_line({**total, "known_lost": len(findings.known), "closed": findings.closed or None})
+
+
+as_line: Callable[[dict[str, Any]], str] = json.JSONEncoder(ensure_ascii=False).encode
+"""One JSON object, on a line."""

@@ -11,9 +11,9 @@ import errno
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from durable_log._core import ffi, lib
 from durable_log.engine.cluster_records import RECORDS_AT_ONCE, SLICE, Records, new_uncleared
@@ -28,6 +28,8 @@ from durable_log.engine.format import (
 )
 from durable_log.engine.segment import Block, LogSegment, read_rows, segment_name
 from durable_log.errors import Corruption
+
+_T = TypeVar("_T")
 
 _RECORD: Final = struct.Struct("=QQQII")
 _WINDOW: Final = 256 * 2**10
@@ -167,6 +169,16 @@ class Backlog:
         if lib.dl_frames_scan(data, size, position, segment.nonce, row, 1, count, done) != lib.DL_OK:
             raise Corruption(segment.file.name, position, "a frame fails its checksum that held when it was found")
         return FRAME_ROW.unpack(ffi.buffer(row)), data
+
+    def decoded(self, record: Record, decode: Callable[[bytes], _T]) -> _T:
+        """What a record's payload says. Raises :class:`Corruption`, ``OSError``."""
+        row, frame = self.frame(record)
+        try:
+            return decode(frame[row[6] :])
+        except ValueError as error:
+            number, position = segment_of(record.lsn), position_of(record.lsn)
+            reason = f"a frame that holds can't be understood: {error}"
+            raise Corruption(segment_name(number), position, reason) from error
 
     def _read(self, segment: LogSegment, lsn: int, size: int) -> bytes:
         """Frames are mostly wanted one after the other."""

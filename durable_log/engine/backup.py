@@ -116,7 +116,7 @@ class Backups:
                 copied += 1
                 bytes_copied += self._copy(name, None, target)
         there = set(self._directory.names())
-        damaged = [(name, None) for name in self._unreadable if name in there]
+        damaged = [(name, None) for name in self._unreadable if name in there - dict(image.log).keys()]
         for name, end in [*image.log, *damaged]:
             copied += 1
             bytes_copied += self._copy(name, end, target)

@@ -51,6 +51,8 @@ class Catalog:
         """Where the log ended then."""
         self.catch_up: CatchUp | None = None
         """What the log had of streams when the store was opened, until all of it is in their states."""
+        self.unreadable: dict[str, Corruption] = {}
+        """Names of which the log says more than the runs, which can't be read there."""
         self.epoch = 1
         self.count = 0
         self.next_number = 1
@@ -69,6 +71,8 @@ class Catalog:
         if state is None and self.runs and name not in self._removed:
             if not wait:
                 raise BlockingIOError(errno.EAGAIN, "the stream is not in memory")
+            if name in self.unreadable:
+                raise self.unreadable[name].again()
             return self._loader.load(name)
         return state
 
@@ -87,7 +91,11 @@ class Catalog:
         """Bring streams into memory, in one pass over each run. Of those that are not there then: what keeps them from
         it, or None if there is no such stream.
         """
-        return self._loader.load_many(names)
+        if not self.unreadable:
+            return self._loader.load_many(names)
+        wanted = set(names)
+        readable = self._loader.load_many(wanted - self.unreadable.keys())
+        return readable | {name: self.unreadable[name].again() for name in wanted & self.unreadable.keys()}
 
     def load_number(self, number: int) -> tuple[StreamState | None, int]:
         """The stream of that number and the LSN of its row; None if it was removed, 0 if there is no row."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from durable_log.engine.format import PAGE, position_of, segment_of
 from durable_log.engine.segment import Block
 
 
@@ -68,8 +69,27 @@ def follow(segments: Iterable[Found], first_lsn: int, base: Base = LOG_START) ->
             _void(chain.blocks, chain.damage, segment.after_lsn)
         for block in segment.blocks:
             if not _accept(chain, block, first_lsn, base):
+                _expect_all(chain, first_lsn)
                 return chain._replace(cut=True)
+    _expect_all(chain, first_lsn)
     return chain
+
+
+def falls_short(end: int, known: int) -> bool:
+    """Whether a log that ends at ``end`` lacks something of what is known to have been there up to ``known``.
+
+    At the very beginning of a later segment nothing may have been written yet.
+    """
+    if segment_of(known) == segment_of(end):
+        return end < known
+    return segment_of(end) < segment_of(known) and position_of(known) > PAGE
+
+
+def _expect_all(chain: Chain, first_lsn: int) -> None:
+    """The log may end before what is known to be durable, if that is known from somewhere else."""
+    end = chain.blocks[-1].end if chain.blocks else first_lsn
+    if falls_short(end, chain.durable_lsn):
+        chain.damage.append(Damage(end, chain.durable_lsn, False, "the log ends before what is known to be durable"))
 
 
 def _accept(chain: Chain, block: Block, first_lsn: int, base: Base) -> bool:

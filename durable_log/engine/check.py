@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from durable_log._core import lib
 from durable_log.engine.chain import Base, Found, follow
-from durable_log.engine.cluster import ClusteredSegment, cluster_name
+from durable_log.engine.cluster import REASONS, ROW_SIZE, ClusteredSegment, Fault, cluster_name
 from durable_log.engine.files import Directory
 from durable_log.engine.format import PAGE, lsn_of, position_of, segment_of
 from durable_log.engine.manifest import Manifest
@@ -50,6 +51,14 @@ def check_tables(
         yield from _check_run(directory, run_name(number))
 
 
+def check_shape(directory: Directory, manifest: Manifest) -> Iterator[FileFault]:
+    """The same, without reading stream bytes: headers, trailers, tables, rows, pages of runs. Raises ``OSError``."""
+    for file in manifest.clustered:
+        yield from _check_clustered(directory, cluster_name(file.number), None)
+    for number in manifest.runs:
+        yield from _check_run(directory, run_name(number))
+
+
 def check_log(directory: Directory, manifest: Manifest, last_lsn: int) -> Iterator[FileFault]:
     """Read the log, which has to end with the block at ``last_lsn``, without a gap. Raises ``OSError``."""
     found = []
@@ -75,7 +84,8 @@ def check_log(directory: Directory, manifest: Manifest, last_lsn: int) -> Iterat
         yield _in_log(last, f"the log ends with this block, not with that of {expected}")
 
 
-def _check_clustered(directory: Directory, name: str, pause: Callable[[], None]) -> Iterator[FileFault]:
+def _check_clustered(directory: Directory, name: str, pause: Callable[[], None] | None) -> Iterator[FileFault]:
+    """All of it, or, if there is no ``pause``, its rows."""
     if name not in directory.names():
         yield FileFault(name, 0, MISSING)
         return
@@ -84,10 +94,17 @@ def _check_clustered(directory: Directory, name: str, pause: Callable[[], None])
         yield FileFault(name, 0, NO_HEADER)
         return
     try:
-        for fault in segment.verify(pause):
+        for fault in _bad_rows(segment) if pause is None else segment.verify(pause):
             yield FileFault(name, fault.position, fault.reason, fault.stream, fault.start, fault.end)
     finally:
         segment.close()
+
+
+def _bad_rows(segment: ClusteredSegment) -> Iterator[Fault]:
+    position, reason = segment.trailer.rows_position, REASONS[lib.DL_CLUSTER_ROW]
+    for row, end in enumerate(segment.streams()[2]):
+        if not end:
+            yield Fault(0, 0, 0, position + row * ROW_SIZE, reason)
 
 
 def _check_run(directory: Directory, name: str) -> Iterator[FileFault]:

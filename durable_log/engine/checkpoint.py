@@ -8,29 +8,28 @@ at open. The commit lock is held for short slices only; states are looked at, an
 
 from __future__ import annotations
 
+import logging
 import time
 from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.commit import Committer
+from durable_log.engine.edits import Edits
 from durable_log.engine.files import Directory
 from durable_log.engine.format import PAGE, lsn_of
-from durable_log.engine.index import clustered_place, replaced
+from durable_log.engine.index import end_before_log
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
-from durable_log.engine.manifest import ClusteredFile, Manifest, save_manifest
+from durable_log.engine.manifest import Manifest
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import encode_row
 from durable_log.engine.run_writer import write_run
 from durable_log.engine.segment import LogSegment
+from durable_log.engine.snapshot import SLICE_STATES, Epoch, Rows, Snapshot, row_or_none
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import Corruption
@@ -39,9 +38,7 @@ from durable_log.model import Options
 EXPIRY_GROUP_MIN: Final = 1000
 """Fewer streams than this are not worth a file of their own."""
 
-SETTLED_AT_ONCE: Final = 512
-SLICE_STATES: Final = 128
-"""How many streams are looked at under the commit lock at a time: well below a millisecond."""
+_log = logging.getLogger("durable_log")
 
 
 class Sealed(NamedTuple):
@@ -60,71 +57,40 @@ class Sealed(NamedTuple):
         return next((segment.last for segment in reversed(self.segments) if segment.last is not None), None)
 
 
-class Epoch(NamedTuple):
-    """What a checkpoint is about: all that was removed or changed since the one before, as of ``lsn``."""
-
-    number: int
-    lsn: int
-    removed: list[StreamState]
-    changed: list[StreamState]
-
-
-class Lives:
-    """The streams that had changed, by name; only few checkpoints need that."""
-
-    def __init__(self, changed: list[StreamState]) -> None:
-        self._changed = changed
-        self._by_name: dict[str, StreamState] | None = None
-
-    def of(self, name: str) -> StreamState | None:
-        """The stream of that name that had changed."""
-        if self._by_name is None:
-            self._by_name = {state.name: state for state in self._changed}
-        return self._by_name.get(name)
-
-
 class Unfinished(NamedTuple):
-    """A checkpoint whose indexes point into its clustered segments already, while its ``rows`` do not count yet."""
+    """A checkpoint whose clustered segments are ``written``, and count from the next manifest on. So does the ``run``
+    of its rows, which is written once.
+    """
 
     sealed: Sealed
-    rows: list[bytes]
     epoch: Epoch
-    number: int
+    written: list[ClusteredSegment]
+    snapshot: Snapshot
     closing: bool
-
-
-class Rows:
-    """Where a new clustered segment holds which bytes of which stream."""
-
-    def __init__(self, segment: ClusteredSegment) -> None:
-        self._number = segment.number
-        self._streams, self._starts, self._ends = segment.streams()
-
-    def of(self, stream: int) -> list[tuple[int, int, int]]:
-        """Start, end and place of each range of that stream, in order. O(log n)."""
-        found = []
-        row = bisect_left(self._streams, stream)
-        while row < len(self._streams) and self._streams[row] == stream:
-            found.append((self._starts[row], self._ends[row], clustered_place(self._number, row)))
-            row += 1
-        return found
+    run: Run | None = None
 
 
 class Checkpointer:
-    """Owns the manifest of an open store. ``unreadable`` is the first log segment whose header does not verify."""
+    """Makes checkpoints. ``unreadable`` is the first log segment whose header does not verify."""
 
     def __init__(
         self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
         reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
         unreadable: int | None,
     ) -> None:  # fmt: skip
-        self.manifest = manifest
+        self.edits = Edits(directory, manifest, catalog, committer, writer, reader, live, spares.litter, clock)
+        self.long: set[int] = set()
+        """The numbers of streams that may have too many ranges in clustered segments, for whoever does something."""
         self._unreadable = 2**32 if unreadable is None else unreadable
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._reader, self._live, self._spares, self._options, self._clock = reader, live, spares, options, clock
+        self._reader, self._live, self._spares, self._options = reader, live, spares, options
         self._sealed_since: float | None = None
         self._unfinished: Unfinished | None = None
-        self._litter: list[str] = []
+        self._leaving: list[tuple[LogSegment, bool]] = []
+        self._held: list[StreamState] = []
+        self._not_loaded: list[int] = []
+        self._kept_below = 0
+        """The log below this LSN is clustered but for what is held, or could not be loaded, and is kept for that."""
 
     def due(self) -> bool:
         """Whether enough segments are sealed, or one for long enough; or a checkpoint failed half-way."""
@@ -145,10 +111,12 @@ class Checkpointer:
         ``closing``: nothing will be written any more, so the last segment is as good as sealed.
         """
         self.finish()
-        segments = self._sealed(closing=closing)
-        if not segments:
+        if not self._sealed(closing=closing):
             return False
         self._catch_up()
+        if self._kept_below and not self._keeps():
+            self._kept_below = 0  # what held it up is gone: all of the log is clustered
+        segments = self._sealed(closing=closing)
         sealed = Sealed(segments)
         with self._committer.exclusive():
             catalog = self._catalog
@@ -157,17 +125,16 @@ class Checkpointer:
         # What changes from here on may come along; it stays changed.
         epoch = Epoch(number, lsn, removed, [state for state in states if state.epoch > 0])
         del states
+        snapshot, written = Snapshot(epoch, self._kept_below, sealed.below), list[ClusteredSegment]()
         try:
-            written = self._write_all(sealed, epoch)
-        except Corruption as error:
-            # What lies before it is clustered next time.
-            for source in segments:
-                source.damaged = source.damaged or source.file.name == error.file
+            self._write_all(sealed, epoch, written)
+            self._unfinished = Unfinished(sealed, epoch, written, snapshot, closing)
+        except BaseException as error:
+            if self._unfinished is None:
+                self._remove_all(written)
+            for source in segments:  # what lies before one that is damaged is clustered next time
+                source.damaged = source.damaged or (isinstance(error, Corruption) and source.file.name == error.file)
             raise
-        for segment in written:
-            self.adopt(segment, live=0)
-        rows = self._snapshot(epoch, sealed.below, [Rows(segment) for segment in written])
-        self._unfinished = Unfinished(sealed, rows, epoch, self.new_number(), closing)
         self._finish(self._unfinished)
         return True
 
@@ -175,12 +142,28 @@ class Checkpointer:
         """Finish a checkpoint that failed half-way: until then, streams of it have no rows, and its rows name files
         that have to stay. Raises ``OSError``.
         """
+        self.edits.finish()
         if self._unfinished is not None:
             self._finish(self._unfinished)
+        self._give_back()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The one in force, and what the next one will have."""
+        return self.edits.manifest
+
+    def accept_damage(self) -> None:
+        """Cluster damaged segments, too, from now on: somebody has a copy of them."""
+        for segment in self._reader.segments.values():
+            segment.damaged = False
 
     def debt(self) -> int:
         """Bytes of the log that wait to be clustered."""
         return sum(segment.size for segment in self._sealed())
+
+    def held(self) -> int:
+        """How many streams can't be clustered, and keep the log from being given back."""
+        return len(self._held) + len(self._not_loaded)
 
     def _sealed(self, *, closing: bool = False) -> list[LogSegment]:
         found = []
@@ -189,36 +172,54 @@ class Checkpointer:
             # What can't be read stays, and whatever comes after it, until somebody repairs the store.
             if number >= end or number >= self._unreadable or segment.damaged:
                 break
-            found.append(segment)
+            if lsn_of(number, 0) >= self._kept_below:
+                found.append(segment)
         return found
 
-    def _write_all(self, sealed: Sealed, epoch: Epoch) -> list[ClusteredSegment]:
-        """All that is sealed, in one segment or one for each group of streams; nothing if one of them fails."""
-        written: list[ClusteredSegment] = []
-        try:
-            for group in _by_expiry(epoch.changed):
-                segment = self._write_clustered(sealed, group)
-                written += [] if segment is None else [segment]
-        except BaseException:
-            for segment in written:
-                segment.close()
-                self._directory.remove(segment.file.name)
-            raise
-        return written
+    def _write_all(self, sealed: Sealed, epoch: Epoch, written: list[ClusteredSegment]) -> None:
+        """All that is sealed, in one segment or one for each group of streams."""
+        for group in _by_expiry(epoch.changed):
+            segment = self._write_clustered(sealed, group)
+            written += [] if segment is None else [segment]
+
+    def _remove_all(self, written: list[ClusteredSegment]) -> None:
+        for segment in written:
+            segment.close()
+        self.edits.remove(segment.file.name for segment in written)
 
     def _catch_up(self) -> None:
-        """Load the streams that the log had records of when the store was opened, so that all of them are seen."""
+        """Load the streams that the log had records of when the store was opened, so that all of them are seen.
+
+        Those that can't be loaded are left, and the log with them; they are tried again next time.
+        """
         catalog = self._catalog
         if catalog.catch_up is None:
             return
-        streams = catalog.catch_up.streams()
+        streams, left = self._not_loaded or catalog.catch_up.streams(), list[int]()
         for first in range(0, len(streams), SLICE_STATES):
             with self._committer.exclusive():
-                for stream in streams[first : first + SLICE_STATES]:
-                    catalog.find_number(stream)
+                left += [stream for stream in streams[first : first + SLICE_STATES] if not self._load(stream)]
             pause()
+        self._not_loaded = left
+        if not left:
+            with self._committer.exclusive():
+                catalog.catch_up = None
+
+    def _load(self, stream: int) -> bool:
+        try:
+            self._catalog.find_number(stream)
+        except (OSError, Corruption) as error:
+            if stream not in self._not_loaded:
+                _log.error("stream number %d can't be loaded and stays in the log: %s", stream, error)
+            return False
+        return True
+
+    def _keeps(self) -> bool:
+        """Whether there is still something that keeps the log from being given back."""
         with self._committer.exclusive():
-            catalog.catch_up = None
+            held = [state for state in self._held if not state.gone or state.forks]
+            lsn = self._writer.end_lsn
+            return bool(self._not_loaded) or any(row_or_none(state, lsn) is None for state in held)
 
     def _write_clustered(self, sealed: Sealed, group: list[StreamState]) -> ClusteredSegment | None:
         """A segment of the streams in ``group``, which counts from the next manifest on once it is adopted."""
@@ -227,131 +228,72 @@ class Checkpointer:
             for segment in sealed.segments
         ]
         only = array("Q", sorted(state.number for state in group))
-        trimmed = [state for state in group if state.first]
         with self._committer.exclusive():  # a deletion of the last fork may be taken back as long as it is not durable
-            trims = sorted((state.number, state.first) for state in trimmed if not state.forks)
-        return write_clustered(
-            self._directory, self.new_number(), self.manifest.uuid, sources, only=only, trims=trims, pause=pause
-        )
-
-    def _snapshot(self, epoch: Epoch, below: int, written: list[Rows]) -> list[bytes]:
-        """The rows of the streams that changed; from here on their indexes point into what was written."""
-        encoded = [
-            encode_row(state.name, state.number, encode_tombstone(epoch.lsn), tombstone=True) for state in epoch.removed
-        ]
-        lives = Lives(epoch.changed)
-        for start in range(0, len(epoch.changed), SLICE_STATES):
-            states = epoch.changed[start : start + SLICE_STATES]
-            places = [[place for rows in written for place in rows.of(state.number)] for state in states]
-            with self._committer.exclusive():
-                lsn = self._writer.end_lsn
-                for state, found in zip(states, places, strict=True):
-                    if not state.gone or state.forks:
-                        state.index = replaced(state.index, below, found)
-                        self._live.added(state, found)
-                    if state.gone or state.fork is not None or self._catalog.find_resident(state.name) is not state:
-                        encoded += self._rows_of(state, lives, lsn)
-                    else:
-                        encoded.append(encode_stream(state, lsn))
-            pause()
-        return encoded
-
-    def _rows_of(self, state: StreamState, lives: Lives, lsn: int) -> Iterator[bytes]:
-        """The row of a stream's name, and of those whose rows have to agree with it.
-
-        If a life of the name ended meanwhile, its source has a fork less. If one began that is a fork, what it descends
-        from may be as young, and have no row yet.
-        """
-        todo, seen = [state], {state}
-        while todo:
-            life = todo.pop()
-            yield self._row(life, lsn)
-            before, present = lives.of(life.name), self._catalog.get(life.name)
-            for other in (life, before, present):
-                if other is None or other.fork is None or other.fork.source in seen:
-                    continue
-                if (other is present is not before) or (other.gone and not other.forks):
-                    todo.append(other.fork.source)
-                    seen.add(other.fork.source)
-
-    def _row(self, state: StreamState, lsn: int) -> bytes:
-        """What the catalog has to say of a stream's name at ``lsn``: the stream may be gone, the name live again."""
-        present = self._catalog.get(state.name)
-        if present is None:
-            return encode_row(state.name, state.number, encode_tombstone(lsn), tombstone=True)
-        return encode_stream(present, lsn)
+            firsts = ((state.number, _first_needed(state)) for state in group)
+            trims = sorted(pair for pair in firsts if pair[1])
+        number, uuid = self.edits.new_number(), self.manifest.uuid
+        return write_clustered(self._directory, number, uuid, sources, only=only, trims=trims, pause=pause)
 
     def _finish(self, unfinished: Unfinished) -> None:
         """Have the manifest name what was written, and give the log segments back. May be tried again."""
-        sealed, rows, epoch, number, closing = unfinished
-        catalog, run = self._catalog, None
-        if rows:
-            run = write_run(self._directory, number, self.manifest.uuid, rows, pause=pause)
-        previous = sealed.last or (self.manifest.previous_lsn, self.manifest.previous_crc)
-        try:
-            self.save(
-                log_first=sealed.segments[-1].number + 1,
-                previous_lsn=previous[0],
-                previous_crc=previous[1],
-                clean=closing and catalog.ends_well,
-                runs=self.manifest.runs if run is None else (number, *self.manifest.runs),
-            )
-        except BaseException:
-            if run is not None:
-                run.close()
-            raise
+        sealed, epoch, snapshot = unfinished.sealed, unfinished.epoch, unfinished.snapshot
+        for new in unfinished.written:
+            self.edits.adopt(new, live=0)
+        if not snapshot.is_whole:
+            rows = [Rows(segment) for segment in unfinished.written]
+            snapshot.take(rows, self._catalog, self._committer, self._writer, self._live, pause)
+        released = [] if snapshot.held or self._not_loaded else sealed.segments
+        self._name_rows(unfinished, released)
         with self._committer.exclusive():
-            catalog.replace_runs((), run)
-            for segment in sealed.segments:
-                del self._reader.segments[segment.number]
+            for segment in released:
+                if self._reader.segments.pop(segment.number, None) is not None:
+                    self._leaving.append((segment, unfinished.closing and segment is released[-1]))
+        self.long.update(snapshot.long)
+        self._held, self._kept_below = snapshot.held, 0 if released else sealed.below
         self._unfinished = self._sealed_since = None
-        self.settle(epoch.changed, epoch.removed, epoch.number)
-        for segment in sealed.segments:
-            self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])
+        held = set(snapshot.held)
+        self.edits.settle([state for state in epoch.changed if state not in held], epoch.removed, epoch.number)
+        self._give_back()
 
-    def settle(self, written: list[StreamState], removed: list[StreamState], epoch: int) -> None:
-        """Rows of these streams count now: see :meth:`Catalog.settle`."""
-        for first in range(0, max(len(written), len(removed)), SETTLED_AT_ONCE):
-            last = first + SETTLED_AT_ONCE
+    def _name_rows(self, unfinished: Unfinished, released: list[LogSegment]) -> None:
+        """Write the run, and save the manifest, which names it, and the log from behind the segments that go."""
+        catalog, run, rows = self._catalog, unfinished.run, unfinished.snapshot.rows
+        if run in catalog.runs:
+            return
+        changes: dict[str, Any] = {}
+        if released:
+            last = Sealed(released).last or (self.manifest.previous_lsn, self.manifest.previous_crc)
+            changes = {"log_first": released[-1].number + 1, "previous_lsn": last[0], "previous_crc": last[1]}
+            changes["clean"] = unfinished.closing and catalog.ends_well
+        if rows and run is None:
+            # Not again, whatever fails from here on: a manifest that names it may be in force.
+            run = write_run(self._directory, self.edits.new_number(), self.manifest.uuid, rows, pause=pause)
+            self._unfinished = unfinished._replace(run=run)
+        if run is not None:
+            changes["runs"] = (run.number, *(number for number in self.manifest.runs if number != run.number))
+        self.edits.save(**changes)
+        if run is not None:
             with self._committer.exclusive():
-                self._catalog.settle(written[first:last], removed[first:last], epoch)
+                catalog.replace_runs((), run)
 
-    def new_number(self) -> int:
-        """The number of a new file. None is given twice, as a save that failed may have named its file all the same."""
-        number = self.manifest.next_file
-        self.manifest = self.manifest._replace(next_file=number + 1)
-        return number
+    def _give_back(self) -> None:
+        """Give back log segments that nobody needs any more."""
+        while self._leaving:
+            segment, is_last = self._leaving.pop()
+            self._spares.give_back(segment, closing=is_last)
 
-    def adopt(self, segment: ClusteredSegment, live: int) -> None:
-        """Indexes are going to point into a new segment: it counts from the next manifest on, whatever fails before."""
-        self._live[segment.number] = live
-        self._reader.clustered[segment.number] = segment
-        file = ClusteredFile(segment.number, segment.payload_bytes)
-        self.manifest = self.manifest._replace(clustered=(*self.manifest.clustered, file))
+    def close(self) -> None:
+        """Close what a failure has kept from getting to its place."""
+        self.edits.close()
+        for segment, _ in self._leaving:
+            segment.close()
+        if self._unfinished is not None and self._unfinished.run is not None:
+            self._unfinished.run.close()
 
-    def save(self, **changes: Any) -> None:
-        """Replace the manifest by one with these changes. Raises ``OSError``; the old one counts then."""
-        catalog, manifest = self._catalog, self.manifest._replace(**changes)
-        with self._committer.exclusive():
-            # All counts are those of one moment, of which replay knows what came after it.
-            manifest = manifest._replace(
-                lsn=self._writer.end_lsn,
-                streams=catalog.count,
-                next_stream=catalog.next_number,
-                clustered=tuple(
-                    ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered
-                ),
-            )
-        save_manifest(self._directory, manifest, int(self._clock() * 1000))
-        self.manifest = manifest
-        with suppress(OSError):  # the new manifest counts, whatever becomes of them
-            while self._litter:
-                self._directory.remove(self._litter.pop())
 
-    def discard(self, run: Run) -> None:
-        """A run whose save has failed. Nobody knows which manifest counts, so the file stays until another does."""
-        run.close()
-        self._litter.append(run.file.name)
+def _first_needed(state: StreamState) -> int:
+    """The first byte of a stream that has to be copied out of the log: neither trimmed nor clustered already."""
+    return max(0 if state.forks else state.first, end_before_log(state.index))
 
 
 def _by_expiry(states: list[StreamState]) -> list[list[StreamState]]:

@@ -27,7 +27,7 @@ from durable_log.engine.cluster import (
     source_of,
 )
 from durable_log.engine.cluster_records import RECORDS_AT_ONCE, SLICE, Records, Stage, new_uncleared
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import (
     KIND_CLUSTERED,
     PAGE,
@@ -109,13 +109,12 @@ def write_clustered(
         file.sync()
         directory.rename(name + TEMPORARY, name)
         directory.sync()
+        file.name = name
+        return ClusteredSegment(file, header, trailer)
     except BaseException:
         file.close()
-        for begun in {name, name + TEMPORARY}.intersection(directory.names()):
-            directory.remove(begun)
+        discard(directory, name, name + TEMPORARY)
         raise
-    file.name = name
-    return ClusteredSegment(file, header, trailer)
 
 
 def rewrite_clustered(

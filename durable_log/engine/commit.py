@@ -11,13 +11,11 @@ marked. After a failed write or sync the store latches (see ``CommitFailed``).
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog
@@ -27,19 +25,22 @@ from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
 from durable_log.engine.index import add_place
 from durable_log.engine.live import LiveBytes
+from durable_log.engine.pace import Pace
 from durable_log.engine.recent import RecentBytes
 from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
-from durable_log.engine.turns import CommitLock
+from durable_log.engine.turns import Attended, Bell, CommitLock, Turn
 from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import CommitFailed, StoreClosed, StoreFull
+from durable_log.errors import CommitFailed, StoreClosed, StoreFull, StoreUnreadable
 from durable_log.model import Delete, Options, Request, Trim
 
 WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
 IDLE_SECONDS: Final = 0.050
 PATIENCE_SECONDS: Final = 0.1
+_REFUSALS: Final = (StoreFull, StoreUnreadable)
+"""What a group is refused with before anything of it is written: no room for it, or no segment to be had."""
 
 _log = logging.getLogger("durable_log")
 
@@ -55,14 +56,16 @@ class Committer:
         self.watermarks = Watermarks()
         self.expiries = ExpiryQueue()
         self.counters = Counters()
+        self.pace = Pace()
         self._writer, self._catalog, self._clock, self._used, self._live = writer, catalog, clock, used, live
         self._staging = Staging(options.staged_bytes_max)
-        self._touches: deque[StreamState] = deque()
+        self._touches: dict[StreamState, None] = {}
         self._unpublished: set[StreamState] = set()
         self._gates = Gates()
         self._lock = CommitLock()
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        self._rung = False
+        self.attended = partial(Attended, self._lock)
+        """Around what has turns on a thread that may be interrupted."""
+        self._bell = Bell()
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
         self._stopping = False
@@ -76,8 +79,10 @@ class Committer:
         return self._staging.refusal
 
     def start(self) -> None:
-        """Begin committing asynchronous requests."""
+        """Begin committing asynchronous requests, and keeping the times."""
         self._thread.start()
+        if self._writer.unmarked:
+            self._ring()
 
     def submit(self, request: Request, port: Port, token: Any) -> None:
         """Have ``request`` committed, in the order of the calls; its result is delivered to ``port`` with ``token``.
@@ -93,8 +98,7 @@ class Committer:
         gate.acquire()
         submission = Submission(request, self._gates, gate)
         self._staging.put(submission)
-        # Whoever lets go of the lock looks at the queue afterwards, so a request that finds it taken is seen; unless an
-        # interrupt comes between, and therefore one that waits long looks again itself.
+        # Whoever lets go of the lock looks at the queue, unless an interrupt comes between: who waits long looks again.
         self._try_to_lead(submission)
         while not gate.acquire(timeout=PATIENCE_SECONDS):
             self._try_to_lead(submission)
@@ -105,31 +109,24 @@ class Committer:
     def save_use(self, state: StreamState) -> None:
         """Persist the last use of a stream, as far as that is possible now."""
         if state.expiry is not None and self.failure is None:
-            state.expiry.saved = state.expiry.touched
-            self._touches.append(state)
+            self._touches[state] = None  # not saved before it is laid out, so that it stays in memory until then
 
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
         if self._touches:
             self._ring()
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the commit lock for a moment in which all that was written is durable and visible.
-
-        Raises what :meth:`submit` raises if the store takes no changes any more.
+    def exclusive(self) -> Turn:
+        """Hold the commit lock for a moment in which all that was written is durable and visible. Raises what
+        :meth:`submit` raises if the store takes no changes any more.
         """
-        with self._lock:
-            if self._writer.unsynced and not self._latched():
-                self._guard(self._sync_written)
-            if isinstance(self.failure, CommitFailed):
-                raise self.failure.again()
-            try:
-                yield
-            finally:
-                due = self._next_due()
-        if self._staging or due is not None:
-            self._ring()  # those who found the door taken wait for somebody who commits
+        return Turn(self._lock, self._begin_turn, self._look_after)
+
+    def _begin_turn(self) -> None:
+        if self._writer.unsynced and not self._latched():
+            self._guard(self._sync_written)
+        if isinstance(self.failure, CommitFailed):
+            raise self.failure.again()
 
     def roll(self, *, shrink: bool = False) -> None:
         """Go on in a new log segment; see :meth:`LogWriter.following`. Raises ``OSError``, which latches nothing."""
@@ -138,7 +135,7 @@ class Committer:
             if segment is not None:
                 self._guard(self._writer.enter, segment, self._clock())
 
-    def stop(self, touched: Callable[[], Iterable[StreamState]]) -> None:
+    def stop(self, touched: Callable[[], list[StreamState]]) -> None:
         """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""
         self._stopping = True
         self._ring()
@@ -148,10 +145,11 @@ class Committer:
             try:
                 if self.failure is None:
                     self._staging.refuse(StoreClosed("the store is closed; open it again"))
-                    self._touches.extend(touched())
+                    self._touches.update(dict.fromkeys(touched()))
                     self._commit_waiting()
                 if not self._latched():
-                    self._guard(partial(self._mark_end, clean=self._catalog.ends_well))
+                    # Uses that found no room are known to nobody: that is no good end.
+                    self._guard(partial(self._mark_end, clean=self._catalog.ends_well and not touched()))
             finally:
                 self._tell_the_end()
 
@@ -160,17 +158,23 @@ class Committer:
         self._staging.refusal = reason
 
     def _ring(self) -> None:
-        if not self._rung:
-            self._rung = True
-            self._bell.put(None)
+        self._bell.ring()
 
     def _try_to_lead(self, submission: Submission) -> None:
-        if not self._lock.wanted() and self._lock.inner.acquire(blocking=False):
+        lock, leads = self._lock, False
+        self.pace.wait()
+        if lock.wanted() or lock.is_mine():
+            return
+        try:
             try:
-                while submission.result is PENDING and self._staging:
+                leads = lock.attempt()
+                while leads and submission.result is PENDING and self._staging:
                     self._commit_group()
             finally:
-                self._lock.release()
+                lock.let_go()
+        finally:
+            lock.let_go()
+            if leads:
                 self._look_after()
 
     def _look_after(self) -> None:
@@ -185,11 +189,13 @@ class Committer:
     # --- one group; the commit lock is held -----------------------------------------------------------------------
 
     def _commit_waiting(self) -> None:
-        """Until nothing waits, or somebody else wants the lock."""
+        """Until nothing waits, or somebody else wants the lock, or the next group has to wait."""
         while self._staging or (self._touches and not self._latched()):
+            if self.pace.left() and not self._stopping:
+                return
             self._commit_group()
             if self._lock.wanted() and not self._stopping:
-                break
+                return
 
     def _commit_group(self) -> None:
         batch: list[Submission] = []
@@ -202,8 +208,7 @@ class Committer:
             try:
                 self._settle(batch, deliveries)
             except BaseException:
-                # An interrupt may come here, too; nobody may wait for ever because of it.
-                self._settle(batch, Deliveries())
+                self._settle(batch, Deliveries())  # after an interrupt, too, nobody may wait for ever
                 raise
 
     def _settle(self, batch: list[Submission], deliveries: Deliveries) -> None:
@@ -239,11 +244,11 @@ class Committer:
         sync = any(map(wants_sync, batch)) or not batch
         try:
             self._attempt(batch, deliveries, sync=sync, reserved=False)
-        except StoreFull as full:
+        except _REFUSALS as refusal:
             # What was refused may have been refused for the sake of something that had no room.
             deletions = []
             for submission in batch:
-                submission.result = full
+                submission.result = refusal
                 if isinstance(submission.request, Delete | Trim):
                     deletions.append(submission)
             self._commit_deletions(deletions, deliveries)
@@ -251,18 +256,18 @@ class Committer:
     def _commit_deletions(self, deletions: list[Submission], deliveries: Deliveries) -> None:
         try:
             self._attempt(deletions, deliveries, sync=True, reserved=True)
-        except StoreFull as full:
+        except _REFUSALS as refusal:
             for submission in deletions:
-                submission.result = full
+                submission.result = refusal
 
     def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
         now = self._clock()
         group = self._lay_out(batch, now)
         while self._touches and not reserved:
-            group.touch(self._touches.popleft())
+            group.touch(self._touches.popitem()[0])
         try:
             self._write(group, now, sync=sync, reserved=reserved)
-        except StoreFull:
+        except _REFUSALS:
             group.undo()
             raise
         self._unpublished.update(group.changed)
@@ -308,6 +313,7 @@ class Committer:
         counters.bytes_appended += appended
         counters.bytes_written += group.length
         counters.sync_ns += sync_ns
+        self.pace.spend(group.length)
 
     def _publish(self, group: Group, deliveries: Deliveries) -> None:
         """A sync has covered all that was written: readers see it from here on."""
@@ -357,8 +363,7 @@ class Committer:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wait()
-            self._rung = False
+            self._bell.wait(self._due)
             self._due = 0.0
             try:
                 with self._lock:
@@ -368,16 +373,7 @@ class Committer:
                 _log.exception("a commit met an error that it does not know; the store has latched")
                 self._due = None
             if self._staging or self._touches:
-                self._ring()
-
-    def _wait(self) -> None:
-        try:
-            if self._due is None:
-                self._bell.get()
-            else:
-                self._bell.get(timeout=max(0.0, self._due - time.monotonic()))
-        except Empty:
-            return
+                self._due = min(self._due or math.inf, time.monotonic() + self.pace.left())
 
     def _next_due(self) -> float | None:
         writer = self._writer

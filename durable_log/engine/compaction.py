@@ -9,20 +9,31 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import defaultdict
+from collections.abc import Container
+from itertools import takewhile
 from typing import Final
 
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.checkpoint import SLICE_STATES, Checkpointer, Rows, pause
-from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.checkpoint import Checkpointer, pause
+from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment
 from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
+from durable_log.engine.edits import Change
 from durable_log.engine.files import Directory
-from durable_log.engine.index import clustered_place, places_of, relocated
+from durable_log.engine.index import (
+    clustered_place,
+    clustered_row,
+    clustered_segment,
+    frayed,
+    gathered,
+    places_of,
+    relocated,
+)
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
-from durable_log.engine.rows import encode_stream
 from durable_log.engine.run import Run
 from durable_log.engine.run_writer import merge_runs, write_run
+from durable_log.engine.snapshot import SLICE_STATES, Rows, row_or_none
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import Corruption
@@ -33,6 +44,7 @@ SMALL_MAX: Final = 8
 """So many clustered segments of about the same size are merged into one,"""
 CLASSES_MERGED: Final = 4
 """unless they are of 32 MiB or more."""
+GATHERED_AT_ONCE: Final = 1024
 
 _log = logging.getLogger("durable_log")
 
@@ -63,31 +75,40 @@ class Compactor:
         checkpointer: Checkpointer, live: LiveBytes,
     ) -> None:  # fmt: skip
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._reader, self._checkpointer, self._live = reader, checkpointer, live
+        self._reader, self._checkpointer, self._edits, self._live = reader, checkpointer, checkpointer.edits, live
         self._moved: list[StreamState] = []
         """Streams whose rows name a segment that they have left: it may not go before newer rows count."""
         self._damaged: set[str] = set()
 
     def step(self, dead_part: float = DEAD_PART) -> bool:
-        """Merge runs if there are too many, rewrite the segment that is most dead, or merge small ones.
+        """Merge runs if there are too many, gather streams that lie in too many pieces, rewrite the segment that is
+        most dead, or merge small ones.
 
         False if nothing is due.
         """
         self._checkpointer.finish()
+        olds: list[ClusteredSegment] = []
         try:
-            if self._merge_runs():
+            if self._merge_runs() or self._gather():
                 return True
-            number = self._most_dead(dead_part)
-            if number is None:
-                return self._merge_small()
-            self.rewrite([self._reader.clustered[number]])
+            olds = self._most_dead(dead_part) or self._small()
+            if olds:
+                self.rewrite(olds)
         except Corruption as error:
-            # It stays as it is, until somebody repairs the store; the others go on.
-            if error.file in self._damaged:
-                raise
-            self._damaged.add(error.file)
-            _log.error("%s: %s", self._directory.path, error)
-        return True
+            self._leave(error, olds)
+            return True
+        return bool(olds)
+
+    def _leave(self, error: Corruption, olds: list[ClusteredSegment]) -> None:
+        """What is damaged stays as it is, until somebody repairs the store, and what can't be rewritten because of
+        something else that is damaged; the others go on. Raises the error if that was so before.
+        """
+        names = {old.file.name for old in olds}
+        left = {error.file} if error.file in names or not names else {error.file, *names}
+        if left <= self._damaged:
+            raise error
+        self._damaged |= left
+        _log.error("%s: %s", self._directory.path, error)
 
     def tidy(self) -> bool:
         """What keeps the number of files small, and is done in no time. False if nothing is due."""
@@ -99,94 +120,119 @@ class Compactor:
         if len(self._catalog.runs) > 1 or any(run.tombstones for run in self._catalog.runs):
             self._merge(self._catalog.runs)
 
-    def _most_dead(self, dead_part: float) -> int | None:
+    def _most_dead(self, dead_part: float) -> list[ClusteredSegment]:
+        """The segment that is, if it is so by more than ``dead_part``."""
         parts = {segment.number: 1 - self._live[segment.number] / segment.payload_bytes for segment in self._sound()}
         worst = max(parts, key=lambda number: parts[number], default=None)
-        return worst if worst is not None and parts[worst] > dead_part else None
+        return [self._reader.clustered[worst]] if worst is not None and parts[worst] > dead_part else []
 
     def _sound(self) -> list[ClusteredSegment]:
         """The segments that are not known to be damaged."""
         return [segment for segment in self._reader.clustered.values() if segment.file.name not in self._damaged]
 
     def _merge(self, old: tuple[Run, ...]) -> None:
-        manifest, checkpointer = self._checkpointer.manifest, self._checkpointer
-        whole = old[-1] is self._catalog.runs[-1]
-        number = checkpointer.new_number()
-        new = merge_runs(self._directory, number, manifest.uuid, old, drop_tombstones=whole, pause=pause)
-        gone = {run.number for run in old}
-        at = manifest.runs.index(old[0].number)
-        runs = [run for run in manifest.runs if run not in gone]
-        runs.insert(at, number)
-        try:
-            checkpointer.save(runs=tuple(runs))
-        except BaseException:
-            checkpointer.discard(new)
-            raise
-        self._catalog.replace_runs(old, new)
-        for run in old:
-            run.close()
-            self._directory.remove(run.file.name)
+        whole, uuid, number = old[-1] is self._catalog.runs[-1], self._edits.manifest.uuid, self._edits.new_number()
+        new = merge_runs(self._directory, number, uuid, old, drop_tombstones=whole, pause=pause)
+        self._edits.make(Change(new, old, (), [], 0))
 
     def _merge_runs(self) -> bool:
-        runs = self._catalog.runs
-        if len(runs) <= RUNS_MAX or self._damaged.intersection(run.file.name for run in runs):
+        runs = tuple(takewhile(lambda run: run.file.name not in self._damaged, self._catalog.runs))
+        if len(runs) <= RUNS_MAX:
             return False
         self._merge(_worth_merging(runs))
         return True
 
     def _merge_small(self) -> bool:
-        """Merge clustered segments of about the same, small size if there are many of them. False if there are not."""
+        olds = self._small()
+        if olds:
+            self.rewrite(olds)
+        return bool(olds)
+
+    def _small(self) -> list[ClusteredSegment]:
+        """Clustered segments of about the same, small size, if there are many of them."""
         classes: dict[int, list[ClusteredSegment]] = {}
         for segment in self._sound():
             classes.setdefault(_size_class(segment.payload_bytes), []).append(segment)
         for size_class in sorted(classes):
             if len(classes[size_class]) >= SMALL_MAX and size_class < CLASSES_MERGED:
-                self.rewrite(classes[size_class])
-                return True
-        return False
+                return classes[size_class]
+        return []
+
+    def _gather(self) -> bool:
+        """Copy the many short ranges of some streams to where they are one range each. False if nothing is due."""
+        long = self._checkpointer.long
+        numbers = sorted(long)[:GATHERED_AT_ONCE]
+        long.difference_update(numbers)
+        with self._committer.exclusive():
+            epoch = self._catalog.begin_epoch()
+        sound = {segment.number: segment for segment in self._sound()}
+        needed, spans = self._frayed(numbers, sound)
+        if not spans:
+            return bool(numbers)
+        new = self._copy([sound[number] for number in sorted(needed.rows)], needed)
+        rows = None if new is None else Rows(new)
+        for first in range(0, len(spans), SLICE_STATES):
+            with self._committer.exclusive():
+                for number, begin, end in spans[first : first + SLICE_STATES]:
+                    state = self._catalog.find_number(number)
+                    if state is not None:
+                        self._live.moved(state, begin, end)
+                        index = gathered(state.index, begin, end, [] if rows is None else rows.of(number))
+                        self._move(state, index, epoch)
+            pause()
+        run, _ = self._write_rows()
+        self._edits.make(Change(run, (), (), self._moved, epoch))
+        return True
+
+    def _frayed(self, numbers: list[int], sound: Container[int]) -> tuple[Needed, list[tuple[int, int, int]]]:
+        """The rows of sound segments that have to be copied; and of each stream, from where to where."""
+        needed, spans = Needed(), list[tuple[int, int, int]]()
+        for first in range(0, len(numbers), SLICE_STATES):
+            with self._committer.exclusive():
+                for number in numbers[first : first + SLICE_STATES]:
+                    state = self._catalog.find_number(number)
+                    span = None if state is None else frayed(state.index)
+                    if state is None or span is None:
+                        continue
+                    places = [place for start, _, place in places_of(state.index) if span[0] <= start < span[1]]
+                    if all(clustered_segment(place) in sound for place in places):
+                        spans.append((number, *span))
+                        for place in places:
+                            kept = 0 if state.forks else state.first
+                            needed.add(number, clustered_segment(place), clustered_row(place), kept)
+            pause()
+        return needed, spans
 
     def rewrite(self, olds: list[ClusteredSegment], needed: Needed | None = None) -> None:
         """Copy what is needed of some segments into a new one, have the manifest say so, and remove them.
 
         Whoever has looked already says what is ``needed``; it may be more than that, never less.
         """
-        checkpointer, catalog = self._checkpointer, self._catalog
-        checkpointer.finish()
+        self._checkpointer.finish()
+        for old in olds if needed is None or needed.streams else ():
+            _expect_rows(old)
         with self._committer.exclusive():
-            epoch = catalog.begin_epoch()
+            epoch = self._catalog.begin_epoch()
         needed = needed or self._needed(olds)
         gone = frozenset(old.number for old in olds)
         if needed.streams:
             new = self._copy(olds, needed)
             self._relocate(gone, None if new is None else Rows(new), sorted(needed.streams), epoch)
-        run = self._write_rows() if self._moved else None
-        manifest = checkpointer.manifest
-        clustered = tuple(file for file in manifest.clustered if file.number not in gone)
-        try:
-            checkpointer.save(clustered=clustered, runs=(*([run.number] if run else []), *manifest.runs))
-        except BaseException:
-            if run is not None:
-                checkpointer.discard(run)
-            raise
-        with self._committer.exclusive():
-            if run is not None:
-                catalog.replace_runs((), run)
-            for old in olds:
-                del self._reader.clustered[old.number]
-        checkpointer.settle(self._moved, [], epoch)
-        self._moved.clear()
-        for old in olds:
-            old.close()
-            self._directory.remove(old.file.name)
+        run, is_whole = self._write_rows() if self._moved else (None, True)
+        if not is_whole:
+            # Somebody's row names them for ever: they stay, and are not tried again.
+            self._damaged.update(old.file.name for old in olds)
+            olds, gone = [], frozenset()
+        self._edits.make(Change(run, (), tuple(olds), self._moved, epoch))
 
     def _copy(self, olds: list[ClusteredSegment], needed: Needed) -> ClusteredSegment | None:
-        number, uuid = self._checkpointer.new_number(), self._checkpointer.manifest.uuid
+        number, uuid = self._edits.new_number(), self._edits.manifest.uuid
         selected = [(old, array("Q", sorted(needed.rows[old.number]))) for old in olds]
         new = rewrite_clustered(
             self._directory, number, uuid, selected, pause=pause, trims=sorted(needed.trims.items())
         )
         if new is not None:
-            self._checkpointer.adopt(new, new.payload_bytes)
+            self._edits.adopt(new, new.payload_bytes)
         return new
 
     def _needed(self, olds: list[ClusteredSegment]) -> Needed:
@@ -210,26 +256,49 @@ class Compactor:
                 for number in numbers[first : first + SLICE_STATES]:
                     state = self._catalog.find_number(number)
                     if state is not None:
-                        # Not idle until its new row counts: the old one names the segments that go.
-                        self._catalog.hold(state, epoch)
-                        self._moved.append(state)
-                        state.index = relocated(state.index, gone, [] if rows is None else rows.of(number))
+                        index = relocated(state.index, gone, [] if rows is None else rows.of(number))
+                        self._move(state, index, epoch)
             pause()
 
-    def _write_rows(self) -> Run:
-        """A run of those that were moved and are still what their name leads to."""
-        encoded: list[bytes] = []
+    def _move(self, state: StreamState, index: bytearray, epoch: int) -> None:
+        """Not idle until its new row counts: the old one names the segments that it leaves."""
+        self._catalog.hold(state, epoch)
+        self._moved.append(state)
+        state.index = index
+
+    def _write_rows(self) -> tuple[Run, bool]:
+        """A run of those that were moved and are still what their name leads to, and whether all of these have rows.
+
+        One that has none is a stream that has changed, and the next checkpoint's.
+        """
+        encoded, moved = list[bytes](), list[StreamState]()
         for first in range(0, len(self._moved), SLICE_STATES):
             with self._committer.exclusive():
                 lsn = self._writer.end_lsn
-                encoded += [
-                    encode_stream(state, lsn)
-                    for state in self._moved[first : first + SLICE_STATES]
-                    if self._catalog.get(state.name) is state
-                ]
+                for state in self._moved[first : first + SLICE_STATES]:
+                    row = row_or_none(state, lsn) if self._catalog.get(state.name) is state else b""
+                    if row is not None:
+                        encoded.append(row)
+                        moved.append(state)
             pause()
-        checkpointer = self._checkpointer
-        return write_run(self._directory, checkpointer.new_number(), checkpointer.manifest.uuid, encoded, pause=pause)
+        is_whole, self._moved = len(moved) == len(self._moved), moved
+        number, uuid = self._edits.new_number(), self._edits.manifest.uuid
+        return write_run(self._directory, number, uuid, encoded, pause=pause), is_whole
+
+
+def _expect_rows(segment: ClusteredSegment) -> None:
+    """Raise :class:`Corruption` unless all rows are there, each in its place: a stream whose row is damaged, or another
+    one's, would be taken for one that has nothing here.
+    """
+    streams, starts, _ = segment.streams()
+    last = (0, 2**64)
+    for row, place in enumerate(zip(streams, starts, strict=True)):
+        if place <= last:
+            position = segment.trailer.rows_position + row * ROW_SIZE
+            raise Corruption(segment.file.name, position, "a row fails its checksum, or is not in its order")
+        last = place
+        if row % SLICE_STATES == 0:
+            pause()
 
 
 def _size_class(size: int) -> int:

@@ -12,6 +12,7 @@ import heapq
 import math
 import threading
 from collections.abc import Iterator
+from itertools import count
 from typing import Final
 
 from durable_log.engine.catalog import Catalog
@@ -27,6 +28,10 @@ class ExpiryQueue:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._heap: list[tuple[float, int, StreamState]] = []
+        self._entries = count()
+        """Orders entries of one deadline. A stream's number would not: when it has left memory and come back, what is
+        left of its last stay has the same, and states have no order.
+        """
         self._gone = 0
 
     def __len__(self) -> int:
@@ -36,7 +41,7 @@ class ExpiryQueue:
         """Watch a stream that has a deadline. O(log n)."""
         if state.deadline != math.inf:
             with self._mutex:
-                heapq.heappush(self._heap, (state.deadline, state.number, state))
+                self._push(state.deadline, state)
 
     def removed(self, state: StreamState) -> None:
         """A stream is gone, or not in memory any more. Amortised O(1)."""
@@ -60,10 +65,13 @@ class ExpiryQueue:
                 if state.deadline <= now:
                     found.append(state)
                 else:
-                    heapq.heappush(self._heap, (state.deadline, state.number, state))
+                    self._push(state.deadline, state)
             for state in found:
-                heapq.heappush(self._heap, (now + 60, state.number, state))
+                self._push(now + 60, state)
         return found
+
+    def _push(self, moment: float, state: StreamState) -> None:
+        heapq.heappush(self._heap, (moment, next(self._entries), state))
 
 
 class Dormant:

@@ -14,6 +14,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.reader import Reader
 from durable_log.engine.recovery import Report
+from durable_log.errors import StoreUnreadable
 
 Figures = dict[str, int | float | str | None]
 
@@ -22,7 +23,9 @@ def figures_of(
     directory: Directory, catalog: Catalog, reader: Reader, committer: Committer, checkpointer: Checkpointer,
     live: LiveBytes, spares: Spares, report: Report,
 ) -> Figures:  # fmt: skip
-    """Figures of this moment; bytes and counts of commits since the store was opened."""
+    """Figures of this moment; bytes and counts of commits since the store was opened. Raises
+    :class:`StoreUnreadable` if the directory cannot be listed.
+    """
     counters, failure = committer.counters, committer.failure
     clustered, runs = list(reader.clustered.values()), catalog.runs
     log = list(reader.segments.values())
@@ -36,6 +39,8 @@ def figures_of(
         "log_bytes": sum(segment.size for segment in log),
         "spare_segments": len(spares),
         "clustering_debt_bytes": checkpointer.debt(),
+        "held_streams": checkpointer.held(),
+        "append_rate_max": committer.pace.rate,
         "clustered_segments": len(clustered),
         "clustered_live_bytes": needed,
         "clustered_dead_bytes": payload - needed,
@@ -43,7 +48,7 @@ def figures_of(
         "catalog_rows": sum(run.count for run in runs),
         "catalog_tombstones": sum(run.tombstones for run in runs),
         "catalog_bytes": sum(run.size for run in runs),
-        "disk_bytes": sum(directory.sizes().values()),
+        "disk_bytes": _bytes_on_disk(directory),
         "recent_bytes": committer.recent.total,
         "commits": counters.commits,
         "records": counters.records,
@@ -53,3 +58,10 @@ def figures_of(
         "damaged_places": len(report.damage) + len(report.unreadable_segments),
         "failure": None if failure is None else str(failure),
     }
+
+
+def _bytes_on_disk(directory: Directory) -> int:
+    try:
+        return sum(directory.sizes().values())
+    except OSError as error:
+        raise StoreUnreadable(str(error.filename or directory.path), error) from error

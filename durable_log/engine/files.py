@@ -14,6 +14,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from durable_log._core import ffi, lib
@@ -51,7 +52,10 @@ class DiskFile:
         """``length`` bytes, fewer only where the file ends."""
         pieces = []
         while length > 0:
-            piece = os.pread(self._fd, length, position)
+            try:
+                piece = os.pread(self._fd, length, position)
+            except OSError as error:
+                raise self._named(error) from None
             if not piece:
                 break
             pieces.append(piece)
@@ -63,15 +67,21 @@ class DiskFile:
         """All of ``data``."""
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._fd, view, position)
+            try:
+                written = os.pwrite(self._fd, view, position)
+            except OSError as error:
+                raise self._named(error) from None
             view, position = view[written:], position + written
 
     def sync(self) -> None:
         """Make the file's bytes and its length durable."""
-        if hasattr(fcntl, "F_FULLFSYNC"):
-            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fdatasync(self._fd)
+        try:
+            if hasattr(fcntl, "F_FULLFSYNC"):
+                fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
+            else:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            raise self._named(error) from None
 
     def fill_with_zeroes(self, size: int) -> None:
         """Write zeroes up to ``size``, synced in pieces, so that a later write in them commits no metadata."""
@@ -118,7 +128,11 @@ class DiskFile:
         """Close the descriptor. Closing twice is harmless."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            _close(fd)
+
+    def _named(self, error: OSError) -> OSError:
+        """The same, with the name of the file, which the system does not say."""
+        return OSError(error.errno, error.strerror, self._path)
 
 
 class DiskDirectory:
@@ -133,7 +147,7 @@ class DiskDirectory:
         try:
             self.grows_in_place = not lib.dl_is_copy_on_write(fd)
         finally:
-            os.close(fd)
+            _close(fd)
 
     def lock(self) -> None:
         """Become the one writer. Raises :class:`StoreLocked`, which says who is."""
@@ -142,13 +156,16 @@ class DiskDirectory:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
-            os.close(fd)
+            holder = ""
+            with suppress(OSError):
+                holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+            _close(fd)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise StoreLocked(self.path, holder) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            raise StoreLocked(self.path, holder or "another process") from None
+        with suppress(OSError):  # the lock is what counts; who holds it is a courtesy, and full disks are opened, too
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self._lock_fd = fd
 
     def names(self) -> list[str]:
@@ -188,6 +205,10 @@ class DiskDirectory:
             raise
         return True
 
+    def folder(self, name: str) -> DiskDirectory:
+        """A folder in this directory, made durably if it is not there."""
+        return DiskDirectory(os.path.join(self._root, name))
+
     def sync(self) -> None:
         """Make the directory's entries durable."""
         _sync_directory(self._root)
@@ -201,7 +222,7 @@ class DiskDirectory:
         """Let go of the lock."""
         if self._lock_fd >= 0:
             fd, self._lock_fd = self._lock_fd, -1
-            os.close(fd)
+            _close(fd)
 
 
 def directory_at(path: StorePath) -> Directory:
@@ -218,8 +239,20 @@ def holds(directory: Directory, path: StorePath) -> bool:
 
 
 def is_out_of_space(error: OSError) -> bool:
-    """Whether the disk or the quota is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Whether the disk, the quota or what the process may write of a file is exhausted."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_out_of_files(error: OSError) -> bool:
+    """Whether the process, or the system, has as many files open as it may."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def discard(directory: Directory, *names: str) -> None:
+    """Remove what was begun and came to nothing. What can't be removed now is when the store is opened."""
+    for name in names:
+        with suppress(OSError):
+            directory.remove(name)
 
 
 def random_bytes(count: int) -> bytes:
@@ -253,6 +286,10 @@ if _register is not None:
 def _make_directories(path: str) -> bool:
     """Make a directory and those above it, each durable in its parent. False if it was there."""
     if os.path.isdir(path):
+        if not os.listdir(path):
+            # Whoever made it may have been stopped before it was durable.
+            with suppress(PermissionError):
+                _sync_directory(os.path.dirname(path))
         return False
     _make_directories(os.path.dirname(path))
     made = True
@@ -278,6 +315,12 @@ def _sync_directory(path: str) -> None:
     try:
         os.fsync(fd)
     finally:
+        _close(fd)
+
+
+def _close(fd: int) -> None:
+    """Whatever the system says to it, the descriptor is gone, and what has to last was synced."""
+    with suppress(OSError):
         os.close(fd)
 
 

@@ -182,10 +182,17 @@ def encode_create(creation: Creation) -> bytes:
     return b"".join((head, content_type, name, *pairs[:count]))
 
 
+def _check_length(payload: bytes, length: int, what: str) -> None:
+    if len(payload) != length:
+        raise ValueError(f"the payload of {what} frame has {len(payload)} bytes, not {length}")
+
+
 def decode_create(payload: bytes) -> Creation:
-    """What a CREATE frame says."""
-    ttl, expires, created_ms, type_length, name_length, count = _CREATE.unpack_from(payload)
+    """What a CREATE frame says. Raises ``ValueError`` if it is none."""
     start = _CREATE.size
+    _check_length(payload[:start], start, "a CREATE")
+    ttl, expires, created_ms, type_length, name_length, count = _CREATE.unpack_from(payload)
+    _check_length(payload, start + type_length + name_length + count * _PAIR.size, "a CREATE")
     content_type = payload[start : start + type_length].decode()
     start += type_length
     name = payload[start : start + name_length].decode()
@@ -202,7 +209,8 @@ def encode_touch(touched_ms: int) -> bytes:
 
 
 def decode_touch(payload: bytes) -> int:
-    """The time of a TOUCH frame, in ms."""
+    """The time of a TOUCH frame, in ms. Raises ``ValueError`` if it is none."""
+    _check_length(payload, _TOUCH.size, "a TOUCH")
     return int(_TOUCH.unpack_from(payload)[0])
 
 
@@ -212,5 +220,6 @@ def encode_producer(number: int, producer_id: str) -> bytes:
 
 
 def decode_producer(payload: bytes) -> tuple[int, str]:
-    """Number and id of a PRODUCER frame."""
+    """Number and id of a PRODUCER frame. Raises ``ValueError`` if it is none."""
+    _check_length(payload[: _NUMBER.size], _NUMBER.size, "a PRODUCER")
     return _NUMBER.unpack_from(payload)[0], payload[_NUMBER.size :].decode("utf-8", "surrogatepass")

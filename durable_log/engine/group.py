@@ -35,8 +35,15 @@ from durable_log.engine.format import (
     stored_time,
 )
 from durable_log.engine.staging import Submission
-from durable_log.engine.state import ProducerState, StreamState
-from durable_log.errors import DurableLogError, OffsetOutOfRange, StreamExists, StreamGone, StreamNotFound
+from durable_log.engine.state import Expiry, ProducerState, StreamState
+from durable_log.errors import (
+    DurableLogError,
+    OffsetOutOfRange,
+    StoreUnreadable,
+    StreamExists,
+    StreamGone,
+    StreamNotFound,
+)
 from durable_log.model import Append, Appended, Create, Created, Delete, Producer, Trim
 
 _HEADER_ROOM: Final = bytes(BLOCK_HEADER)
@@ -56,6 +63,7 @@ class Group:
         self._saved: dict[StreamState, Saved] = {}
         self.trims: list[tuple[StreamState, int]] = []
         self._kept: list[tuple[StreamState, bool, int]] = []
+        self._touched: list[tuple[Expiry, float]] = []
         self.parts: list[bytes] = [_HEADER_ROOM]
         self.length = 0
         self.entries: list[tuple[StreamState, int, int, bytes]] = []
@@ -111,6 +119,8 @@ class Group:
         :class:`OffsetOutOfRange` beyond the tail.
         """
         state = self._live(request.name)
+        if request.number not in (None, state.number):
+            raise StreamGone(request.name)
         if request.before > state.tail:
             raise OffsetOutOfRange(state.name, request.before, state.trimmed, state.tail)
         if request.before > state.trimmed:
@@ -123,13 +133,16 @@ class Group:
 
     def touch(self, state: StreamState) -> None:
         """Persist when a stream was last used."""
-        if state.expiry is not None and not state.deleted and self._find(state.name) is state:
+        if state.expiry is not None and not state.deleted and self._catalog.find_resident(state.name) is state:
             self._catalog.change(state)
+            self._touched.append((state.expiry, state.expiry.saved))
             state.expiry.saved = state.expiry.touched
             self._frame(TOUCH, 0, state, encode_touch(int(state.expiry.touched * 1000)))
 
     def undo(self) -> None:
         """Nothing of this was written: put back what admission sees."""
+        for expiry, saved in reversed(self._touched):
+            expiry.saved = saved
         for state, (tail, closed, last_seq, uses) in self._saved.items():
             state.tail, state.closed, state.last_seq = tail, closed, last_seq
             if state.expiry is not None and uses is not None:
@@ -157,7 +170,10 @@ class Group:
     def _find(self, name: str) -> StreamState | None:
         if name in self._overlay:
             return self._overlay[name]
-        return self._catalog.get(name)
+        try:
+            return self._catalog.get(name)
+        except OSError as error:
+            raise StoreUnreadable(str(error.filename or "a run"), error) from error
 
     def _live(self, name: str) -> StreamState:
         state = self._find(name)
@@ -174,6 +190,8 @@ class Group:
             source = self._find(request.fork_of)
             if source is None or (source.deadline <= self._now and not source.deleted):
                 raise StreamNotFound(request.fork_of)
+            if request.fork_number not in (None, source.number):
+                raise StreamGone(request.fork_of)
             fork = fork_from(source, admit_fork(source, request))
             if config.ttl is None and config.expires_at is None:
                 config = config._replace(ttl=source.config.ttl, expires_at=source.config.expires_at)

@@ -22,7 +22,14 @@ from durable_log._core import ffi, lib
 from durable_log.engine.format import position_of, segment_of
 
 LOST: Final = 0
-"""A place: these bytes were acknowledged and can't be read any more."""
+"""A place: these bytes were acknowledged and can't be read any more. So is every number below 2³²: it is that of the
+repair that found them lost, and has their report.
+"""
+
+RANGES_MAX: Final = 256
+"""So many short ranges of a stream in clustered segments follow each other before they are made one,"""
+SHORT_MAX: Final = 2**20
+"""and a range is short up to this many bytes: a longer one is worth its entry."""
 
 _CLUSTERED: Final = 1 << 63
 _NUMBER: Final = struct.Struct("<Q")
@@ -39,6 +46,11 @@ def is_clustered(place: int) -> bool:
     return bool(place & _CLUSTERED)
 
 
+def is_lost(place: int) -> bool:
+    """Whether nothing can be read there any more."""
+    return place >> 32 == 0
+
+
 def clustered_segment(place: int) -> int:
     """The number of the clustered segment that a place lies in."""
     return place >> 32 & 0x7FFFFFFF
@@ -50,8 +62,9 @@ def clustered_row(place: int) -> int:
 
 
 class Run(NamedTuple):
-    """Consecutive records in one log segment; or lost bytes, with segment 0. ``offsets`` has one entry more than
-    ``positions``: where the last record ends.
+    """Consecutive records in one log segment; or lost bytes, with segment 0 and their place for a position.
+
+    ``offsets`` has one entry more than ``positions``: where the last record ends.
     """
 
     segment: int
@@ -80,6 +93,11 @@ def load_index(stored: bytes) -> bytearray:
     return bytearray(stored)
 
 
+def start_of(index: bytearray) -> int:
+    """Where the first entry begins, or will."""
+    return _number(index, 0)
+
+
 def end_of(index: bytearray) -> int:
     """Where the last entry ends."""
     return _number(index, len(index) // 8 - 1)
@@ -101,10 +119,20 @@ def without_log(index: bytearray) -> bytes:
     size = 8
     while size < len(index):
         place = _number(index, size // 8)
-        if place != LOST and not place & _CLUSTERED:
+        if not (is_lost(place) or place & _CLUSTERED):
             break
         size += 16
     return bytes(index[:size])
+
+
+def first_in_log(index: bytearray) -> int:
+    """The LSN of the first entry in the log; 2**64 - 1 if there is none. O(entries)."""
+    return _number(index, len(without_log(index)) // 8) if ends_in_log(index) else 2**64 - 1
+
+
+def end_before_log(index: bytearray) -> int:
+    """Where the entries end that do not lie in the log. O(entries)."""
+    return int(_NUMBER.unpack_from(without_log(index)[-8:])[0]) if ends_in_log(index) else end_of(index)
 
 
 def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]]) -> bytearray:
@@ -129,11 +157,11 @@ def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]])
 def _replaced(index: bytearray, below: int, rows: Iterable[tuple[int, int, int]]) -> bytearray:
     kept, later = [], []
     for entry in places_of(index):
-        if entry[2] & _CLUSTERED:
+        if entry[2] & _CLUSTERED or (entry[2] > LOST and is_lost(entry[2])):
             kept.append(entry)
         elif entry[2] >= below:
             later.append(entry)
-    return _made_of(index, (*kept, *rows, *later))
+    return _made_of(index, (*sorted((*kept, *rows)), *later))
 
 
 def relocated(index: bytearray, segments: frozenset[int], rows: Iterable[tuple[int, int, int]]) -> bytearray:
@@ -142,6 +170,52 @@ def relocated(index: bytearray, segments: frozenset[int], rows: Iterable[tuple[i
         entry for entry in places_of(index) if not (is_clustered(entry[2]) and clustered_segment(entry[2]) in segments)
     ]
     return _made_of(index, sorted((*kept, *rows)))
+
+
+def frayed(index: bytearray) -> tuple[int, int] | None:
+    """From where to where the newest ranges in clustered segments should become one: if there are too many short ones,
+    as many of them as are at most twice as long as all that follow them, so that none is copied often. O(entries).
+    """
+    if len(index) <= 16 * RANGES_MAX:
+        return None
+    count = total = 0
+    begin = end = end_before_log(index)
+    for start, stop, place in reversed(list(places_of(bytearray(without_log(index))))):
+        if not is_clustered(place) or stop - start > SHORT_MAX:
+            break
+        begin = start if stop - start <= 2 * total else begin
+        count, total = count + 1, total + stop - start
+    return (begin, end) if count > RANGES_MAX else None
+
+
+def gathered(index: bytearray, begin: int, end: int, rows: Iterable[tuple[int, int, int]]) -> bytearray:
+    """A copy in which ``rows`` stand for all entries from offset ``begin`` to ``end``."""
+    entries = list(places_of(index))
+    clipped = [(max(start, begin), min(stop, end), place) for start, stop, place in rows]
+    before = [entry for entry in entries if entry[1] <= begin]
+    return _made_of(index, (*before, *clipped, *(entry for entry in entries if entry[0] >= end)))
+
+
+def index_of(start: int, end: int, entries: Iterable[tuple[int, int, int]]) -> bytearray:
+    """One of the bytes ``start`` to ``end``, which lie in ``entries`` (start, end, place) as far as these reach."""
+    whole = new_index(start)
+    if end > start:
+        add_place(whole, end, LOST)
+    return _made_of(whole, sorted(entries))
+
+
+def marked(index: bytearray, report: int, first: int = 0) -> bytearray:
+    """A copy in which what is lost from ``first`` on is known to be so, by the report of that number."""
+    copy = bytearray(index)
+    for entry, (_, end, place) in enumerate(places_of(index)):
+        if place == LOST and end > first:
+            _NUMBER.pack_into(copy, 16 * entry + 8, report)
+    return copy
+
+
+def lost_in(index: bytearray, first: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Start, end and place of all that is lost from ``first`` on."""
+    return ((max(start, first), end, place) for start, end, place in places_of(index) if is_lost(place) and end > first)
 
 
 def _made_of(old: bytearray, entries: Iterable[tuple[int, int, int]]) -> bytearray:
@@ -163,7 +237,7 @@ def ends_in_log(index: bytearray) -> bool:
     if len(index) == 8:
         return False
     place = _number(index, len(index) // 8 - 2)
-    return not place & _CLUSTERED and place != LOST
+    return not (place & _CLUSTERED or is_lost(place))
 
 
 def place_at(index: bytearray, offset: int) -> tuple[int, int, int]:

@@ -13,10 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from durable_log.engine.files import Directory
-from durable_log.engine.segment import LogSegment, size_of_segment
+from durable_log.engine.segment import TEMPORARY, LogSegment, segment_name, size_of_segment
 from durable_log.model import Options
 
 SPARES: Final = 2
@@ -29,6 +30,42 @@ REST_SECONDS: Final = 300.0
 _log = logging.getLogger("durable_log")
 
 
+class Litter:
+    """Files that nobody needs any more, by name. What can't be removed is tried again with the next ones, and is
+    removed when the store is opened. No name may be given to another file.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._mutex = threading.Lock()
+        self._names: list[str] = []
+
+    def drop(self, *names: str) -> None:
+        """Remove these files, too, as far as that is possible now."""
+        with self._mutex:
+            self._names += names
+        try:
+            self.sweep()
+        except OSError as error:
+            _log.warning("%s: a file that nobody needs stays for now: %s", self._directory.path, error)
+
+    def sweep(self) -> None:
+        """Remove what is left. Raises ``OSError`` for what stays, after having tried all of it."""
+        failures = []
+        with self._mutex:
+            names, self._names = self._names, []
+            for name in names:
+                try:
+                    self._directory.remove(name)
+                except FileNotFoundError:
+                    pass
+                except OSError as failure:
+                    failures.append(failure)
+                    self._names.append(name)
+        if failures:
+            raise failures[0]
+
+
 class Spares:
     """Empty segments, made ahead in the order of their numbers."""
 
@@ -36,9 +73,10 @@ class Spares:
         self, directory: Directory, uuid: bytes, options: Options, ready: list[LogSegment], last_number: int
     ) -> None:
         self._directory, self._uuid, self._options = directory, uuid, options
+        self.litter = Litter(directory)
         self._making = threading.Lock()
         self._ready = deque(ready)
-        self._wanted = threading.Event()
+        self._wanted = False
         self._last_number = last_number
         self._grow_from = 0
         self._taken_at = time.monotonic()
@@ -48,7 +86,7 @@ class Spares:
 
     def take(self, number: int, size: int) -> LogSegment:
         """An empty segment numbered at least ``number`` in which appends may reach ``size``. Raises ``OSError``."""
-        self._wanted.set()
+        self._wanted = True
         self._taken_at = time.monotonic()
         with self._making:
             while self._ready:
@@ -60,40 +98,39 @@ class Spares:
 
     def want(self) -> None:
         """Have the spares made in the background, from now on."""
-        self._wanted.set()
+        self._wanted = True
 
     def refill(self) -> None:
         """Make what is missing, if anybody wanted it; give back what nobody has wanted for long."""
         if len(self._ready) > SPARES and time.monotonic() - self._taken_at > REST_SECONDS:
             self._shrink()
-        if not self._wanted.is_set() or not self._options.preallocate or not self._directory.grows_in_place:
+        if not self._wanted or not self._options.preallocate or not self._directory.grows_in_place:
             return
-        while len(self._ready) < SPARES:
-            try:
-                with self._making:
-                    if not self._wanted.is_set():
-                        return
-                    self._ready.append(self._make(self._last_number + 1, 0))
-            except OSError:
-                # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
-                self._wanted.clear()
-                raise
+        while len(self._ready) < SPARES and self._make_spare():
+            pass
 
     def give_back(self, segment: LogSegment, *, closing: bool = False) -> None:
-        """A segment that nobody needs any more: another spare, or room on the disk. Raises ``OSError``.
+        """A segment that nobody needs any more: another spare, or room on the disk.
 
         ``closing``: it was the last one, and is so again when the store is opened.
         """
         with self._making:
             ordinary = segment.size == self._options.segment_bytes and self._options.preallocate
             reusable = (closing or ordinary) and self._directory.grows_in_place
-            if reusable and len(self._ready) < RECYCLED_MAX:
-                number = self._last_number + 1
-                now_ms = int(time.time() * 1000)
-                self._ready.append(segment.recycle(self._directory, number, now_ms))
-                self._last_number = number
-            else:
+            if not (reusable and len(self._ready) < RECYCLED_MAX and self._recycled(segment)):
                 self._discard(segment)
+
+    def _recycled(self, segment: LogSegment) -> bool:
+        """Make it a spare. False if that fails: nobody knows its name then, and it is not synced again."""
+        old = segment.file.name
+        number = self._last_number = self._last_number + 1
+        try:
+            self._ready.append(segment.recycle(self._directory, number, int(time.time() * 1000)))
+        except OSError as error:
+            _log.warning("%s: %s could not be used again: %s", self._directory.path, old, error)
+            self.litter.drop(old, segment_name(number), segment_name(number) + TEMPORARY)
+            return False
+        return True
 
     def start_small(self) -> None:
         """Have segments grow anew from the next one on, as in a young store. Removes what is ready."""
@@ -104,15 +141,25 @@ class Spares:
     def remove(self) -> None:
         """Give their room back, until somebody wants them again."""
         with self._making:
-            self._wanted.clear()
+            self._wanted = False
             self._remove_ready()
 
     def close(self) -> None:
         """Close the files of unused spares; they are found again when the store is opened."""
-        with suppress(OSError):
-            self._shrink()
+        self._shrink()
         while self._ready:
             self._ready.popleft().close()
+
+    def _make_spare(self) -> bool:
+        try:
+            with self._making:
+                if self._wanted:
+                    self._ready.append(self._make(self._last_number + 1, 0))
+                return self._wanted
+        except OSError:
+            # On a full disk, trying again and again would only be a nuisance: the next roll asks anew.
+            self._wanted = False
+            raise
 
     def _make(self, number: int, size: int) -> LogSegment:
         size = size_of_segment(number - self._grow_from, self._options.segment_bytes, size)
@@ -131,7 +178,7 @@ class Spares:
 
     def _discard(self, segment: LogSegment) -> None:
         segment.close()
-        self._directory.remove(segment.file.name)
+        self.litter.drop(segment.file.name)
 
 
 class Background:
@@ -139,7 +186,7 @@ class Background:
 
     def __init__(self, name: str, seconds: float, *steps: Callable[[], object]) -> None:
         self._seconds, self._steps = seconds, steps
-        self._bell = threading.Event()
+        self._bell: SimpleQueue[None] = SimpleQueue()  # all of it in C: no interrupt leaves it locked
         self._stopping = False
         self._failed = False
         self._thread = threading.Thread(target=self._run, name=f"durable_log {name}", daemon=True)
@@ -150,19 +197,20 @@ class Background:
 
     def wake(self) -> None:
         """There is something to do."""
-        self._bell.set()
+        if self._bell.empty():
+            self._bell.put(None)
 
     def stop(self) -> None:
         """Finish the step at hand and end."""
         self._stopping = True
-        self._bell.set()
+        self._bell.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping:
-            self._bell.wait(self._seconds)
-            self._bell.clear()
+            with suppress(Empty):
+                self._bell.get(timeout=self._seconds)
             for step in self._steps:
                 if not self._stopping:
                     self._attempt(step)

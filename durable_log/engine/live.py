@@ -36,6 +36,10 @@ class LiveBytes:
         for start, end, place in places:
             self._live[clustered_segment(place)] += max(0, end - max(start, first))
 
+    def moved(self, state: StreamState, first: int, last: int) -> None:
+        """The stream's bytes from offset ``first`` to ``last`` are elsewhere from now on."""
+        self._subtract(state, first if state.forks else max(first, state.first), last)
+
     def removed(self, states: Iterable[StreamState]) -> None:
         """The bytes of these streams are needed by nobody any more."""
         for state in states:

@@ -25,7 +25,7 @@ from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, check_directory, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
-from durable_log.engine.recovery import Recovered, Report, recover
+from durable_log.engine.recovery import Recovered, Report, next_file, recover
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.state import LET_GO, StreamState
 from durable_log.engine.upkeep import Upkeep
@@ -53,7 +53,7 @@ class LogEngine:
         self.path = directory.path
         self._directory = directory
         self._pid = process_id()
-        self._closed = False
+        self._closed = self._has_ended = False
 
     def start(self) -> None:
         """Recover, find the end of the log and begin. Raises ``OSError``, :class:`Corruption`."""
@@ -68,6 +68,7 @@ class LogEngine:
         self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
         try:
+            manifest = manifest._replace(next_file=next_file(self._directory, manifest))
             self._begin_log(recovered)
         except BaseException:
             self._close_files()
@@ -262,24 +263,35 @@ class LogEngine:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless."""
-        if self._closed or process_id() != self._pid:
+        """Commit what waits, mark the log's end and let go of the directory. Closing twice is harmless; one that was
+        interrupted is gone on with.
+        """
+        if self._has_ended or process_id() != self._pid:
             return
         self._closed = True
-        atexit.unregister(self.close)
         with self.upkeep.stop():
-            try:
+            self._end()
+        atexit.unregister(self.close)
+
+    def _end(self) -> None:
+        if self._has_ended:
+            return  # by another thread
+        try:
+            with self._committer.attended():
                 self._committer.stop(self._used_since_saved)
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()
-            finally:
-                self._close_files()
-                self._directory.close()
+        finally:
+            self.upkeep.checkpointer.close()
+            self._close_files()
+            self._directory.close()
+            self._has_ended = True
+
+    def __len__(self) -> int:
+        return len(self._catalog)
 
     def _used_since_saved(self) -> list[StreamState]:
-        return [
-            state for state in self._catalog.expiring() if state.expiry and state.expiry.touched > state.expiry.saved
-        ]
+        return [each for each in self._catalog.expiring() if each.expiry and each.expiry.touched > each.expiry.saved]
 
     def _close_files(self) -> None:
         self._spares.close()
@@ -300,7 +312,7 @@ class LogEngine:
 
     def check(self) -> None:
         """Walk the invariants, between two commits. Raises ``AssertionError``, :class:`CommitFailed`. For tests."""
-        with self._committer.exclusive():
+        with self._committer.attended(), self._committer.exclusive():
             self._catalog.check()
             for state in self._catalog.changed():
                 assert state.durable == state.tail, (state.name, state.durable, state.tail)
@@ -356,7 +368,7 @@ def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
     try:
         directory = directory_at(path)
     except OSError as error:
-        raise StoreUnreadable(str(path), error) from error
+        raise _refusal(str(path), error) from error
     if path == ":memory:":
         options = replace(options, cluster_at_close=False)  # nobody will open it again
     return open_in(directory, options, clock)
@@ -375,10 +387,13 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
         engine.start()
     except OSError as error:
         directory.close()
-        if is_out_of_space(error):
-            raise StoreFull(directory.path, PAGE) from error
-        raise StoreUnreadable(str(error.filename or directory.path), error) from error
+        raise _refusal(directory.path, error) from error
     except BaseException:
         directory.close()
         raise
     return engine
+
+
+def _refusal(path: str, error: OSError) -> StoreFull | StoreUnreadable:
+    """Why a store does not open."""
+    return StoreFull(path, PAGE) if is_out_of_space(error) else StoreUnreadable(str(error.filename or path), error)

@@ -11,9 +11,10 @@ import struct
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import LOCK_NAME, Directory, random_bytes
+from durable_log.engine.files import LOCK_NAME, Directory, discard, random_bytes
 from durable_log.engine.format import (
     BLOCK_HEADER,
+    FRAME_HEADER,
     FRAME_ROW,
     KIND_MANIFEST,
     PAGE,
@@ -77,26 +78,44 @@ def load_manifest(directory: Directory, now_ms: int) -> Manifest:
         manifest = Manifest(random_bytes(16))
         save_manifest(directory, manifest, now_ms)
         return manifest
-    file = directory.open(MANIFEST_NAME)
+    return read_manifest(directory, MANIFEST_NAME)
+
+
+def read_manifest(directory: Directory, name: str) -> Manifest:
+    """The manifest in the file of that name. Raises :class:`Corruption`, ``OSError``."""
+    file = directory.open(name)
     try:
         content = file.read(0, file.size())
     finally:
         file.close()
-    header = decode_file_header(MANIFEST_NAME, content[:PAGE])
+    header = decode_file_header(name, content[:PAGE])
     if header is None or header.kind != KIND_MANIFEST:
-        raise Corruption(MANIFEST_NAME, 0, "the file header fails its checksum")
+        raise Corruption(name, 0, "the file header fails its checksum")
     return _decode(header, content[PAGE:])
 
 
 def save_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
-    """Replace the manifest, durably. Raises ``OSError``; the old one counts then."""
+    """Replace the manifest, durably. Raises ``OSError``."""
+    write_manifest(directory, manifest, now_ms)
+    install_manifest(directory)
+
+
+def write_manifest(directory: Directory, manifest: Manifest, now_ms: int) -> None:
+    """The manifest under its temporary name, durably. Raises ``OSError``; nothing has happened then."""
     header = FileHeader(KIND_MANIFEST, 0, manifest.uuid, nonce_of(manifest.uuid, 0), 0, now_ms)
     file = directory.create(_TEMPORARY)
     try:
         file.write(0, encode_file_header(header) + _encode(manifest, header.nonce))
         file.sync()
-    finally:
+    except BaseException:
         file.close()
+        discard(directory, _TEMPORARY)
+        raise
+    file.close()
+
+
+def install_manifest(directory: Directory) -> None:
+    """Put what was written in force. Raises ``OSError``; nobody knows then which one is."""
     directory.rename(_TEMPORARY, MANIFEST_NAME)
     directory.sync()
 
@@ -123,13 +142,19 @@ def _decode(header: FileHeader, block: bytes) -> Manifest:
     view = ffi.from_buffer("uint8_t[]", block)
     if lib.dl_block_check(view, len(block), PAGE, header.nonce, info) != lib.DL_OK:
         raise Corruption(MANIFEST_NAME, PAGE, "the block of the manifest fails its checksum")
-    rows, count, done = ffi.new("dl_frame[]", info.records), ffi.new("size_t *"), ffi.new("size_t *")
-    lib.dl_frames_scan(
-        view + BLOCK_HEADER, info.body_length, PAGE + BLOCK_HEADER, header.nonce, rows, info.records, count, done
+    room = info.body_length // FRAME_HEADER  # the number of records is only what the block says of itself
+    rows, count, done = ffi.new("dl_frame[]", room), ffi.new("size_t *"), ffi.new("size_t *")
+    verdict = lib.dl_frames_scan(
+        view + BLOCK_HEADER, info.body_length, PAGE + BLOCK_HEADER, header.nonce, rows, room, count, done
     )
     found = list(FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size)))
+    if verdict != lib.DL_OK or len(found) != info.records:
+        raise Corruption(MANIFEST_NAME, PAGE + BLOCK_HEADER + done[0], "a frame of the manifest fails its checksum")
+    states = [row for row in found if row[9] == _STATE]
+    if len(states) != 1 or states != found[:1] or states[0][7] != _NUMBERS.size:
+        raise Corruption(MANIFEST_NAME, PAGE, "the manifest does not begin with the one frame of its state")
     clustered = tuple(ClusteredFile(row[0], row[1]) for row in found if row[9] == _CLUSTERED)
     runs = tuple(row[0] for row in found if row[9] == _RUN)
-    state = next(row for row in found if row[9] == _STATE)
+    state = states[0]
     fields = (header.uuid, state[0], *_NUMBERS.unpack_from(block, state[2] - PAGE + state[6]), clustered, runs)
     return Manifest._make(fields)

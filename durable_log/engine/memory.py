@@ -85,13 +85,14 @@ class MemoryDirectory:
     def __init__(self, path: str = ":memory:") -> None:
         self.path = path
         self.files: dict[str, MemoryFile] = {}
+        self.folders: dict[str, MemoryDirectory] = {}
 
     def lock(self) -> None:
         """Nothing to do: nobody else can see it."""
 
     def names(self) -> list[str]:
-        """Names of all files, sorted."""
-        return sorted(self.files)
+        """Names of all entries, sorted."""
+        return sorted([*self.files, *self.folders])
 
     def sizes(self) -> dict[str, int]:
         """What each file takes, in bytes."""
@@ -110,12 +111,15 @@ class MemoryDirectory:
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file."""
-        file = self.files.pop(old)
+        file = self.open(old)
+        del self.files[old]
         file.name = new
         self.files[new] = file
 
     def remove(self, name: str) -> None:
         """Remove a file."""
+        if name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
         del self.files[name]
 
     def link_from(self, source: Directory, name: str) -> bool:
@@ -124,6 +128,10 @@ class MemoryDirectory:
             return False
         self.files[name] = source.files[name].linked()
         return True
+
+    def folder(self, name: str) -> MemoryDirectory:
+        """A folder in this directory, made if it is not there."""
+        return self.folders.setdefault(name, MemoryDirectory(f"{self.path}/{name}"))
 
     def sync(self) -> None:
         """Nothing to do."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 import errno
 
 from durable_log.engine.ancestry import Piece, owner_at, pieces
-from durable_log.engine.cluster import ClusteredSegment, cluster_name
-from durable_log.engine.format import position_of
+from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment, Row, cluster_name
 from durable_log.engine.index import (
     ClusteredRun,
     Run,
@@ -22,6 +21,7 @@ from durable_log.engine.index import (
     place_at,
     runs_of,
 )
+from durable_log.engine.quarantine import report_name
 from durable_log.engine.recent import read_recent
 from durable_log.engine.segment import LogSegment, segment_name
 from durable_log.engine.state import StreamState
@@ -68,8 +68,9 @@ class Reader:
                 raise BlockingIOError(errno.EAGAIN, "the bounds of the record are not in memory")
             try:
                 if is_clustered(place):
-                    segment = self._clustered(clustered_segment(place))
-                    start, end = segment.record_bounds(segment.row(clustered_row(place)), offset)
+                    named = ClusteredRun(clustered_segment(place), clustered_row(place), start, end)
+                    segment = self._clustered(named.segment)
+                    start, end = segment.record_bounds(_row(segment, owner, named), offset)
                 return max(base, start), min(limit, end)
             except (OSError, Corruption):
                 if owner.index is index:
@@ -117,7 +118,7 @@ class Reader:
     def _read_clustered(self, state: StreamState, run: ClusteredRun) -> bytes | Corruption:
         try:
             segment = self._clustered(run.segment)
-            return segment.read(segment.row(run.row), run.start, run.end)
+            return segment.read(_row(segment, state, run), run.start, run.end)
         except Corruption as error:
             return Corruption(error.file, error.position, error.reason, name=state.name)
 
@@ -125,7 +126,9 @@ class Reader:
         segment = self.segments.get(run.segment)
         if segment is None:
             reason = f"stream bytes {first} to {last} were acknowledged and are lost"
-            return Corruption("the log", position_of(run.positions[0]), reason, name=state.name)
+            lost_in = report_name(run.positions[0]) if run.segment == 0 and run.positions[0] else "the log"
+            position = 0 if run.segment == 0 else run.positions[0]
+            return Corruption(lost_in, position, reason, name=state.name)
         found = segment.file.gather(segment.nonce, state.number, run.positions, run.offsets, (first, last))
         if isinstance(found, bytes):
             return found
@@ -134,6 +137,15 @@ class Reader:
             return self._read_log(state, whole, first, run.offsets[found])
         reason = f"the record at offset {run.offsets[found]} fails its checksum"
         return Corruption(segment_name(run.segment), run.positions[found], reason, name=state.name)
+
+
+def _row(segment: ClusteredSegment, state: StreamState, run: ClusteredRun) -> Row:
+    """The row that an index names. Another one of the same file may have come to its place: it verifies there, too."""
+    row = segment.row(run.row)
+    if row.stream != state.number or not row.start <= run.start < run.end <= row.end:
+        position = segment.trailer.rows_position + run.row * ROW_SIZE
+        raise Corruption(segment.file.name, position, f"the row is one of stream number {row.stream} from {row.start}")
+    return row
 
 
 def read_from_memory(state: StreamState, offset: int, limit: int) -> Chunk | None:

@@ -61,13 +61,13 @@ class Reclaimer:
         step met, after all steps; :class:`CommitFailed` at once.
         """
         failures: list[Exception] = []
-        steps = [self._cluster, self._compactor.merge_all, self._rewrite_all, self._compactor.merge_all]
+        merge = self._compactor.merge_all
+        steps = [self._cluster, merge, self._rewrite_all, merge, self._spares.remove, self._spares.litter.sweep]
         for step in steps:
             try:
                 step()
             except (OSError, Corruption) as failure:
                 failures.append(failure)
-        self._spares.remove()
         if failures:
             raise failures[0]
 

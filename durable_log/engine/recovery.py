@@ -9,31 +9,46 @@ that opens, with the store's lock held.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain as chain_of
 from itertools import groupby
 from typing import NamedTuple
 
+from durable_log._core import lib
 from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.chain import Base, Chain, Damage, Found, follow
-from durable_log.engine.cluster import ClusteredSegment, cluster_name
+from durable_log.engine.chain import Base, Chain, Damage, Found, falls_short, follow
+from durable_log.engine.check import MISSING, NO_HEADER
+from durable_log.engine.cluster import ClusteredSegment, cluster_name, cluster_number
 from durable_log.engine.files import Directory
-from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, position_of, segment_of
-from durable_log.engine.manifest import Manifest
+from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, nonce_of, position_of, segment_of
+from durable_log.engine.manifest import MANIFEST_NAME, Manifest
 from durable_log.engine.replay import Lost, Replay
+from durable_log.engine.rows import lsn_of_row
 from durable_log.engine.run import Run
-from durable_log.engine.run_format import run_name
-from durable_log.engine.segment import TEMPORARY, Block, LogSegment, segment_name, segment_number, survey
+from durable_log.engine.run_format import decode_row, run_name, run_number
+from durable_log.engine.segment import (
+    TEMPORARY,
+    Block,
+    LogSegment,
+    read_rows,
+    segment_name,
+    segment_number,
+    survey,
+)
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
-from durable_log.errors import Corruption
+from durable_log.errors import Corruption, UnsupportedFormat
 
 _log = logging.getLogger("durable_log")
 _TABLES = (".seg", ".run")
 
 
 class Report(NamedTuple):
-    """What recovery found. ``lost``: bytes of streams that can't be read any more; ``damage``: where in the log."""
+    """What recovery found. ``lost``: bytes of streams that can't be read any more; ``damage``: where in the log;
+    ``unreadable_catalog``: why some of the log could not be applied, to streams that can't be looked up because of it.
+    """
 
     records: int
     blocks: int
@@ -42,6 +57,7 @@ class Report(NamedTuple):
     lost: list[Lost]
     records_of_unknown_streams: int
     unreadable_segments: list[str]
+    unreadable_catalog: list[Corruption]
 
 
 class Recovered(NamedTuple):
@@ -85,7 +101,9 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
     Raises ``OSError``, :class:`Corruption` if a file that the manifest names is missing or has no valid header.
     """
-    _remove_leftovers(directory, manifest)
+    # A kill may have come between a rename and its sync. As long as an older manifest may come back, what only it names
+    # is needed; and nothing goes into a log segment whose name may be lost.
+    directory.sync()
     opened = _Opened({}, {}, [])
     try:
         _open_tables(directory, manifest, opened)
@@ -97,24 +115,82 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
         raise
 
 
-def _remove_leftovers(directory: Directory, manifest: Manifest) -> None:
-    named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
+def remove_leftovers(directory: Directory, manifest: Manifest, *, tables: bool = True) -> None:
+    """Remove what is unfinished, and ``tables`` that the manifest does not name. Raises ``OSError``."""
+    unnamed = _unnamed(directory, manifest) if tables else []
     for name in directory.names():
-        if name.endswith(TEMPORARY) or (name.endswith(_TABLES) and name not in named):
+        if name.endswith(TEMPORARY) or name in unnamed:
             directory.remove(name)
 
 
+def _unnamed(directory: Directory, manifest: Manifest) -> list[str]:
+    named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
+    return [name for name in directory.names() if name.endswith(_TABLES) and name not in named]
+
+
+def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, end_lsn: int) -> None:
+    """What was not finished, and what the manifest does not name: the log has all of it, unless something is missing
+    there. If that is so, or the manifest is not the newest one, these files may be all that there is.
+    """
+    damaged = bool(report.damage or report.unreadable_segments)
+    for name in _unnamed(directory, manifest):
+        known = 0 if damaged or run_number(name) is None else _known_by(directory, name, manifest)
+        # Only the last segment of a log may be empty.
+        empty = not report.blocks and segment_of(known) > max(segment_of(end_lsn), manifest.log_first)
+        if empty or falls_short(end_lsn, known):
+            place = f"{segment_name(segment_of(known))} position {position_of(known)}"
+            reason = f"it is older than {name}, which knows the log up to {place}; put the newest manifest back"
+            raise Corruption(MANIFEST_NAME, 0, reason)
+    remove_leftovers(directory, manifest, tables=not damaged)
+
+
+def _known_by(directory: Directory, name: str, manifest: Manifest) -> int:
+    """How far a run that nobody names knows the log, at least; 0 if it says nothing that verifies."""
+    with suppress(Corruption, UnsupportedFormat, OSError):
+        run = Run.open(directory, name)
+        if run is not None:
+            try:
+                if run.pages and run.nonce == nonce_of(manifest.uuid, run.number):
+                    page = run.page(0)
+                    return lsn_of_row(decode_row(page, lib.DL_RUN_PAGE_HEADER).payload)
+            finally:
+                run.close()
+    return 0
+
+
+def next_file(directory: Directory, manifest: Manifest) -> int:
+    """The next number of a clustered segment or run; files that nobody names may have been kept."""
+    numbers = [cluster_number(name) or run_number(name) or 0 for name in directory.names()]
+    return max(manifest.next_file, 1 + max(numbers, default=0))
+
+
 def _open_tables(directory: Directory, manifest: Manifest, opened: _Opened) -> None:
+    there = set(directory.names())
     for file in manifest.clustered:
-        segment = ClusteredSegment.open(directory, cluster_name(file.number))
+        name = cluster_name(file.number)
+        segment = ClusteredSegment.open(directory, name) if name in there else None
         if segment is None:
-            raise Corruption(cluster_name(file.number), 0, "the file header or the trailer fails its checksum")
+            raise _unopened(name, there)
         opened.clustered[file.number] = segment
+        _expect_ours(segment, manifest)
     for number in manifest.runs:
-        run = Run.open(directory, run_name(number))
+        name = run_name(number)
+        run = Run.open(directory, name) if name in there else None
         if run is None:
-            raise Corruption(run_name(number), 0, "the file header or the trailer fails its checksum")
+            raise _unopened(name, there)
         opened.runs.append(run)
+        _expect_ours(run, manifest)
+
+
+def _expect_ours(table: ClusteredSegment | Run, manifest: Manifest) -> None:
+    """A file of another store has its own nonce, by which everything in it verifies."""
+    if table.nonce != nonce_of(manifest.uuid, table.number):
+        raise Corruption(table.file.name, 0, "the file is one of another store")
+
+
+def _unopened(name: str, there: set[str]) -> Corruption:
+    reason = NO_HEADER if name in there else MISSING
+    return Corruption(name, 0, f"{reason}; nothing was changed; durable-log repair mends what can be mended")
 
 
 def _replay_log(
@@ -123,7 +199,8 @@ def _replay_log(
     segments = opened.segments
     surplus, unreadable = _open_segments(directory, manifest, segments)
     found = {number: survey(segments[number]) for number in sorted(segments)}
-    listed = (Found(segments[number].after_lsn, blocks) for number, blocks in found.items())
+    found.update(_found_by_name(directory, manifest, segments, unreadable))
+    listed = (Found(segments[number].after_lsn, found[number]) for number in sorted(found))
     base = Base(manifest.previous_lsn, manifest.previous_crc, manifest.lsn)
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
     _harden(segments, chain)
@@ -136,13 +213,17 @@ def _replay_log(
     if chain.damage:
         replay.look_up_all()
     for damage in chain.damage:
-        if segment_of(damage.start) in segments:
-            segments[segment_of(damage.start)].damaged = True
+        for number in range(segment_of(damage.start), segment_of(damage.end) + 1):
+            if number in segments and (position_of(damage.end) > PAGE or number < segment_of(damage.end)):
+                segments[number].damaged = True
     report = Report(
         backlog.count, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
-        unreadable,
+        unreadable, [error for _, error in replay.held],
     )  # fmt: skip
+    for lsn, _ in replay.held:
+        segments[segment_of(lsn)].damaged = True  # it stays until it can be applied
     _tell(directory.path, report)
+    _remove_leftovers(directory, manifest, report, catalog.crashed_lsn)
     return _arrange(directory, manifest, opened, found, chain, surplus, replay.removed, report)
 
 
@@ -152,7 +233,9 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
         counting, segment = list(blocks), segments[number]
         segment.end, segment.last = position_of(counting[-1].end), (counting[-1].lsn, counting[-1].header_crc)
         for block in counting:
-            if block.body_length:
+            if not block.whole:
+                segment.bodies.extend(chain_of.from_iterable(read_rows(segment, block).spans()))
+            elif block.body_length:
                 segment.bodies.extend((position_of(block.lsn) + BLOCK_HEADER, block.body_length))
         backlog.take(segment, counting)
     backlog.sort()
@@ -162,8 +245,6 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
 def _open_segments(
     directory: Directory, manifest: Manifest, segments: dict[int, LogSegment]
 ) -> tuple[list[str], list[str]]:
-    # A kill may have come between the rename of a new segment and the sync of its name.
-    directory.sync()
     surplus, unreadable = [], []
     for name in directory.names():
         number = segment_number(name)
@@ -177,6 +258,21 @@ def _open_segments(
         else:
             unreadable.append(name)
     return surplus, unreadable
+
+
+def _found_by_name(
+    directory: Directory, manifest: Manifest, segments: dict[int, LogSegment], unreadable: list[str]
+) -> Iterator[tuple[int, list[Block]]]:
+    """The blocks of segments whose header is damaged; nothing is written to these."""
+    for name in unreadable:
+        segment = LogSegment.open_by_name(directory, name, manifest.uuid)
+        blocks = survey(segment)
+        if blocks:
+            segment.damaged = True
+            segments[segment.number] = segment
+            yield segment.number, blocks
+        else:
+            segment.close()
 
 
 def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:
@@ -197,12 +293,12 @@ def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:
 
 def _tell(path: str, report: Report) -> None:
     for damage in report.damage:
-        file, start, end = segment_name(segment_of(damage.start)), position_of(damage.start), position_of(damage.end)
-        _log.error(
-            "%s: %s: %s between positions %d and %d; run durable-log verify", path, file, damage.reason, start, end
-        )
+        start, end = (f"{segment_name(segment_of(lsn))} position {position_of(lsn)}" for lsn in damage[:2])
+        _log.error("%s: %s between %s and %s; run durable-log verify", path, damage.reason, start, end)
+    for error in report.unreadable_catalog:
+        _log.error("%s: what the log has of some streams can't be applied: %s", path, error)
     for name in report.unreadable_segments:
-        _log.error("%s: %s has no valid header and is left alone; run durable-log verify", path, name)
+        _log.error("%s: %s has no valid header and is never written to; run durable-log verify", path, name)
 
 
 def _arrange(
@@ -212,17 +308,27 @@ def _arrange(
     segments = opened.segments
     last = chain.blocks[-1] if chain.blocks else None
     previous = (last.lsn, last.header_crc) if last else (manifest.previous_lsn, manifest.previous_crc)
-    used = max((number for number, blocks in found.items() if blocks), default=manifest.log_first - 1)
+    # Rows know the log up to the manifest's LSN, which may lie in a segment that has no block yet. What is written from
+    # now on has to come behind that, or it would be taken for known.
+    known = max(manifest.log_first, segment_of(manifest.lsn)) - 1
+    used = max([known, *(number for number, blocks in found.items() if blocks)])
+    missing_until = chain.damage[-1].end if chain.damage else 0
+    ends_early = missing_until > (last.end if last else 0)
+    if ends_early:
+        used = max(used, segment_of(missing_until))  # what is left there is kept,
+        previous = previous if chain.cut else (missing_until, 0)  # and the next block names what is not there
     numbers = [number for name in directory.names() if (number := segment_number(name)) is not None]
     # Whatever an unreadable segment holds comes before all that is written from now on.
-    unreadable = [number for number in numbers if number >= manifest.log_first and number not in segments]
+    unreadable = [segment_number(name) or 0 for name in report.unreadable_segments]
     spares = [segments.pop(number) for number in sorted(segments) if number > used]
     tail = None
-    if last is not None and not chain.cut and segment_of(last.lsn) == used > max(unreadable, default=0):
+    ends_here = last is not None and last.end >= manifest.lsn and segment_of(last.lsn) == used and not ends_early
+    if last is not None and ends_here and not chain.cut and used > max(unreadable, default=0):
         # No block follows the last one; so whatever stands behind it never verifies, and may be written over.
-        tail = Tail(segments[used], position_of(last.end), *previous, last.clean)
+        unmarked = last.lsn >= chain.durable_lsn and last.body_length > 0
+        tail = Tail(segments[used], position_of(last.end), *previous, last.clean, unmarked)
     last_number = max(numbers, default=0)
     return Recovered(
-        segments, opened.clustered, spares, surplus, tail, max(used, *unreadable, 0), last_number, *previous,
+        segments, opened.clustered, spares, surplus, tail, max([used, *unreadable]), last_number, *previous,
         min(unreadable, default=None), removed, report,
     )  # fmt: skip

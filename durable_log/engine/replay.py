@@ -10,6 +10,7 @@ by whoever does that: to a state that nobody else knows yet, and that may be thr
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from durable_log.engine.format import (
 from durable_log.engine.index import LOST, add_place, end_of
 from durable_log.engine.loading import Note
 from durable_log.engine.state import ProducerState, StreamState
+from durable_log.errors import Corruption
 
 
 class Lost(NamedTuple):
@@ -48,9 +50,16 @@ class CatchUp:
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
+        self._tails_min: dict[int, int] = {}
         self.lost: list[Lost] = []
         self.out_of_place = 0
         """Records that overlap others of their stream."""
+        self.held: dict[int, Corruption] = {}
+        """Streams that were deleted while nobody could say which ones they are, by number."""
+
+    def reaches(self, stream: int, tail: int) -> None:
+        """The stream had that tail once, as a fork of it shows; what of that no record tells of is lost."""
+        self._tails_min[stream] = max(tail, self._tails_min.get(stream, 0))
 
     def streams(self) -> array[int]:
         """The numbers of all streams that the log has records of, ascending."""
@@ -58,10 +67,12 @@ class CatchUp:
 
     def apply(self, state: StreamState, lsn: int) -> Note | None:
         """Apply a stream's records from ``lsn`` on, and note where those below lie. What has to be called once the
-        state is that of the stream; None if there are no records. Raises :class:`Corruption`, ``OSError``.
+        state is that of the stream; None if there is nothing. Raises :class:`Corruption`, ``OSError``.
         """
-        records = self._backlog.of(state.number)
-        if not records:
+        if state.number in self.held:
+            raise self.held[state.number].again()
+        records, tail_min = self._backlog.of(state.number), self._tails_min.get(state.number, 0)
+        if not records and state.tail >= tail_min:
             return None
         application = _Application(state, self._backlog)
         for record in records:
@@ -71,7 +82,18 @@ class CatchUp:
         for record in records:
             if record.lsn >= lsn:
                 application.apply(record)
+        application.reach(tail_min)
         state.durable, state.durable_closed, state.first = state.tail, state.closed, state.trimmed
+        return partial(self._note, application)
+
+    def extend(self, state: StreamState) -> Note | None:
+        """Have a state to which all of its records were applied reach the tail that its stream had."""
+        tail_min = self._tails_min.get(state.number, 0)
+        if state.tail >= tail_min:
+            return None
+        application = _Application(state, self._backlog)
+        application.reach(tail_min)
+        state.durable = state.tail
         return partial(self._note, application)
 
     def _note(self, application: _Application) -> None:
@@ -97,6 +119,8 @@ class Replay:
         """Those that were there when streams, and their live bytes, were counted."""
         self._born: list[StreamState] = []
         self._unknown = 0
+        self.held: list[tuple[int, Corruption]] = []
+        """Creations and deletions that could not be applied, as the catalog can't be read there, by LSN."""
 
     @property
     def lost(self) -> list[Lost]:
@@ -113,10 +137,13 @@ class Replay:
         # A CREATE may be damaged; its number must not be given to another stream all the same.
         self._catalog.next_number = max(self._catalog.next_number, self._backlog.greatest_stream + 1)
         for record in self._backlog.lives():
-            if record.kind == CREATE:
-                self._create(record)
-            else:
-                self._delete(record)
+            try:
+                if record.kind == CREATE:
+                    self._create(record)
+                else:
+                    self._delete(record)
+            except Corruption as error:
+                self._hold(record, error)
         if not self._backlog.count:
             self._catalog.catch_up = None
         for state in self._born:
@@ -129,8 +156,17 @@ class Replay:
     def look_up_all(self) -> None:
         """Apply all that there is: the log is damaged, and somebody wants to know what was lost."""
         for stream in self._catch_up.streams():
-            if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
-                self._unknown += len(self._backlog.of(stream))
+            with suppress(Corruption):  # whoever looks it up will be told
+                if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
+                    self._unknown += len(self._backlog.of(stream))
+
+    def _hold(self, record: Record, error: Corruption) -> None:
+        """It can't be applied, as long as the catalog can't be read there: nobody may look the stream up until then."""
+        self.held.append((record.lsn, error))
+        self._catch_up.held[record.stream] = error
+        if record.kind == CREATE:
+            row, frame = self._backlog.frame(record)
+            self._catalog.unreadable[decode_create(frame[row[6] :]).name] = error
 
     def _find(self, number: int) -> StreamState | None:
         if number not in self._states:
@@ -140,10 +176,11 @@ class Replay:
         return self._states[number]
 
     def _create(self, record: Record) -> None:
-        row, frame = self._backlog.frame(record)
-        creation = decode_create(frame[row[6] :])
+        creation = self._backlog.decoded(record, decode_create)
         source = self._find(creation.source) if creation.source else None
         owners = [(self._find(ancestor.number), ancestor.end) for ancestor in creation.ancestors]
+        for number, end in ((creation.source, creation.base), *creation.ancestors):
+            self._reaches(number, end)
         if self._catalog.row_lsn(creation.name) > record.lsn or self._is_over(record.lsn, creation):
             self._shadow(record, creation, source)
             return
@@ -161,6 +198,16 @@ class Replay:
         state = StreamState(record.stream, creation.name, creation.config, creation.created_ms, fork)
         state.trimmed = state.first = record.offset
         self._add(record.lsn, state)
+
+    def _reaches(self, number: int, end: int) -> None:
+        """The fork that is being created has the bytes of that stream up to ``end``."""
+        self._catch_up.reaches(number, end)
+        state = self._states.get(number)
+        if state is not None and number in self._row_lsns and number not in self._shadows:
+            note = self._catch_up.extend(state)  # its records were applied before anybody knew that
+            if note is not None:
+                self._catalog.change(state)
+                note()
 
     def _is_over(self, lsn: int, creation: Creation) -> bool:
         """Whether something is gone by what the rows say that the fork needs; then the fork was gone before it."""
@@ -252,9 +299,9 @@ class _Application:
         elif kind == TRIM:
             state.trimmed = record.offset
         elif kind == TOUCH and state.expiry is not None:
-            state.expiry.renew(decode_touch(self._payload(record)) / 1000)
+            state.expiry.renew(self._backlog.decoded(record, decode_touch) / 1000)
         elif kind == PRODUCER:
-            self._introduce(*decode_producer(self._payload(record)))
+            self._introduce(*self._backlog.decoded(record, decode_producer))
 
     def place(self, record: Record) -> None:
         """A record that the row knows: only where it lies is news."""
@@ -262,6 +309,11 @@ class _Application:
         if record.kind == DATA and end_of(self._state.index) < end <= self._state.tail:
             self._lose(record.offset)
             add_place(self._state.index, end, record.lsn)
+
+    def reach(self, tail: int) -> None:
+        """The stream had that tail, whatever the records say."""
+        self._lose(tail)
+        self._state.tail = max(tail, self._state.tail)
 
     def end_places(self) -> None:
         """There are no more records that the row knows."""
@@ -301,10 +353,6 @@ class _Application:
             known.epoch, known.seq = row[3], row[4]
         if record.flags & FLAG_SEQ:
             self._state.last_seq = frame[row[6] - row[8] : row[6]].decode("utf-8", "surrogatepass")
-
-    def _payload(self, record: Record) -> bytes:
-        row, frame = self._backlog.frame(record)
-        return frame[row[6] :]
 
     def _introduce(self, number: int, producer_id: str | int) -> ProducerState:
         state = self._state

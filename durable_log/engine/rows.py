@@ -18,6 +18,7 @@ from durable_log.engine.ancestry import Fork
 from durable_log.engine.index import load_index, without_log
 from durable_log.engine.run_format import NEVER, TOMBSTONE, encode_row, head_of_row
 from durable_log.engine.state import ProducerState, StreamState, shared_config
+from durable_log.errors import Corruption
 from durable_log.model import StreamConfig
 
 _HEAD: Final = struct.Struct("<QQQQqqQIIIHHHB")
@@ -25,6 +26,8 @@ _PRODUCER: Final = struct.Struct("<IQQH")
 _PAIR: Final = struct.Struct("<QQ")
 _CLOSED, _DELETED = 1, 2
 _NO_SEQ: Final = 0xFFFF
+_NO_CLAIM: Final = 2**64 - 1
+"""The epoch and the sequence of a producer that was introduced by a record whose claim is lost."""
 _NO_EXPIRY: Final = -(2**63)
 
 
@@ -71,7 +74,8 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
     parts = [head, content_type, seq, index]
     for producer_id, producer in producers.items():
         name = b"" if isinstance(producer_id, int) else producer_id.encode("utf-8", "surrogatepass")
-        parts += (_PRODUCER.pack(producer.number, producer.epoch, producer.seq, len(name)), name)
+        epoch, claimed = producer.epoch & _NO_CLAIM, producer.seq & _NO_CLAIM
+        parts += (_PRODUCER.pack(producer.number, epoch, claimed, len(name)), name)
     if fork is not None:
         parts.append(_PAIR.pack(fork.source.number, fork.base))
         parts += [_PAIR.pack(owner.number, end) for owner, end in fork.ancestors]
@@ -81,19 +85,38 @@ def encode_state(state: StreamState, lsn: int) -> bytes:
 def decode_stream(
     name: str, data: bytes, at: int, find: Callable[[int], StreamState]
 ) -> tuple[StreamState, int] | None:
-    """The stream of the row that begins at ``at`` in bytes that were verified, and its LSN; None for a tombstone."""
-    number, flags, start = head_of_row(data, at)
-    return None if flags & TOMBSTONE else _decode(name, number, data, start, find)
+    """The stream of the row that begins at ``at`` in bytes that were verified, and its LSN; None for a tombstone.
+
+    Raises :class:`Corruption` if what holds is no row of a stream, and whatever ``find`` does.
+    """
+    number, flags, start, end = head_of_row(data, at)
+    return None if flags & TOMBSTONE else _decode_whole(name, number, data, start, end, find)
 
 
 def decode_state(name: str, number: int, payload: bytes, find: Callable[[int], StreamState]) -> Loaded:
-    """The stream of a row. ``find`` gives the streams that it descends from, by number."""
-    return Loaded(*_decode(name, number, payload, 0, find))
+    """The stream of a row. ``find`` gives the streams that it descends from, by number. Raises as above."""
+    return Loaded(*_decode_whole(name, number, payload, 0, len(payload), find))
+
+
+def _no_row(reason: object, name: str | None = None) -> Corruption:
+    return Corruption("a run of the catalog", 0, f"a row that holds can't be understood: {reason}", name=name)
+
+
+def _decode_whole(
+    name: str, number: int, data: bytes, at: int, end: int, find: Callable[[int], StreamState]
+) -> tuple[StreamState, int]:
+    try:
+        state, lsn, stop = _decode(name, number, data, at, find)
+    except (struct.error, ValueError) as error:
+        raise _no_row(error, name) from error
+    if stop != end:
+        raise _no_row(f"it takes {stop - at} bytes and has {end - at}", name)
+    return state, lsn
 
 
 def _decode(
     name: str, number: int, data: bytes, at: int, find: Callable[[int], StreamState]
-) -> tuple[StreamState, int]:
+) -> tuple[StreamState, int, int]:
     (lsn, created_ms, tail, first, ttl, expires_ms, touched_ms, forks, index_length, producers, ancestors, seq_length,
      type_length, flags) = _HEAD.unpack_from(data, at)  # fmt: skip
     at += _HEAD.size
@@ -110,6 +133,7 @@ def _decode(
         pairs = [_PAIR.unpack_from(data, at + pair * _PAIR.size) for pair in range(ancestors)]
         owners = tuple((find(owner), end) for owner, end in pairs[1:])
         state.fork = Fork(find(pairs[0][0]), pairs[0][1], owners)
+        at += ancestors * _PAIR.size
     state.tail = state.durable = tail
     state.trimmed = state.first = first
     state.forks = forks
@@ -119,7 +143,7 @@ def _decode(
     if state.expiry is not None and touched_ms:
         state.expiry.renew(touched_ms / 1000)
         state.expiry.saved = state.expiry.touched
-    return state, lsn
+    return state, lsn, at
 
 
 @lru_cache(maxsize=1024)
@@ -136,7 +160,7 @@ def _decode_producers(state: StreamState, data: bytes, at: int, count: int) -> i
         number, epoch, seq, length = _PRODUCER.unpack_from(data, at)
         at += _PRODUCER.size
         producer_id, at = data[at : at + length].decode("utf-8", "surrogatepass"), at + length
-        known[producer_id or number] = ProducerState(number, epoch, seq)
+        known[producer_id or number] = ProducerState(number, *(-1 if one == _NO_CLAIM else one for one in (epoch, seq)))
     return at
 
 
@@ -148,11 +172,16 @@ class Needed(NamedTuple):
 
 
 def needed_of(payload: bytes) -> Needed:
-    """What a row says of its stream's bytes, without decoding all of it."""
+    """What a row says of its stream's bytes, without decoding all of it. Raises :class:`Corruption`."""
+    if len(payload) < _HEAD.size:
+        raise _no_row(f"it has {len(payload)} bytes")
     head = _HEAD.unpack_from(payload)
     first, forks, index_length, seq_length, type_length = head[3], head[7], head[8], head[11], head[12]
     at = _HEAD.size + type_length + (0 if seq_length == _NO_SEQ else seq_length)
-    return Needed(load_index(payload[at : at + index_length]), 0 if forks else first)
+    try:
+        return Needed(load_index(payload[at : at + index_length]), 0 if forks else first)
+    except ValueError as error:
+        raise _no_row(error) from error
 
 
 def encode_tombstone(lsn: int) -> bytes:
@@ -161,5 +190,7 @@ def encode_tombstone(lsn: int) -> bytes:
 
 
 def lsn_of_row(payload: bytes) -> int:
-    """Up to where a row knows the log."""
+    """Up to where a row knows the log. Raises :class:`Corruption`."""
+    if len(payload) < 8:
+        raise _no_row(f"it has {len(payload)} bytes")
     return int(struct.unpack_from("<Q", payload)[0])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from durable_log._core import ffi, lib
-from durable_log.engine.format import PAGE
+from durable_log.engine.format import PAGE, encode_file_header
 from durable_log.engine.run_file import REASONS, arguments, load
 from durable_log.engine.run_format import NEVER, decode_name, key_of_row
 from durable_log.errors import UnsupportedFormat
@@ -29,6 +29,8 @@ def check(run: Run) -> Iterator[tuple[int, str]]:
         loaded = None
     if loaded is None or loaded[1:] != (trailer, run.tables):
         yield 0, "the file header, the trailer or the tables do not verify"
+    elif run.file.read(0, PAGE) != encode_file_header(loaded.header):
+        yield 0, "the header has changed"
     rows, numbers, names = _Seen(), _Seen(), _Seen()
     yield from _check_rows(run, rows)
     yield from _check_numbers(run, numbers)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from durable_log._core import lib
 from durable_log.engine.files import File
-from durable_log.engine.format import KIND_RUN, PAGE, FileHeader, decode_file_header, encode_file_header
+from durable_log.engine.format import KIND_RUN, PAGE, FileHeader, decode_file_header
 from durable_log.engine.run_format import Tables, Trailer, decode_tables, decode_trailer, run_number, tables_length
 from durable_log.errors import Corruption
 
@@ -36,11 +36,8 @@ class Loaded(NamedTuple):
 
 def load(file: File, name: str) -> Loaded | None:
     """What a file of that name has, or None if it does not verify. Raises :class:`UnsupportedFormat`."""
-    page = file.read(0, PAGE)
-    header = decode_file_header(name, page)
-    if header is None or page != encode_file_header(header):
-        return None
-    if header.kind != KIND_RUN or header.number != run_number(name) or header.size != file.size():
+    header = decode_file_header(name, file.read(0, PAGE))
+    if header is None or header.kind != KIND_RUN or header.number != run_number(name) or header.size != file.size():
         return None
     trailer_and_crc = decode_trailer(file.read(header.size - PAGE, PAGE), header.nonce)
     if trailer_and_crc is None:

@@ -18,6 +18,7 @@ from xxhash import xxh64_intdigest
 
 from durable_log._core import lib
 from durable_log.engine.format import PAGE, crc32c, pages
+from durable_log.errors import Corruption
 
 NAME_BYTES_MAX: Final = 1024
 PAYLOAD_BYTES_MAX: Final = 2**30
@@ -146,29 +147,37 @@ def size_of_row(data: bytes, at: int) -> int:
     return int(_ROW.size + payload_length + name_length)
 
 
-def head_of_row(data: bytes, at: int) -> tuple[int, int, int]:
-    """Number and flags of the row that begins at ``at`` in bytes that were verified, and where its payload begins."""
-    _, _, number, _, name_length = _ROW.unpack_from(data, at)
-    return number & NUMBER_MAX, number >> 48, at + _ROW.size + name_length
+def head_of_row(data: bytes, at: int) -> tuple[int, int, int, int]:
+    """Number and flags of the row that begins at ``at`` in verified bytes; where its payload begins and ends."""
+    _, payload_length, number, _, name_length = _ROW.unpack_from(data, at)
+    start = at + _ROW.size + name_length
+    return number & NUMBER_MAX, number >> 48, start, start + payload_length
+
+
+def _text(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise Corruption("a run of the catalog", 0, f"the name {name!r} holds, but is no UTF-8") from error
 
 
 def decode_row(data: bytes, at: int) -> Row:
-    """The row that begins at ``at`` in bytes that were verified."""
+    """The row that begins at ``at`` in bytes that were verified. Raises :class:`Corruption` if its name is no text."""
     _, payload_length, number, deadline, name_length = _ROW.unpack_from(data, at)
     start = at + _ROW.size
     middle, flags = start + name_length, number >> 48
     return Row(
-        data[start:middle].decode(), number & NUMBER_MAX, data[middle : middle + payload_length],
+        _text(data[start:middle]), number & NUMBER_MAX, data[middle : middle + payload_length],
         flags & TOMBSTONE != 0, flags & HIDDEN != 0, deadline,
     )  # fmt: skip
 
 
 def decode_name(data: bytes, at: int) -> NameEntry:
-    """The name that begins at ``at`` in bytes that were verified."""
+    """The name that begins at ``at`` in bytes that were verified. Raises :class:`Corruption` if it is no text."""
     number, deadline, length = _NAME.unpack_from(data, at)
     start, flags = at + _NAME.size, number >> 48
     return NameEntry(
-        data[start : start + length].decode(), number & NUMBER_MAX, flags & TOMBSTONE != 0, flags & HIDDEN != 0,
+        _text(data[start : start + length]), number & NUMBER_MAX, flags & TOMBSTONE != 0, flags & HIDDEN != 0,
         deadline,
     )  # fmt: skip
 

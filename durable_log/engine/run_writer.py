@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import KIND_RUN, PAGE, FileHeader, encode_file_header, nonce_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_file import REASONS
@@ -129,9 +128,12 @@ def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pau
     file = directory.create(name + TEMPORARY)
     numbers = _Numbers(directory, name, nonce, pause)
     try:
-        rows = _Rows(file, nonce, numbers, pause)
-        content.rows(rows)
-        trailer, tables = _finish(rows, numbers, content)
+        try:
+            rows = _Rows(file, nonce, numbers, pause)
+            content.rows(rows)
+            trailer, tables = _finish(rows, numbers, content)
+        finally:
+            numbers.close()
         tail, position = encode_tail(trailer, tables, nonce), trailer.tables_position
         file.write(position, tail)
         header = FileHeader(KIND_RUN, number, uuid, nonce, position + len(tail), 0)
@@ -139,21 +141,12 @@ def _make(directory: Directory, number: int, uuid: bytes, content: _Content, pau
         file.sync()
         directory.rename(name + TEMPORARY, name)
         directory.sync()
+        file.name = name
+        return Run(file, header, trailer, tables)
     except BaseException:
         file.close()
-        with suppress(OSError):
-            _remove(directory, name, name + TEMPORARY)
+        discard(directory, name, name + TEMPORARY)
         raise
-    finally:
-        with suppress(OSError):
-            numbers.close()
-    file.name = name
-    return Run(file, header, trailer, tables)
-
-
-def _remove(directory: Directory, *names: str) -> None:
-    for name in set(names).intersection(directory.names()):
-        directory.remove(name)
 
 
 def _finish(rows: _Rows, numbers: _Numbers, content: _Content) -> tuple[Trailer, Tables]:
@@ -296,7 +289,7 @@ class _Numbers:
         """Remove the temporary file."""
         if self._spill is not None:
             self._spill.file.close()
-            _remove(self._directory, self._name)
+            discard(self._directory, self._name)
 
 
 def _pack(pairs: Any, count: int, output: _Output) -> None:

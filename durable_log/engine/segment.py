@@ -12,7 +12,7 @@ from array import array
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import Directory, File, discard
 from durable_log.engine.format import (
     BLOCK_CLEAN,
     BLOCK_HEADER,
@@ -62,7 +62,9 @@ class LogSegment:
         self.end = PAGE
         """Where the last block that counts ends. Blocks behind it, if there are any, are void."""
         self.bodies = array("Q")
-        """Of each block that counts and holds frames: where they begin, and how many bytes they are."""
+        """Of each block that counts and holds frames: where they begin, and how many bytes they are; of a damaged one,
+        of each piece that holds.
+        """
         self.last: tuple[int, int] | None = None
         """LSN and checksum of the last block that counts."""
         self.damaged = False
@@ -82,8 +84,7 @@ class LogSegment:
             directory.sync()
         except OSError:
             file.close()
-            if name + TEMPORARY in directory.names():
-                directory.remove(name + TEMPORARY)
+            discard(directory, name, name + TEMPORARY)
             raise
         file.name = name
         return cls(file, header)
@@ -116,8 +117,8 @@ class LogSegment:
         self.file.write(0, encode_file_header(header))
         self.file.sync()
         directory.rename(name + TEMPORARY, name)
-        directory.sync()
         self.file.name = name
+        directory.sync()
         return LogSegment(self.file, header)
 
     @classmethod
@@ -137,6 +138,17 @@ class LogSegment:
             file.close()
             return None
         return cls(file, header)
+
+    @classmethod
+    def open_by_name(cls, directory: Directory, name: str, uuid: bytes) -> LogSegment:
+        """The segment that should be in that file: all that reading it takes of its header follows from its name.
+
+        Blocks of another store or number do not verify in it. It must not be written to. Raises ``OSError``.
+        """
+        number = segment_number(name)
+        assert number is not None, name
+        file = directory.open(name)
+        return cls(file, FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), file.size(), 0))
 
     def close(self) -> None:
         """Close the file."""
@@ -169,6 +181,17 @@ class Rows(NamedTuple):
         """The payload of one of the rows."""
         start = row[2] - self.position + row[6]
         return self.body[start : start + row[7]]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Position and length of what the rows' frames occupy, in one piece where they follow each other."""
+        found: list[tuple[int, int]] = []
+        for row in self.rows:
+            position, length = row[2], row[6] + row[7]
+            if found and sum(found[-1]) == position:
+                found[-1] = found[-1][0], found[-1][1] + length
+            else:
+                found.append((position, length))
+        return found
 
     def seq(self, row: tuple[int, ...]) -> bytes:
         """The Stream-Seq of one of the rows."""

@@ -72,7 +72,8 @@ class Staging:
             size += queue[0].size
             if batch and size > GROUP_BYTES_MAX:
                 break
-            batch.append(queue.popleft())
+            batch.append(queue[0])  # first: an interrupt may come behind either call, and none may be lost
+            queue.popleft()
 
     def release(self, batch: list[Submission]) -> None:
         """The batch is done with: those who wait for room move up."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
+from durable_log.engine.audit import Discord, audit
 from durable_log.engine.backup import Backups
 from durable_log.engine.catalog import Catalog
-from durable_log.engine.check import FileFault, check_tables
+from durable_log.engine.check import FileFault, check_shape, check_tables
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
@@ -25,12 +27,14 @@ from durable_log.engine.format import PAGE
 from durable_log.engine.keeper import Background, Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, load_manifest
+from durable_log.engine.pace import RATE_MIN
 from durable_log.engine.reader import Reader
+from durable_log.engine.rebuild import losses
 from durable_log.engine.reclaim import Reclaimer
 from durable_log.engine.recovery import Recovered
 from durable_log.engine.watermark import Crowd
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import CommitFailed, DurableLogError, StoreFull, StoreUnreadable
+from durable_log.errors import CommitFailed, Corruption, DurableLogError, StoreFull, StoreUnreadable
 from durable_log.model import Backup, Delete, Options
 
 SWEPT_AT_ONCE: Final = 256
@@ -48,10 +52,18 @@ class Upkeep:
         clock: Callable[[], float], check_open: Callable[[], None],
     ) -> None:  # fmt: skip
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
-        self._spares, self._options, self._clock, self._check_open = spares, options, clock, check_open
+        self._reader, self._spares, self._options, self._clock, self._check_open = (
+            reader,
+            spares,
+            options,
+            clock,
+            check_open,
+        )
         self._clustering = threading.Lock()
         self._stopping = False
         self._asked_in = 0
+        self._speed = 0.0
+        """How fast the log was clustered last time, in bytes a second."""
         self.checkpointer = Checkpointer(
             directory, manifest, catalog, committer, writer, reader, live, spares, options, clock, recovered.unreadable
         )
@@ -87,6 +99,18 @@ class Upkeep:
             self._spares.want()
             self._keeper.wake()
             self._clusterer.wake()
+            self._set_pace()
+
+    def _set_pace(self) -> None:
+        """Slow appends down to half of what clustering can do if the log is too far ahead of it; never to a stop."""
+        debt, pace = self.checkpointer.debt(), self._committer.pace
+        is_too_long = debt > self._options.log_bytes_max
+        if is_too_long and pace.rate is None:
+            _log.warning(
+                "%s: %d MiB of the log wait to be clustered, more than log_bytes_max; appends are slowed down",
+                self._directory.path, debt >> 20,
+            )  # fmt: skip
+        pace.rate = max(RATE_MIN, self._speed / 2) if is_too_long else None
 
     # --- expiry ---------------------------------------------------------------------------------------------------
 
@@ -136,15 +160,33 @@ class Upkeep:
             if self._committer.failure is not None:
                 return
             if self.checkpointer.due():
-                self.checkpointer.run()
+                self._checkpoint()
             while not self._stopping and self._compactor.step():
                 pass
 
+    def _checkpoint(self) -> None:
+        debt, began = self.checkpointer.debt(), time.monotonic()
+        self.checkpointer.run()
+        self._speed = debt / max(time.monotonic() - began, 0.001)
+        self._set_pace()
+
     def cluster(self) -> None:
         """Cluster all that is in the log, now. Blocks. Raises ``OSError``, :class:`CommitFailed`."""
+        with self._clustering, self._committer.attended():
+            self._check_open()
+            self._committer.roll()
+            self.checkpointer.run()
+
+    def cluster_damaged(self, prepare: Callable[[Catalog], None]) -> None:
+        """The same, over all damage: what can't be read of the log is lost then. ``prepare`` is called before, with
+        the commit lock held. Raises :class:`Corruption`, too.
+        """
         with self._clustering:
             self._check_open()
             self._committer.roll()
+            with self._committer.exclusive():
+                prepare(self._catalog)
+            self.checkpointer.accept_damage()
             self.checkpointer.run()
 
     def cluster_at_close(self) -> None:
@@ -163,16 +205,32 @@ class Upkeep:
         :class:`StoreUnreadable`, :class:`Corruption`, :class:`CommitFailed`, :class:`StoreClosed`.
         """
         self._check_open()
-        self.sweep()
+        failures = [failure for step in (self.sweep, self._reclaim) if (failure := self._attempt(step)) is not None]
+        if failures:  # what can't be swept keeps nothing else from being given back
+            raise failures[0]
+
+    def _attempt(self, step: Callable[[], object]) -> DurableLogError | None:
+        """What is to be said of a step of :meth:`compact` that the files did not let be taken."""
+        path = self._directory.path
+        try:
+            with self._committer.attended():
+                step()
+        except Corruption as error:
+            return error
+        except OSError as error:
+            if is_out_of_space(error):
+                failure: DurableLogError = StoreFull(path, PAGE)
+            else:
+                failure = StoreUnreadable(str(error.filename or path), error)
+            failure.__cause__ = error
+            return failure
+        return None
+
+    def _reclaim(self) -> None:
         with self._clustering:
             self._check_open()
             try:
                 self._reclaimer.run()
-            except OSError as error:
-                path = self._directory.path
-                if is_out_of_space(error):
-                    raise StoreFull(path, PAGE) from error
-                raise StoreUnreadable(str(error.filename or path), error) from error
             finally:
                 self._asked_in = 0  # whoever appends from here on may want spares again
 
@@ -180,10 +238,30 @@ class Upkeep:
 
     def backup(self, path: StorePath, *, verify: bool = True) -> Backup:
         """A consistent copy in a new or empty directory; see :class:`Backups`. Blocks; appends go on."""
-        return self.backups.make(path, verify=verify)
+        with self._committer.attended():
+            return self.backups.make(path, verify=verify)
 
-    def check_files(self) -> list[FileFault]:
-        """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks."""
+    def check_files(self, *, deep: bool = True) -> list[FileFault]:
+        """Read the clustered segments, the runs and the manifest; what is not as it was written. Blocks.
+
+        If it is not ``deep``, without stream bytes.
+        """
         with self._clustering:
             self._check_open()
-            return list(check_tables(self._directory, load_manifest(self._directory, 0)))
+            check = check_tables if deep else check_shape
+            return list(check(self._directory, load_manifest(self._directory, 0)))
+
+    def audit(self) -> Iterator[Discord]:
+        """What does not agree with each other, in a store that nobody changes meanwhile. Blocks.
+
+        Raises :class:`Corruption` of the catalog, ``OSError``.
+        """
+        with self._clustering:
+            self._check_open()
+            yield from audit(self._catalog, self._reader, self._committer, self.checkpointer.manifest)
+
+    def losses(self) -> list[tuple[str, int, int, int]]:
+        """Name, start, end and report of bytes that are known to be lost. Raises :class:`Corruption`, ``OSError``."""
+        with self._clustering:
+            self._check_open()
+            return list(losses(self._catalog.runs))

@@ -38,17 +38,18 @@ class Crowd:
 
     def __init__(self, count: int) -> None:
         self._left = count
-        self._done = threading.Event()
+        self._done = threading.Lock()
+        self._done.acquire()
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
         """Some of them have come."""
         self._left -= len(results)
-        if self._left <= 0:
-            self._done.set()
+        if self._left <= 0 and self._done.locked():
+            self._done.release()
 
     def wait(self) -> None:
         """Until all have come."""
-        self._done.wait()
+        self._done.acquire()
 
 
 class Deliveries:

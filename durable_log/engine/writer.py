@@ -12,22 +12,25 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi
-from durable_log.engine.files import is_out_of_space
+from durable_log.engine.files import is_out_of_files, is_out_of_space
 from durable_log.engine.format import BLOCK_CLEAN, BLOCK_HEADER, PAGE, lsn_of, pages
 from durable_log.engine.segment import FIRST_SIZE, LogSegment
-from durable_log.errors import StoreFull
+from durable_log.errors import StoreFull, StoreUnreadable
 
 _PADDING: Final = bytes(PAGE)
 
 
 class Tail(NamedTuple):
-    """Where the log ends: the next block goes to ``position`` of ``segment``, after the block that is named."""
+    """Where the log ends: the next block goes to ``position`` of ``segment``, after the block that is named.
+    ``unmarked``: no block says that this one is durable, which it is.
+    """
 
     segment: LogSegment
     position: int
     previous_lsn: int
     previous_crc: int
     clean: bool = False
+    unmarked: bool = False
 
 
 class LogWriter:
@@ -40,11 +43,11 @@ class LogWriter:
         self._next_segment = next_segment
         self._info = ffi.new("dl_block *")
         self.durable_lsn = self.end_lsn
-        self.unmarked = False
+        self.unmarked = tail.unmarked
         """Whether no block on disk says yet that the newest records are durable."""
         self.clean = tail.clean
         """Whether the newest block says that the store was closed in good order."""
-        self.written_at = self.unsynced_since = 0.0
+        self.written_at, self.unsynced_since = time.monotonic(), 0.0
         """Monotonic seconds of the last write, and of the first that is not synced."""
 
     @property
@@ -65,7 +68,8 @@ class LogWriter:
     def make_room(self, length: int, *, reserved: bool) -> None:
         """See to it that a block of ``length`` bytes of frames fits, in a new segment if need be.
 
-        ``reserved``: it may use the last pages. Raises :class:`StoreFull`, or ``OSError`` for anything else.
+        ``reserved``: it may use the last pages. Raises :class:`StoreFull`, :class:`StoreUnreadable` if no more files
+        may be opened, or ``OSError`` for anything else.
         """
         needed = pages(BLOCK_HEADER + length)
         usable = self.segment.size if reserved else self.segment.usable
@@ -74,11 +78,12 @@ class LogWriter:
         try:
             segment = self._next_segment(self.segment.number + 1, PAGE + needed)
         except OSError as error:
-            if not is_out_of_space(error):
+            if not (is_out_of_space(error) or is_out_of_files(error)):
                 raise
             if reserved and self.position + needed <= self.segment.size:
                 return
-            raise StoreFull(error.filename or self.segment.file.name, needed) from error
+            name = error.filename or self.segment.file.name
+            raise (StoreFull(name, needed) if is_out_of_space(error) else StoreUnreadable(name, error)) from error
         self._enter(segment)
 
     def following(self, *, shrink: bool) -> LogSegment | None:

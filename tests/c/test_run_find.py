@@ -266,3 +266,19 @@ def test_whatever_a_sealed_page_says_nothing_outside_of_it_is_read(body, items, 
     table.fences = [hash_]
     for name in (b"a", body[:3]):
         table.look(Lookup([(hash_, name), (2**63, name)], 2 * PAGE))
+
+
+@pytest.mark.parametrize(("size", "used"), [(PAGE, PAGE + 1), (2**33, MISSING), (2**33, 2**32)])
+def test_what_has_no_room_is_not_looked_for(size, used):
+    lookup, run = Lookup([(1, b"a")], PAGE), ffi.new("dl_run_table *")
+    lookup.c.out_size, lookup.c.out_used = size, used
+    run.source.fd = -1
+    assert lib.dl_run_find_many(run, lookup.c) == lib.DL_RUN_FULL
+    assert (lookup.c.next, lookup.c.rows[0]) == (0, MISSING)
+
+
+@pytest.mark.parametrize("places", [[1, 1], [2, 1], [1, 2 + lib.DL_RUN_PAGE_MAX // PAGE], [1, 2**32 - 1]])
+def test_a_page_that_cannot_be_so_long_is_not_read(places):
+    table = table_of([(1, b"a", 0)])
+    table.places = places
+    assert table.search([(1, b"a")], 2 * PAGE)[0] == [places[0] * PAGE]

@@ -198,6 +198,14 @@ def test_pairs_are_sorted_at_every_size(count):
     assert [(pairs[i].key, pairs[i].value) for i in range(count)] == sorted(values)
 
 
+@pytest.mark.parametrize("count", [16, 17, 32, 33, 100])
+def test_pairs_that_are_sorted_stay_so(count):
+    values = [(at // 3, at) for at in range(count)]
+    pairs, scratch = ffi.new("dl_run_pair[]", values), ffi.new("dl_run_pair[]", count)
+    lib.dl_run_pairs_sort(pairs, scratch, count)
+    assert [(pairs[i].key, pairs[i].value) for i in range(count)] == values
+
+
 def test_a_row_that_was_cut_is_no_row():
     whole = row(1, b"name", 2, b"payload")
     for length in range(1, len(whole)):
@@ -583,3 +591,53 @@ def test_a_bad_page_stops_the_merge_and_says_whose_it_is():
     damaged = [*pages[:2], pages[2][:-1] + b"x", *pages[3:]]
     verdict, _, which = merged([pages, damaged], lib.DL_RUN_ROWS)
     assert (verdict, which) == (lib.DL_RUN_BAD_CRC, 1)
+
+
+# room
+
+
+@pytest.mark.parametrize("kind", [lib.DL_RUN_ROWS, lib.DL_RUN_NUMBERS])
+def test_a_merge_goes_on_when_pages_or_fences_were_full(kind):
+    items = [row(at, b"name", at, bytes(900)) for at in range(40)]
+    if kind == lib.DL_RUN_NUMBERS:
+        items = [NUMBER.pack(at, at) for at in range(4000)]
+    verdict, out, _ = merged([paged(items[::2], 1, kind), paged(items[1::2], 1, kind)], kind)
+    assert (verdict, out) == (lib.DL_RUN_OK, b"".join(paged(items, 1, kind)))
+
+
+def test_numbers_are_packed_when_there_is_room_again():
+    values = [(at, at % 5) for at in range(2000)]
+    pairs, following = ffi.new("dl_run_pair[]", values), ffi.new("size_t *")
+    builder, times = Builder(lib.DL_RUN_NUMBERS, fences=2), 0
+    while lib.dl_run_pack_pairs(pairs, len(values), following, builder.c) == lib.DL_RUN_FULL:
+        builder.empty()
+        times += 1
+    items = [NUMBER.pack(*value) for value in values]
+    assert builder.finish() == b"".join(paged(items, 1, lib.DL_RUN_NUMBERS))
+    assert times > 1
+
+
+@pytest.mark.parametrize(("size", "used"), [(PAGE - 1, 0), (2 * PAGE, PAGE + 1), (PAGE, 2 * PAGE)])
+def test_what_has_no_room_is_not_packed(size, used):
+    builder, rows = Builder(lib.DL_RUN_ROWS), row(1, b"a")
+    builder.c.pages_size, builder.c.pages_used = size, used
+    pairs, following = ffi.new("dl_run_pair[]", [(1, 0)]), ffi.new("size_t *")
+    verdict = lib.dl_run_pack_rows(exactly(rows), len(rows), pairs, 1, following, builder.c)
+    assert (verdict, following[0], builder.c.pages_wanted) == (lib.DL_RUN_FULL, 0, PAGE)
+
+
+def test_a_survey_is_of_one_page_and_nothing_behind_it():
+    page = seal(row(1, b"a"), 1, 1, lib.DL_RUN_ROWS)
+    assert survey(page)[0] == lib.DL_RUN_OK
+    assert survey(page + bytes(PAGE))[0] == lib.DL_RUN_BAD_LENGTH
+
+
+def test_names_beyond_four_gibibytes_are_not_taken():
+    page = seal(name_entry(b"a"), 1, 1, lib.DL_RUN_NAMES)
+    picked_names = ffi.new("dl_run_picked *", [ffi.new("uint32_t[]", 1), 1, 9, 9])
+    span, next_ms = bounds(b"", b""), ffi.new("uint64_t *")
+    for verdict in (
+        lib.dl_run_names_take(exactly(page), 2**32, 1, NONCE, span[0], picked_names),
+        lib.dl_run_names_due(exactly(page), 2**32, 1, NONCE, 0, 9, next_ms, picked_names),
+    ):
+        assert (verdict, picked_names.count, picked_names.bytes_read) == (lib.DL_RUN_BAD_LENGTH, 0, 0)

@@ -82,7 +82,7 @@ def test_a_trimmed_stream_is_shown_from_its_oldest_byte_and_verifies(run, filled
     assert output(run("cat", "--data", filled, "notes")) == NOTES.encode()[3:]
     assert output(run("tail", "--data", filled, "-n", 100, "notes")) == NOTES.encode()[3:]
     assert json.loads(output(run("stat", "--json", "--data", filled, "notes")))["first"] == 3
-    output(run("verify", "--data", filled))
+    output(run("verify", "--deep", "--data", filled))
     refused = run("cat", "--data", filled, "--offset", 1, "notes")
     assert (refused.returncode, refused.stdout) == (1, b"")
 
@@ -207,12 +207,13 @@ def test_looking_creates_no_store(run, data):
         ("stat", "a"),
         ("rm", "a"),
         ("verify",),
+        ("repair",),
         ("stats",),
         ("compact",),
         ("backup", "target"),
     ):
         finished = run(*command, "--data", data)
-        assert (finished.returncode, finished.stdout) == (1, b"")
+        assert (finished.returncode, finished.stdout) == (2 if command[0] in ("verify", "repair") else 1, b"")
         assert finished.stderr.decode() == f"Error: there is no store in {data}; name its directory with --data\n"
     assert not data.exists()
 
@@ -250,7 +251,11 @@ def test_an_error_is_told_without_a_traceback(run, filled, arguments, code, said
 
 def test_a_store_that_is_in_use_is_said_to_be_and_where_to_ask_instead(run, filled):
     with durable_log.open(filled):
-        for command in (("ls",), ("cat", "notes"), ("verify",), ("rm", "notes")):
+        for command in (("verify",), ("repair",)):
+            finished = run(*command, "--data", filled)
+            assert finished.returncode == 2
+            assert f"is open in process {os.getpid()} on" in finished.stderr.decode()
+        for command in (("ls",), ("cat", "notes"), ("rm", "notes")):
             finished = run(*command, "--data", filled)
             message = finished.stderr.decode()
             assert finished.returncode == 1
@@ -273,6 +278,8 @@ def test_help_and_version_are_there(run):
         "stat",
         "rm",
         "verify",
+        "repair",
+        "dump",
         "stats",
         "compact",
         "backup",

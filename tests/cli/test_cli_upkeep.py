@@ -75,7 +75,10 @@ def test_a_backup_is_a_store_like_any_other(run, filled, tmp_path):
     said = output(run("backup", "--data", filled, tmp_path / "monday")).decode()
     assert said.startswith(f"{tmp_path / 'monday'}: 21 streams; 2 files linked, 1 copied (")
     assert output(run("cat", "--data", tmp_path / "monday", "young")) == b"in the log"
-    assert output(run("verify", "--data", tmp_path / "monday")) == b"21 streams, 4000010 bytes read: all verified\n"
+    assert (
+        output(run("verify", "--deep", "--data", tmp_path / "monday"))
+        == b"21 streams, 4000010 bytes read: all verified\n"
+    )
     output(run("append", "--data", tmp_path / "monday", "young", " of the copy"))
     assert output(run("cat", "--data", filled, "young")) == b"in the log"
     told = json.loads(output(run("backup", "--json", "--no-verify", "--data", filled, tmp_path / "tuesday")))
@@ -100,7 +103,7 @@ def test_a_damaged_store_is_backed_up_only_on_demand(run, filled, tmp_path):
     assert f"what was copied does not verify: {segment.name}: position 4096: ".encode() in finished.stderr
     assert not (tmp_path / "copy").exists()
     output(run("backup", "--no-verify", "--data", filled, tmp_path / "copy"))
-    assert run("verify", "--data", tmp_path / "copy").returncode == 1
+    assert run("verify", "--deep", "--data", tmp_path / "copy").returncode == 1
 
 
 def test_a_store_that_is_in_use_says_who_can_make_a_backup(run, filled, tmp_path):

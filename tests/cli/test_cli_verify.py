@@ -34,7 +34,7 @@ def flip(data, needle):
 
 
 def test_a_sound_store_verifies(run, filled):
-    finished = run("verify", "--data", filled)
+    finished = run("verify", "--deep", "--data", filled)
     size = sum(map(len, RECORDS)) + len(b"something else")
     assert finished.returncode == 0
     assert finished.stdout.decode() == f"2 streams, {size} bytes read: all verified\n"
@@ -43,13 +43,13 @@ def test_a_sound_store_verifies(run, filled):
 
 def test_an_empty_store_verifies(run, data):
     durable_log.open(data).close()
-    finished = run("verify", "--data", data)
+    finished = run("verify", "--deep", "--data", data)
     assert (finished.returncode, finished.stdout) == (0, b"0 streams, 0 bytes read: all verified\n")
 
 
 def test_a_damaged_record_is_found_with_its_offsets_file_and_position(run, filled):
     position = flip(filled, b"second record")
-    finished = run("verify", "--data", filled)
+    finished = run("verify", "--deep", "--data", filled)
     assert finished.returncode == 1
     assert finished.stderr == b""
     log, stream, total = finished.stdout.decode().splitlines()
@@ -64,7 +64,7 @@ def test_a_damaged_record_is_found_with_its_offsets_file_and_position(run, fille
 
 def test_json_tells_the_same_to_programs(run, filled):
     flip(filled, b"third record")
-    finished = run("verify", "--json", "--data", filled)
+    finished = run("verify", "--deep", "--json", "--data", filled)
     assert finished.returncode == 1
     log, stream, total = map(json.loads, finished.stdout.splitlines())
     start = len(RECORDS[0] + RECORDS[1])
@@ -85,7 +85,7 @@ def test_what_is_left_of_a_damaged_stream_can_still_be_read(run, filled):
 
 def test_a_file_without_a_header_is_reported(run, filled):
     (filled / "00000002.log").write_bytes(bytes(8192))
-    finished = run("verify", "--data", filled)
+    finished = run("verify", "--deep", "--data", filled)
     assert finished.returncode == 1
     assert b"00000002.log: the file header fails its checksum" in finished.stdout
 
@@ -95,7 +95,7 @@ def test_verifying_neither_renews_nor_removes_a_stream(run, data):
     with durable_log.open(data, clock=lambda: now - 1000) as store:
         store.create("long gone", ttl=10, data=b"x")
         store.create("sliding", ttl=2000, data=b"x")
-    assert run("verify", "--data", data).stdout == b"2 streams, 2 bytes read: all verified\n"
+    assert run("verify", "--deep", "--data", data).stdout == b"2 streams, 2 bytes read: all verified\n"
     with durable_log.open(data, clock=lambda: now - 991) as store:
         assert list(store.names()) == ["long gone", "sliding"]
     with durable_log.open(data, clock=lambda: now + 999) as store:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from twins import SMALL, Clock, TwinDirectory, copy_of, open_store
 
-from durable_log.engine import catalog, checkpoint, compaction
+from durable_log.engine import catalog, checkpoint, compaction, snapshot
 from durable_log.engine.keeper import Background
 from durable_log.store import Store
 
@@ -127,8 +127,9 @@ def reopened(directory, truth: Truth) -> None:
 def test_what_happens_between_the_slices_of_a_checkpoint_outlives_a_kill(seed, monkeypatch):
     monkeypatch.setattr(Background, "wake", lambda self: None)
     monkeypatch.setattr(catalog, "IDLE_MAX", 1)
-    for module in (checkpoint, compaction):
+    for module in (checkpoint, compaction, snapshot):
         monkeypatch.setattr(module, "SLICE_STATES", 1)
+    for module in (checkpoint, compaction):
         monkeypatch.setattr(module, "pause", lambda: None)
     twin, truth, chance = TwinDirectory(), Truth(), random.Random(seed)
     with open_store(twin, CALM, Clock()) as store:

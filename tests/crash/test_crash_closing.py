@@ -146,3 +146,19 @@ def test_a_look_up_of_what_waits_in_the_log_is_not_for_an_event_loop(count):
             store.engine.info("a", wait=False)
         assert store.engine.info("a").tail == 3 + count
         assert store.engine.info("a", wait=False).tail == 3 + count
+
+
+def test_what_opening_has_made_durable_is_marked_so_that_damage_to_it_is_no_torn_tail():
+    """Nobody appends after the crash. The next opening tells what went bad from what never was whole."""
+    directory = MemoryDirectory()
+    with open_store(directory, ABRUPT, Clock()) as store:
+        store.create("a", data=b"clustered")
+        store.engine.upkeep.cluster()
+        store.stream("a").append(b"acknowledged")
+        last = store.engine._writer.segment
+        at, killed = last.end - 4096, copy_of(directory)
+    open_store(killed, ABRUPT, Clock()).close()
+    killed.files[last.file.name]._bytes[at + 90] ^= 1
+    with open_store(killed, ABRUPT, Clock()) as store:
+        assert [damage.start & 0xFFFFFFFF for damage in store.report.damage] == [at]
+        assert not store.report.cut

@@ -84,3 +84,32 @@ def test_a_failure_at_any_step_is_made_good_by_the_next_attempt(work, error, don
             reopened(copy_of(twin), truth)
         step += STRIDE
     assert step > 10
+
+
+def test_what_is_appended_after_a_kill_lies_behind_all_that_rows_know():
+    """A compaction that could not cluster has written rows as of a log segment in which no block stands yet."""
+    twin = TwinDirectory()
+    store = open_store(twin, CALM, Clock())
+    for name in ("a", "b"):
+        store.create(name, data=b"1" * 5000)
+    store.engine.upkeep.cluster()
+    store.stream("a").append(b"2")
+    store.delete("b")
+    creations: list[str] = []
+
+    def second_fails(proceed):
+        creations.append("")
+        if len(creations) == 2:  # the first is the log segment that the compaction rolls to
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return proceed()
+
+    twin.hooks["create"] = second_fails
+    with pytest.raises(StoreUnreadable):
+        store.compact()
+    assert len(creations) > 2
+    first = open_store(copy_of(twin), CALM, Clock())
+    first.stream("a").append(b"3")
+    second = open_store(copy_of(first.engine._directory), CALM, Clock())
+    assert second.stream("a").read().data == b"1" * 5000 + b"23"
+    for opened in (store, first, second):
+        opened.close()

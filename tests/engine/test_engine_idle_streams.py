@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, open_store
+import pytest
+from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, open_store, write_error
 
 from durable_log.engine import catalog
+from durable_log.engine.commit import Committer
 from durable_log.engine.files import MemoryDirectory
+from durable_log.errors import StoreUnreadable
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
 
@@ -62,3 +65,54 @@ def test_a_stream_is_forgiven_once_for_a_crash(monkeypatch):
             store.engine.upkeep.cluster()
             store.engine.upkeep.sweep()
         assert store.engine._catalog.get("a").deadline == begin + 1000 + 125
+
+
+def test_a_use_that_waits_to_be_written_is_not_lost_with_its_stream(monkeypatch):
+    """Its stream leaves memory only once the use is in the log: else its row is older than the use is."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    monkeypatch.setattr(Committer, "start", lambda committer: None)  # its thread has not come to it yet
+    clock = Clock()
+    with open_store(MemoryDirectory(), CALM, clock) as store:
+        store.create("a", ttl=100, data=b"x")
+        store.engine.upkeep.cluster()
+        clock.now += 70
+        store.stream("a").read()
+        store.engine.upkeep._sweep_resident()
+        store.create("b")
+        clock.now += 70
+        assert store.stream("a").read().data == b"x"
+
+
+def test_a_commit_that_can_not_read_a_stream_says_so_by_an_error_of_this_package():
+    directory = TwinDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        store.create("a", data=b"x")
+    with open_store(directory, CALM, Clock()) as store:
+        directory.hooks["read"] = write_error
+        for work in (lambda: store.delete("a"), lambda: store.stream("a").close(), lambda: store.create("a")):
+            with pytest.raises(StoreUnreadable, match="Input/output error"):
+                work()
+        directory.hooks.clear()
+        assert store.stream("a").read().data == b"x"
+
+
+def test_a_stream_that_came_back_waits_to_expire_beside_what_is_left_of_its_last_stay(monkeypatch):
+    """Two entries of the queue are then alike but for their states, which have no order: sweeps failed."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    clock = Clock()
+    begin = clock.now
+    with open_store(MemoryDirectory(), CALM, clock) as store:
+        store.create("a", ttl=1000)
+        for used in (0, 500, 900):
+            clock.now = begin + used
+            store.stream("a").append(b"x")
+            store.engine.upkeep.cluster()
+        for end_of_a_row in (1000, 1500):  # it is looked up and found alive, then let go
+            clock.now = begin + end_of_a_row
+            store.engine.upkeep.sweep()
+            store.engine.upkeep.sweep()
+            assert store.engine._catalog.find_resident("a") is None
+        assert list(store.names()) == ["a"]
+        clock.now = begin + 1900
+        store.engine.upkeep.sweep()
+        assert store.stats()["streams"] == 0

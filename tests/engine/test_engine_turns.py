@@ -26,9 +26,9 @@ def test_who_waits_for_the_commit_lock_is_seen_by_those_who_only_try():
     guest = Task(wait)
     until(lock.wanted, "the guest's coming to the door")
     assert not done.is_set()
-    lock.release()
+    lock.let_go()
     guest.result()
-    assert (lock.wanted(), lock.locked()) == (False, False)
+    assert (lock.wanted(), lock.attempt()) == (False, True)
 
 
 def test_a_fork_keeps_after_a_kill_what_its_source_gave_up_later():

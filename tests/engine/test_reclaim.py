@@ -14,6 +14,7 @@ from durable_log import CommitFailed, Corruption, OffsetOutOfRange, StoreClosed,
 from durable_log.engine import commit
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.segment import FIRST_SIZE
+from durable_log.errors import StoreUnreadable
 from durable_log.model import Options
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
@@ -311,3 +312,25 @@ def test_appends_and_deletions_go_on_meanwhile():
         check(store, truth)
         with open_store(copy_of(store.engine._directory), CALM) as reopened:
             check(reopened, truth)
+
+
+def test_a_sweep_that_can_not_read_its_streams_keeps_nothing_from_being_compacted(twin):
+    clock = Clock()
+    with open_store(twin, CALM, clock) as store:
+        store.create("short", ttl=10, data=b"x")
+        truth = fill(store, "ab")
+        store.engine.upkeep.cluster()
+        store.delete("a")
+        del truth["a"]
+        clock.now += 1000
+        run = store.engine._catalog.runs[0]
+
+        def no_names(proceed):
+            twin.hooks.pop("read")
+            raise OSError(errno.EIO, os.strerror(errno.EIO), run.file.name)
+
+        twin.hooks["read"] = no_names
+        with pytest.raises(StoreUnreadable, match=run.file.name):
+            store.compact()
+        assert store.stats()["clustered_dead_bytes"] == 0
+        check(store, truth)

@@ -117,6 +117,11 @@ class TwinDirectory:
         inner = source.inner if isinstance(source, TwinDirectory) else source
         return self.call("link", name, lambda: self.inner.link_from(inner, name))
 
+    def folder(self, name: str) -> TwinDirectory:
+        folder = TwinDirectory(self.call("folder", name, lambda: self.inner.folder(name)))
+        folder.hooks, folder.calls = self.hooks, self.calls
+        return folder
+
     def sync(self) -> None:
         self.call("sync directory", "", self.inner.sync)
 

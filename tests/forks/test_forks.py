@@ -198,9 +198,9 @@ def test_a_stream_is_cut_before_a_record_without_reading_it():
     def damaged(*_: object) -> None:
         raise Corruption("00000001.log", 4096, "a checksum fails")
 
-    check_boundary(damaged, lambda _name, offset, _number: (offset, offset + 5), "s", 7)
+    check_boundary(damaged, lambda _name, offset, _number: (offset, offset + 5), "s", 7, None)
     with pytest.raises(Corruption):
-        check_boundary(damaged, lambda _name, offset, _number: (offset - 1, offset + 5), "s", 7)
+        check_boundary(damaged, lambda _name, offset, _number: (offset - 1, offset + 5), "s", 7, None)
 
 
 # What a fork does not inherit

@@ -6,7 +6,8 @@ import pytest
 from fork_faces import Clock, Opened, everything
 from forking import chain, forks_of, is_kept
 
-from durable_log.errors import StreamExists, StreamGone
+from durable_log.errors import OffsetOutOfRange, StreamExists, StreamGone, StreamNotFound
+from durable_log.model import Create, Delete, StreamConfig
 
 TEXT = "text/plain"
 
@@ -94,3 +95,42 @@ def test_a_link_in_the_middle_may_go(home: Opened):
     for store in home.lives():
         assert everything(store.stream("2")) == b"012"
         assert everything(store.stream("0")) == b"0"
+
+
+# A name that lives again
+
+
+def swap_after_a_look(home: Opened, monkeypatch) -> None:
+    """The source is deleted and created anew as soon as somebody has looked where its messages begin."""
+    engine = home.store.engine
+    record_bounds, left = engine.record_bounds, [True]
+
+    def look(*arguments, **named):
+        found = record_bounds(*arguments, **named)
+        if left and left.pop():
+            engine.execute(Delete("source"))
+            engine.execute(Create("source", StreamConfig("application/json"), b"12345,"))
+        return found
+
+    monkeypatch.setattr(engine, "record_bounds", look)
+
+
+def test_a_fork_at_an_offset_of_an_earlier_life_of_its_source_is_refused(home: Opened, monkeypatch):
+    """It was made, and began with half a message of the later life."""
+    home.store.create("source", content_type="application/json").append_json(1)
+    swap_after_a_look(home, monkeypatch)
+    with pytest.raises(StreamGone):
+        home.store.create("fork", content_type="application/json", fork_of="source", fork_at=2)
+    with pytest.raises(StreamNotFound):
+        home.store.stream("fork").info()
+    with pytest.raises(OffsetOutOfRange):
+        home.store.create("fork", content_type="application/json", fork_of="source", fork_at=2)
+
+
+def test_a_trim_at_an_offset_of_an_earlier_life_is_refused(home: Opened, monkeypatch):
+    """It left half a message of the later life."""
+    home.store.create("source", content_type="application/json").append_json(1)
+    swap_after_a_look(home, monkeypatch)
+    with pytest.raises(StreamGone):
+        home.store.stream("source").trim(2)
+    assert home.store.stream("source").info().first == 0

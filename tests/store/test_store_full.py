@@ -145,8 +145,8 @@ def test_an_idle_mark_without_room_latches_nothing(store, twin, monkeypatch):
     twin.hooks["mark"] = no_space
     stream = store.create("a", data=b"0")
     until(lambda: any(what == "mark" for what, _name in twin.calls), "the mark")
-    until(lambda: store.engine._committer._lock.acquire(timeout=1), "the end of the mark")
-    store.engine._committer._lock.release()
+    until(store.engine._committer._lock.attempt, "the end of the mark")
+    store.engine._committer._lock.let_go()
     assert store.stats()["failure"] is None
     stream.append(b"1")
     stream.delete()

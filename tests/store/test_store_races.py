@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -229,10 +228,11 @@ def test_a_use_that_is_noted_while_the_store_latches_does_not_keep_it_busy(twin)
     finally:
         log.removeHandler(reader)
     committer = store.engine._committer
-    free = committer._lock.acquire(timeout=2)
-    committer._touches = deque()
-    assert free, "the committer thread holds the lock for ever"
-    committer._lock.release()
+    try:
+        until(committer._lock.attempt, "the committer thread's letting go of the lock")
+    finally:
+        committer._touches = {}
+    committer._lock.let_go()
     store.close()
 
 
@@ -266,7 +266,7 @@ def test_nothing_of_a_failed_sync_is_shown_while_closing(monkeypatch):
     closing = Task(store.close)
     until(lambda: store.engine._committer._stopping, "the stop")
     twin.hooks["commit"] = sync_error
-    lock.release()
+    lock.let_go()
     closing.result()
     assert [type(result) for result in port.results] == [CommitFailed]
     assert states.durable == 0

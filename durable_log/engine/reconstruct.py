@@ -1,0 +1,103 @@
+"""A manifest out of the files, where the one that was there is damaged or gone.
+
+Law of this room: pure reading. The store's identity is in the headers of all its files. A file that the manifest does
+not name is removed by the next opening, so what is there counts, but for what a crash had left that very moment: files
+that say the same once more, or what nothing refers to. Runs were made in the order of their numbers, the newest last.
+The thread that repairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, NamedTuple
+
+from durable_log.engine.cluster import cluster_number
+from durable_log.engine.files import Directory
+from durable_log.engine.format import PAGE, decode_file_header
+from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME, ClusteredFile, Manifest, load_manifest
+from durable_log.engine.rows import lsn_of_row
+from durable_log.engine.run import Run
+from durable_log.engine.run_format import hash_of, run_number
+from durable_log.engine.salvage_log import first_block
+from durable_log.engine.segment import segment_number
+from durable_log.errors import Corruption, NotAStore, UnsupportedFormat
+
+NUMBERS_SKIPPED: Final = 2**20
+"""No file may be left that names the newest streams, and no number is given twice."""
+
+
+def manifest_of(directory: Directory) -> tuple[Manifest, Corruption | None]:
+    """The manifest of a store, and what is wrong with the one that was there, if it had to be made anew.
+
+    Raises :class:`NotAStore` if this is none, ``OSError``.
+    """
+    names = directory.names()
+    try:
+        if MANIFEST_NAME in names:
+            return load_manifest(directory, 0), None
+        fault = Corruption(MANIFEST_NAME, 0, "it is not there")
+    except Corruption as error:
+        fault = error
+    if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
+        raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
+    uuid = uuid_of(directory)
+    if uuid is None:
+        raise NotAStore(directory.path, "no file in it has the header of a store's file")
+    return _reconstructed(directory, uuid), fault
+
+
+def uuid_of(directory: Directory) -> bytes | None:
+    """The identity of the store whose files are in a directory, if any of them says so. Raises ``OSError``."""
+    found: Counter[bytes] = Counter()
+    for name in directory.names():
+        kinds = (segment_number(name), cluster_number(name), run_number(name))
+        if name != MANIFEST_NAME and kinds == (None, None, None):
+            continue
+        file = directory.open(name)
+        try:
+            header = decode_file_header(name, file.read(0, PAGE))
+        except UnsupportedFormat:
+            header = None
+        finally:
+            file.close()
+        if header is not None:
+            found[header.uuid] += 1
+    return found.most_common(1)[0][0] if found else None
+
+
+class Census(NamedTuple):
+    """What the rows of all runs come to: how many streams there are, the greatest LSN and the greatest number."""
+
+    streams: int
+    lsn: int
+    number: int
+
+
+def census(runs: list[Run]) -> Census:
+    """Count the newest rows of ``runs``, which are newest first. O(rows). Raises :class:`Corruption`, ``OSError``."""
+    streams = lsn = number = 0
+    for depth, run in enumerate(runs):
+        for row in run.rows():
+            lsn, number = max(lsn, lsn_of_row(row.payload)), max(number, row.number)
+            if not row.tombstone:
+                streams += not any(newer.find(hash_of(row.name), row.name) for newer in runs[:depth])
+    return Census(streams, lsn, number)
+
+
+def _reconstructed(directory: Directory, uuid: bytes) -> Manifest:
+    names = directory.names()
+    clustered = sorted(number for name in names if (number := cluster_number(name)) is not None)
+    runs = sorted((number for name in names if (number := run_number(name)) is not None), reverse=True)
+    log = sorted(number for name in names if (number := segment_number(name)) is not None)
+    previous = first_block(directory, uuid, log[0]) if log else (0, 0)
+    return Manifest(
+        uuid,
+        log_first=log[0] if log else 1,
+        previous_lsn=previous[0],
+        previous_crc=previous[1],
+        next_stream=NUMBERS_SKIPPED,
+        next_file=max([0, *clustered, *runs]) + 1,
+        clean=0,
+        clustered=tuple(ClusteredFile(number, 0) for number in clustered),
+        runs=tuple(runs),
+    )

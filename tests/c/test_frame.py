@@ -1,0 +1,187 @@
+"""Blocks and frames in C: what is sealed holds, and what is wrong with anything else is told before it is read."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from durable_log._core import ffi, lib
+
+NONCE = 0xBEEF
+PAGE = 4096
+LSN = 5 << 32 | PAGE
+CLOSE, WITH_PRODUCER, WITH_SEQ = 1, 2, 4
+
+
+def exactly(data: bytes):
+    """Memory that ends where the bytes do, so that a sanitizer sees a read beyond them."""
+    memory = ffi.new("uint8_t[]", max(1, len(data)))
+    ffi.memmove(memory, data, len(data))
+    return memory
+
+
+def head(rest: bytes, flags: int = 0, stream: int = 7, offset: int = 0, kind: int = 1) -> bytes:
+    """A frame without its checksum."""
+    return struct.pack("<IIBBHIQ", 0, len(rest), kind, flags, stream >> 32, stream & 0xFFFFFFFF, offset) + rest
+
+
+def sealed(*frames: bytes, lsn: int = LSN) -> bytes:
+    body = b"".join(frames)
+    block = bytearray((bytes(64) + body).ljust(-(-(64 + len(body)) // PAGE) * PAGE, b"\0"))
+    info = ffi.new("dl_block *", {"lsn": lsn, "body_length": len(body), "nonce": NONCE})
+    assert lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), len(block), info) == lib.DL_OK
+    assert info.records == len(frames)
+    return bytes(block)
+
+
+def check(block: bytes, lsn: int = LSN, nonce: int = NONCE) -> int:
+    return lib.dl_block_check(exactly(block), len(block), lsn, nonce, ffi.new("dl_block *"))
+
+
+def scan(block: bytes, length: int, room: int = 10):
+    rows, count, done = ffi.new("dl_frame[]", room), ffi.new("size_t *"), ffi.new("size_t *")
+    body = block[64 : 64 + length]
+    verdict = lib.dl_frames_scan(exactly(body), len(body), LSN + 64, NONCE, rows, room, count, done)
+    return verdict, [rows[index] for index in range(count[0])], done[0]
+
+
+@pytest.mark.parametrize(("size", "length"), [(PAGE - 1, 24), (0, 0), (PAGE, PAGE - 63), (PAGE, 2**32 - 1)], ids=str)
+def test_a_body_that_does_not_fit_its_block_is_not_sealed(size, length):
+    block = ffi.new("uint8_t[]", PAGE)
+    info = ffi.new("dl_block *", {"lsn": LSN, "body_length": length, "nonce": NONCE})
+    assert lib.dl_block_seal(block, size, info) == lib.DL_BAD_LENGTH
+
+
+@pytest.mark.parametrize(
+    "body", [head(b"abc")[:-1], head(b"abc") + bytes(23), head(b"abc") + b"\xff" * 24], ids=["cut", "short", "long"]
+)
+def test_a_body_that_is_no_frames_is_not_sealed(body):
+    block = bytearray((bytes(64) + body).ljust(PAGE, b"\0"))
+    info = ffi.new("dl_block *", {"lsn": LSN, "body_length": len(body), "nonce": NONCE})
+    assert lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), PAGE, info) == lib.DL_BAD_FRAME
+
+
+def changed(block: bytes, at: int) -> bytes:
+    return block[:at] + bytes([block[at] ^ 1]) + block[at + 1 :]
+
+
+def test_what_is_wrong_with_a_block_is_told():
+    block = sealed(head(b"hello"))
+    assert check(block) == check(block[: 64 + 29]) == lib.DL_OK
+    assert check(block[:63]) == check(b"") == check(changed(block, 0)) == lib.DL_ABSENT
+    for at in range(4, 64):
+        assert check(changed(block, at)) == lib.DL_BAD_HEADER
+    assert check(block, nonce=NONCE + 1) == lib.DL_BAD_HEADER
+    assert check(block, lsn=LSN + PAGE) == lib.DL_BAD_LSN
+    assert check(block[: 64 + 28]) == lib.DL_BAD_LENGTH
+    for at in range(64, 64 + 29):
+        assert check(changed(block, at)) == lib.DL_BAD_BODY
+
+
+def test_a_frame_has_what_its_flags_say():
+    claim, seq = struct.pack("<IQQ", 3, 4, 5), struct.pack("<H", 2) + b"ab"
+    frames = [head(b"x", CLOSE), head(claim + seq + b"data", WITH_PRODUCER | WITH_SEQ), head(seq, WITH_SEQ)]
+    verdict, rows, done = scan(sealed(*frames), sum(map(len, frames)))
+    assert (verdict, done) == (lib.DL_OK, sum(map(len, frames)))
+    assert [(row.payload, row.payload_length) for row in rows] == [(24, 1), (48, 4), (28, 0)]
+    assert (rows[1].producer, rows[1].epoch, rows[1].producer_seq, rows[1].seq_length) == (3, 4, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("rest", "flags"),
+    [
+        (bytes(19), WITH_PRODUCER),
+        (b"", WITH_PRODUCER),
+        (b"\0", WITH_SEQ),
+        (b"\x02\0a", WITH_SEQ),
+        (struct.pack("<H", 1025) + bytes(1025), WITH_SEQ),
+        (bytes(21), WITH_PRODUCER | WITH_SEQ),
+    ],
+    ids=["short claim", "no claim", "short length", "short seq", "long seq", "claim and no seq"],
+)
+def test_a_frame_that_holds_but_lacks_what_its_flags_say_is_bad(rest, flags):
+    good, bad = head(b"good"), head(rest, flags)
+    block = sealed(good, bad)
+    verdict, rows, done = scan(block, len(good) + len(bad))
+    assert (verdict, len(rows), done) == (lib.DL_BAD_FRAME, 1, len(good))
+    positions, offsets = ffi.new("uint64_t[]", [LSN + 64 + 28]), ffi.new("uint64_t[]", [0, len(rest)])
+    out, count = ffi.new("uint8_t[]", max(1, len(rest))), ffi.new("size_t *")
+    verdict = lib.dl_frames_gather(
+        exactly(block), len(block), LSN, NONCE, 7, positions, offsets, 1, 0, len(rest), out, count
+    )
+    assert (verdict, count[0]) == (lib.DL_BAD_FRAME, 0)
+
+
+def test_a_scan_stops_where_a_frame_is_not_whole_or_its_rows_are_full():
+    block = sealed(head(b"one"), head(b"two"))
+    assert scan(block, 54)[::2] == (lib.DL_OK, 54)
+    assert scan(block, 53)[::2] == (lib.DL_BAD_FRAME, 27)
+    assert scan(block, 30)[::2] == (lib.DL_BAD_FRAME, 27)
+    assert scan(block, 54, room=1)[::2] == (lib.DL_NO_ROOM, 27)
+    assert scan(changed(block, 64 + 27 + 25), 54)[::2] == (lib.DL_BAD_FRAME, 27)
+
+
+def test_the_next_block_is_found_at_its_own_place_only():
+    first, second = sealed(head(b"one")), sealed(head(b"two"), lsn=LSN + 2 * PAGE)
+    content = first + bytes(PAGE) + second + first
+
+    def find(start: int) -> int:
+        return lib.dl_block_find(exactly(content), len(content), LSN, NONCE, start)
+
+    assert [find(start) for start in (0, 1, PAGE, 2 * PAGE)] == [0, 2 * PAGE, 2 * PAGE, 2 * PAGE]
+    assert [find(start) for start in (2 * PAGE + 1, 4 * PAGE, 4 * PAGE + 1, 2**40)] == [4 * PAGE] * 4
+
+
+def test_the_next_frame_is_found_by_its_checksum():
+    frames = [head(b"one"), head(b"two", kind=6), head(b"none", kind=7), head(b"none", flags=8), head(b"none", kind=0)]
+    block = sealed(*frames)
+
+    def find(start: int, length: int = len(block)) -> int:
+        return lib.dl_frame_find(exactly(block[:length]), length, LSN, NONCE, start)
+
+    assert (find(0), find(64), find(65), find(91)) == (64, 64, 91, 91)
+    assert find(92) == find(PAGE) == PAGE, "types and flags that no frame has"
+    assert (find(65, 91 + 27), find(65, 91 + 26)) == (91, 91 + 26)
+    assert find(PAGE - 23) == PAGE
+
+
+def gather(block: bytes, records: list[tuple[int, int]], end: int, span: tuple[int, int], stream: int = 7):
+    """``records``: position in the block, offset."""
+    positions = ffi.new("uint64_t[]", [LSN + at for at, _ in records])
+    offsets = ffi.new("uint64_t[]", [offset for _, offset in records] + [end])
+    out, done = ffi.new("uint8_t[]", span[1] - span[0]), ffi.new("size_t *")
+    verdict = lib.dl_frames_gather(
+        exactly(block), len(block), LSN, NONCE, stream, positions, offsets, len(records), *span, out, done
+    )
+    return verdict, bytes(ffi.buffer(out)), done[0]
+
+
+THREE = sealed(head(b"abcd", offset=10), head(b"??", stream=8), head(b"efgh", offset=14), head(b"ij", offset=18))
+PLACES = [(64, 10), (64 + 54, 14), (64 + 82, 18)]
+
+
+def test_the_bytes_of_a_span_are_gathered_from_its_records():
+    assert gather(THREE, PLACES, 20, (10, 20)) == (lib.DL_OK, b"abcdefghij", 3)
+    assert gather(THREE, PLACES, 20, (12, 15)) == (lib.DL_OK, b"cde", 3)
+    assert gather(THREE, PLACES[:1], 14, (13, 14)) == (lib.DL_OK, b"d", 1)
+
+
+@pytest.mark.parametrize(
+    ("places", "end", "stream", "verdict"),
+    [
+        ([(-1, 10)], 14, 7, lib.DL_BAD_LENGTH),
+        ([(PAGE + 1, 10)], 14, 7, lib.DL_BAD_LENGTH),
+        ([(PAGE - 5, 10)], 14, 7, lib.DL_BAD_LENGTH),
+        ([(65, 10)], 14, 7, lib.DL_BAD_LENGTH),
+        ([(200, 10)], 14, 7, lib.DL_BAD_FRAME),
+        ([(64, 10)], 14, 8, lib.DL_BAD_FRAME),
+        ([(64, 11)], 15, 7, lib.DL_BAD_FRAME),
+        ([(64, 10)], 15, 7, lib.DL_BAD_FRAME),
+        ([PLACES[0], (64 + 28, 14)], 16, 7, lib.DL_BAD_FRAME),
+    ],
+    ids=["before", "behind", "cut", "no frame", "zeroes", "stream", "offset", "end", "other stream"],
+)
+def test_an_index_that_lies_is_told(places, end, stream, verdict):
+    found, _, done = gather(THREE, places, end, (10, 14), stream)
+    assert (found, done) == (verdict, len(places) - 1)

@@ -1,0 +1,412 @@
+"""What a repair makes of each thing that may be damaged: what verifies is kept, the rest is told, all works again."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from damaged_stores import (
+    PAGE,
+    Known,
+    assert_works,
+    built,
+    double,
+    flip,
+    mend,
+    missing,
+    opened,
+    places,
+    truncate,
+    zero,
+)
+
+from durable_log.engine.cluster import CHUNK, ROW_SIZE, ClusteredSegment
+from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.index import clustered_segment, is_clustered
+from durable_log.engine.manifest import MANIFEST_NAME
+from durable_log.engine.repair import BYPASSED, Outcome
+from durable_log.engine.run import Run
+from durable_log.errors import Corruption, StreamClosed
+
+STREAMS = [f"s{number:02}" for number in range(30)]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+
+@pytest.fixture
+def known() -> Known:
+    return built().copy()
+
+
+def repaired(known: Known) -> tuple[Outcome, dict[str, set[int]]]:
+    """The outcome, and which offsets of which streams are not there any more; all else was tried out."""
+    outcome = mend(known.directory)
+    assert outcome.number == 1
+    assert mend(known.directory).number == 0, "nothing is left to repair"
+    with opened(known.copy()) as store:
+        lost = missing(store, known)
+        assert not store.report.damage
+        assert not set(store.names()) & known.deleted
+        for name, start, end in outcome.lost:
+            with pytest.raises(Corruption, match="lost") as caught:
+                store.stream(name).read(start)
+            assert caught.value.file == "quarantine/0001/report.txt"
+            assert set(range(start, end)) <= lost[name], "what is reported is what is lost"
+        for name, truth in known.streams.items():
+            assert not truth.closed or store.stream(name).info().closed, "closed stays closed"
+        assert list(store.engine.upkeep.audit()) == []
+        assert_works(store, list(store.names()))
+    return outcome, {name: offsets for name, offsets in lost.items() if offsets}
+
+
+def closed_by(outcome: Outcome) -> set[str]:
+    return {finding.name for finding in outcome.findings if finding.kind == "closed"}
+
+
+def kept(known: Known) -> dict[str, bytes]:
+    folder = known.directory.folder("quarantine").folder("0001")
+    return {name: file.read(0, file.size()) for name, file in folder.files.items()}
+
+
+def in_segment(known: Known) -> tuple[str, ClusteredSegment]:
+    name = known.names(".seg")[0]
+    segment = ClusteredSegment.open(known.directory, name)
+    assert segment is not None
+    return name, segment
+
+
+def test_a_sound_store_is_left_alone(known: Known):
+    before = {name: file.read(0, file.size()) for name, file in known.directory.files.items()}
+    outcome = mend(known.directory)
+    assert (outcome.number, outcome.findings, outcome.lost) == (0, [], [])
+    assert {name: file.read(0, file.size()) for name, file in known.directory.files.items()} == before
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+
+def data_frame(known: Known) -> tuple[str, int, int, str, int]:
+    """A record amid the log: stream, start, end, file, position; a later one of the same stream follows."""
+    for name in STREAMS:
+        if name not in known.streams:
+            continue
+        found = [entry for entry in places(known, name) if not is_clustered(entry[2])]
+        if len(found) > 2:
+            start, end, place = found[1]
+            return name, start, end, f"{place >> 32:08x}.log", place & 0xFFFFFFFF
+    raise AssertionError("no stream has three records in the log")
+
+
+@pytest.mark.parametrize("where", ["payload", "frame header", "block header"])
+def test_damage_amid_the_log_costs_its_record_and_the_log_is_clustered_again(known: Known, where: str):
+    name, start, end, file, position = data_frame(known)
+    at = {"payload": position + 60, "frame header": position + 9, "block header": position // PAGE * PAGE + 20}[where]
+    before = known.directory.files[file].read(0, 2**20)
+    flip(known.directory, file, at)
+    damaged = known.directory.files[file].read(0, 2**20)
+    outcome, lost = repaired(known)
+    assert lost.keys() == {name}
+    assert lost[name] == set(range(start, end))
+    assert outcome.lost == [(name, start, end)]
+    assert kept(known)[file] == damaged != before
+    cause = next(finding for finding in outcome.findings if finding.kind == "lost")
+    assert (cause.file, cause.name, cause.start, cause.end) == (file, name, start, end)
+    assert position // PAGE * PAGE >= cause.position
+    with opened(known) as store:
+        assert store.stats()["clustering_debt_bytes"] == 0
+
+
+def test_a_log_segment_without_a_header_is_read_all_the_same(known: Known):
+    for file in known.names(".log")[1:-1]:
+        damaged = known.copy()
+        zero(damaged.directory, file, 0)
+        _, lost = repaired(damaged)
+        assert lost == {}
+
+
+def test_a_missing_log_segment_costs_its_records(known: Known):
+    *_, file, _ = data_frame(known)
+    held = {
+        name: {offset for start, end, place in places(known, name) for offset in range(start, end)
+               if f"{place >> 32:08x}.log" == file}
+        for name in known.streams
+    }  # fmt: skip
+    known.directory.remove(file)
+    _, lost = repaired(known)
+    assert lost
+    for name, offsets in lost.items():
+        assert offsets <= held[name], name
+
+
+def test_what_a_stream_without_creation_has_is_found_again(known: Known):
+    """Of a stream that the log creates, the creation is damaged."""
+    contents = {name: known.directory.files[name].read(0, 2**20) for name in known.names(".log")}
+    file = next(name for name, content in contents.items() if b"young" in content)
+    flip(known.directory, file, contents[file].index(b"young"))
+    outcome = mend(known.directory)
+    revived = [finding.name for finding in outcome.findings if finding.kind == "revived"]
+    number = known.streams["young"].number
+    assert revived == [f"lost+found/{number}"]
+    with opened(known) as store:
+        stream = store.stream(f"lost+found/{number}")
+        assert stream.read().data == known.streams["young"].content
+        with pytest.raises(StreamClosed):
+            stream.append(b"more")
+        stream.delete()
+        store.create("young", data=b"anew")
+        store.engine.upkeep.cluster()
+
+
+def test_a_segment_that_the_log_went_on_without_is_kept_and_does_not_count():
+    """The newest segment had no header, and the store was used: its offsets were given out again."""
+    known = Known(MemoryDirectory(), {}, set())
+    with opened(known) as store:
+        store.engine.upkeep._clusterer.stop()
+        store.create("a")
+        for _ in range(8):
+            store.stream("a").append(b"a" * 9000)
+        first = known.copy()
+    file = first.names(".log")[-1]
+    flip(first.directory, file, 10)
+    with opened(first) as store:
+        store.engine.upkeep._clusterer.stop()
+        tail = store.stream("a").info().tail
+        assert tail < 72_000
+        store.stream("a").append(b"z" * 100)
+        second = first.copy()
+    before = second.directory.files[file].read(0, 2**20)
+    outcome = mend(second.directory)
+    assert (file, BYPASSED) in {(finding.file, finding.reason) for finding in outcome.findings}
+    assert kept(second)[file] == before
+    assert mend(second.directory).number == 0
+    with opened(second) as store:
+        assert store.stream("a").read().data == b"a" * tail + b"z" * 100
+        assert list(store.engine.upkeep.audit()) == []
+
+
+# --- clustered segments -------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_page_of_a_clustered_segment_costs_that_page(known: Known):
+    name, segment = in_segment(known)
+    row = next(segment.row(number) for number in range(segment.rows_count) if segment.row(number).end > 3 * PAGE)
+    flip(known.directory, name, row.payload_position + PAGE + 7)
+    outcome, lost = repaired(known)
+    stream = next(key for key, truth in known.streams.items() if truth.number == row.stream)
+    assert lost == {stream: set(range(row.start + PAGE, row.start + 2 * PAGE))}
+    assert outcome.lost == [(stream, row.start + PAGE, row.start + 2 * PAGE)]
+    assert name in kept(known)
+    assert name not in known.directory.names()
+
+
+def test_records_around_a_lost_page_keep_their_bounds(known: Known):
+    name, segment = in_segment(known)
+    row = next(segment.row(number) for number in range(segment.rows_count) if segment.row(number).end > 4 * PAGE)
+    stream = next(key for key, truth in known.streams.items() if truth.number == row.stream)
+    with opened(known.copy()) as store:
+        bounds = {at: store.engine.record_bounds(stream, at) for at in range(row.start, row.end, 100)}
+    flip(known.directory, name, row.payload_position + PAGE + 7)
+    mend(known.directory)
+    lost = (row.start + PAGE, row.start + 2 * PAGE)
+    with opened(known) as store:
+        for at, (start, end) in bounds.items():
+            found = store.engine.record_bounds(stream, at)
+            if end <= lost[0] or start >= lost[1]:
+                assert found == (start, end)
+            elif at < lost[0]:
+                assert found == (start, lost[0])
+            elif at >= lost[1]:
+                assert found == (lost[1], end)
+            else:
+                assert found == lost
+
+
+def test_a_damaged_entry_costs_its_chunk(known: Known):
+    name, segment = in_segment(known)
+    row = segment.row(2)
+    flip(known.directory, name, row.entries_position + 9)
+    _, lost = repaired(known)
+    stream = next(key for key, truth in known.streams.items() if truth.number == row.stream)
+    first = max(row.start, known.streams[stream].first)
+    assert lost == {stream: set(range(first, min(row.end, row.start + CHUNK)))}
+
+
+@pytest.mark.parametrize("rows", [(0,), (2, 3), (5,)])
+def test_a_damaged_row_is_worked_out_from_its_entries(known: Known, rows: tuple[int, ...]):
+    name, segment = in_segment(known)
+    for row in rows:
+        flip(known.directory, name, segment.trailer.rows_position + row * ROW_SIZE + 18)
+    _, lost = repaired(known)
+    assert lost == {}
+
+
+@pytest.mark.parametrize("where", ["header", "trailer"])
+def test_a_clustered_segment_without_a_header_or_a_trailer_loses_nothing(known: Known, where: str):
+    for name in known.names(".seg"):
+        damaged = known.copy()
+        size = damaged.directory.files[name].size()
+        flip(damaged.directory, name, 20 if where == "header" else size - 10)
+        _, lost = repaired(damaged)
+        assert lost == {}
+
+
+def test_a_missing_clustered_segment_costs_what_it_held(known: Known):
+    name = known.names(".seg")[1]
+    held = {
+        stream: {offset for start, end, place in places(known, stream) for offset in range(start, end)
+                 if is_clustered(place) and f"{clustered_segment(place):08x}.seg" == name}
+        for stream in known.streams
+    }  # fmt: skip
+    known.directory.remove(name)
+    outcome, lost = repaired(known)
+    assert lost
+    for stream, offsets in lost.items():
+        assert offsets <= held[stream] | held.get("s06", set()), stream
+    assert all(finding.file == name for finding in outcome.findings if finding.kind == "lost")
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_page_of_rows_costs_no_byte_and_closes_what_nobody_can_know_of(known: Known):
+    name = known.names(".run")[-1]
+    flip(known.directory, name, PAGE + 100)
+    run = Run.open(known.directory, name)
+    assert run is not None
+    outcome, lost = repaired(known)
+    assert lost == {}
+    closed = closed_by(outcome)
+    assert closed
+    with opened(known) as store:
+        for stream in closed & known.streams.keys():
+            with pytest.raises(StreamClosed):
+                store.stream(stream).append(b"x")
+        for stream in known.streams.keys() - closed:
+            assert store.stream(stream).info().closed == known.streams[stream].closed
+        assert closed < known.streams.keys() | known.deleted
+
+
+def test_an_older_row_that_is_damaged_and_superseded_costs_nothing(known: Known):
+    name = known.names(".run")[0]
+    for page in range(1, 4):
+        zero(known.directory, name, page)
+    outcome, lost = repaired(known)
+    assert lost == {}
+    assert len(closed_by(outcome)) < 5
+
+
+@pytest.mark.parametrize("where", ["header", "trailer", "tables", "numbers", "names"])
+def test_all_else_of_a_run_is_made_anew_without_loss(known: Known, where: str):
+    for name in known.names(".run"):
+        damaged = known.copy()
+        run = Run.open(damaged.directory, name)
+        assert run is not None
+        trailer, size = run.trailer, run.size
+        at = {
+            "header": 20,
+            "trailer": size - 4000,
+            "tables": trailer.tables_position + 2,
+            "numbers": trailer.numbers_position + 20,
+            "names": trailer.names_position + 20,
+        }[where]
+        flip(damaged.directory, name, at)
+        outcome, lost = repaired(damaged)
+        assert lost == {}
+        assert closed_by(outcome) == set()
+
+
+def test_a_missing_run_is_made_up_for_by_clustered_segments_and_older_rows(known: Known):
+    newest = known.names(".run")[-1]
+    known.directory.remove(newest)
+    outcome = mend(known.directory)
+    assert mend(known.directory).number == 0
+    with opened(known) as store:
+        lost = missing(store, known)
+        found = {name for name in store.names() if name.startswith("lost+found/")}
+        numbers = {int(name.partition("/")[2]): name for name in found}
+        for name in lost:
+            truth = known.streams[name]
+            stream = store.stream(numbers[truth.number])
+            info = stream.info()  # of a fork, its own bytes
+            assert stream.read(info.first).data == truth.content[info.first : info.tail]
+        assert_works(store, list(store.names()))
+    assert closed_by(outcome)
+
+
+# --- the manifest, and several things at once ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["header", "block", "missing"])
+def test_a_manifest_is_made_anew_without_loss(known: Known, damage: str):
+    if damage == "missing":
+        known.directory.remove(MANIFEST_NAME)
+    else:
+        flip(known.directory, MANIFEST_NAME, 20 if damage == "header" else PAGE + 70)
+    greatest = max(truth.number for truth in known.streams.values())
+    outcome, lost = repaired(known)
+    assert lost == {}
+    assert closed_by(outcome) == set()
+    with opened(known) as store:
+        assert len(store.engine) == len(list(store.names())) == len(known.streams)
+        assert store.create("next").info().number > greatest
+
+
+def test_what_is_no_store_is_left_alone():
+    directory = MemoryDirectory()
+    directory.create("notes.txt").write(0, b"of somebody")
+    with pytest.raises(Exception, match="not a durable_log store"):
+        mend(directory)
+    assert directory.names() == ["notes.txt"]
+
+
+def test_several_things_at_once(known: Known):
+    flip(known.directory, MANIFEST_NAME, 30)
+    flip(known.directory, known.names(".seg")[0], 2 * PAGE)
+    truncate(known.directory, known.names(".seg")[1], known.directory.files[known.names(".seg")[1]].size() - 30)
+    double(known.directory, known.names(".run")[1], 1, 2)
+    zero(known.directory, known.names(".log")[2], 0)
+    flip(known.directory, known.names(".log")[3], 2 * PAGE + 99)
+    outcome, lost = repaired(known)
+    assert {finding.file for finding in outcome.findings if finding.kind == "moved"} == {
+        MANIFEST_NAME, "00000001.seg", "00000003.seg", "00000004.run",
+        "00000024.log", "00000025.log",
+    }  # fmt: skip
+    assert sum(map(len, lost.values())) < 40_000
+
+
+def test_two_repairs_have_two_reports(known: Known):
+    name, segment = in_segment(known)
+    flip(known.directory, name, segment.row(4).payload_position)
+    assert mend(known.directory).number == 1
+    name, segment = in_segment(known)
+    flip(known.directory, name, segment.row(9).payload_position)
+    second = mend(known.directory)
+    assert second.number == 2
+    with opened(known) as store:
+        reports = {report for _, _, _, report in store.engine.upkeep.losses()}
+        assert reports == {1, 2}
+        store.compact()
+        assert {report for _, _, _, report in store.engine.upkeep.losses()} == reports
+
+
+def test_lost_ranges_survive_compaction_forks_and_backups(known: Known, tmp_path):
+    name, segment = in_segment(known)
+    row = next(segment.row(number) for number in range(segment.rows_count) if segment.row(number).end > 3 * PAGE)
+    stream = next(key for key, truth in known.streams.items() if truth.number == row.stream)
+    flip(known.directory, name, row.payload_position + PAGE + 7)
+    mend(known.directory)
+    with opened(known) as store:
+        store.create("branch", fork_of=stream)
+        store.compact()
+        target = MemoryDirectory()
+        store.engine.upkeep.backups.fill(target, verify=True)
+        for each in (stream, "branch"):
+            with pytest.raises(Corruption, match="lost"):
+                store.stream(each).read(row.start + PAGE)
+            assert store.stream(each).read(row.start + 2 * PAGE).data
+    assert "quarantine" not in target.names()
+    with opened(Known(target, known.streams, known.deleted)) as copy, pytest.raises(Corruption, match="lost"):
+        copy.stream(stream).read(row.start + PAGE)
