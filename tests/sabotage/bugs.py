@@ -40,7 +40,7 @@ BUGS: Final = (
                 "    last_number = used\n",
             ),
         ),
-        ("tests/simulation", "tests/crash"),
+        ("tests/simulation/test_simulation.py", "tests/torture/test_torture.py"),
     ),
     Bug(
         "trust the file size",
@@ -52,7 +52,7 @@ BUGS: Final = (
                 "block = _block(info, base + at, verdict != lib.DL_BAD_LENGTH)\n",
             ),
         ),
-        ("tests/disk", "tests/crash"),
+        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
     ),
     Bug(
         "acknowledge a delete before it is durable",
@@ -66,7 +66,7 @@ BUGS: Final = (
                 '    return not isinstance(request, Append) or request.durability == "sync" or request.close',
             ),
         ),
-        ("tests/disk", "tests/store"),
+        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
     ),
     Bug(
         "sync again after EIO",
@@ -83,11 +83,11 @@ BUGS: Final = (
             ),
             Edit(
                 "durable_log/engine/writer.py",
-                "from durable_log.engine.files import is_out_of_space\n",
-                "from durable_log.engine.files import SyncFailed, is_out_of_space\n",
+                "from durable_log.engine.files import is_out_of_files, is_out_of_space\n",
+                "from durable_log.engine.files import SyncFailed, is_out_of_files, is_out_of_space\n",
             ),
         ),
-        ("tests/disk", "tests/store"),
+        ("tests/disk/test_failing_syncs.py", "tests/faults/test_faults.py"),
     ),
     Bug(
         "drop the index before the flush",
@@ -95,20 +95,18 @@ BUGS: Final = (
         (
             Edit(
                 "durable_log/engine/checkpoint.py",
-                "        sealed, rows, epoch, number, closing = unfinished\n",
-                "        sealed, rows, epoch, number, closing = unfinished\n"
-                "        for segment in sealed.segments:\n"
-                "            self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])\n",
+                "        self._name_rows(unfinished, released)\n",
+                "        for segment in released:\n"
+                "            self._spares.give_back(segment)\n"
+                "        self._name_rows(unfinished, released)\n",
             ),
             Edit(
                 "durable_log/engine/checkpoint.py",
-                "        self.settle(epoch.changed, epoch.removed, epoch.number)\n"
-                "        for segment in sealed.segments:\n"
-                "            self._spares.give_back(segment, closing=closing and segment is sealed.segments[-1])\n",
-                "        self.settle(epoch.changed, epoch.removed, epoch.number)\n",
+                "self._leaving.append((segment, unfinished.closing and segment is released[-1]))\n",
+                "pass\n",
             ),
         ),
-        ("tests/disk", "tests/crash"),
+        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
     ),
     Bug(
         "patch a footer in place",
@@ -126,7 +124,7 @@ BUGS: Final = (
                 "    if not present:\n        directory.rename(_TEMPORARY, MANIFEST_NAME)\n",
             ),
         ),
-        ("tests/disk", "tests/crash"),
+        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
     ),
     Bug(
         "read error taken for the end",
@@ -141,7 +139,7 @@ BUGS: Final = (
                 "                break\n",
             ),
         ),
-        ("tests/faults",),
+        ("tests/faults/test_faults.py",),
     ),
     Bug(
         "no directory sync at roll",
@@ -153,7 +151,7 @@ BUGS: Final = (
                 "            directory.rename(name + TEMPORARY, name)\n",
             ),
         ),
-        ("tests/disk",),
+        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
     ),
     Bug(
         "cut at the first bad block in the middle",
@@ -170,7 +168,7 @@ BUGS: Final = (
                 "        return False\n",
             ),
         ),
-        ("tests/damage", "tests/crash"),
+        ("tests/damage/test_flipped_bits.py", "tests/simulation/test_simulation.py"),
     ),
     Bug(
         "accept a recycled stale block",
@@ -189,7 +187,7 @@ BUGS: Final = (
                 "    return here ? DL_OK : DL_BAD_LSN;\n",
             ),
         ),
-        ("tests/disk", "tests/crash"),
+        ("tests/disk/test_crash_images.py", "tests/damage/test_forged_bytes.py"),
         builds=True,
     ),
     Bug(
@@ -202,7 +200,7 @@ BUGS: Final = (
                 "            del known\n",
             ),
         ),
-        ("tests/model", "tests/disk"),
+        ("tests/model", "tests/disk/test_crash_images.py"),
     ),
     Bug(
         "a length used before its CRC",
@@ -214,7 +212,7 @@ BUGS: Final = (
                 "    return DL_FRAME_HEADER + rest;\n",
             ),
         ),
-        ("tests/fuzz", "tests/c"),
+        ("tests/fuzz/test_fuzz.py", "tests/c"),
         builds=True,
     ),
     Bug(
@@ -229,6 +227,6 @@ BUGS: Final = (
                 "        self.segment, self.position = segment, PAGE\n",
             ),
         ),
-        ("tests/disk", "tests/store"),
+        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
     ),
 )

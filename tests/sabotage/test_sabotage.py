@@ -18,18 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS_MAX = 900.0
 EVERY_ROOM = os.environ.get("DURABLE_LOG_SABOTAGE") == "all"
 """Whether to ask all rooms that are said to find a bug, not the quickest alone."""
-SOURCES = ("durable_log", "csrc", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+NOT_COPIED = (".git", ".venv", "build", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "sabotage")
 ORDINARY = ("tests/store/test_store_appending.py", "tests/store/test_store_creating.py")
 
 
 def sabotaged(bug: Bug, copy: Path) -> dict[str, str]:
-    """A copy of the package with the bug in it; the environment in which Python imports that."""
-    copy.mkdir()
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(ROOT / name, copy / name)
+    """A copy of all that is here with the bug in it; the environment in which Python imports the package from there."""
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
     for edit in bug.edits:
         file = copy / edit.file
         text = file.read_text()
@@ -40,27 +35,28 @@ def sabotaged(bug: Bug, copy: Path) -> dict[str, str]:
         build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
         subprocess.run(build, cwd=copy, env=environment, check=True, timeout=SECONDS_MAX)
     asked = [sys.executable, "-c", "import durable_log; print(durable_log.__file__)"]
-    imported = subprocess.run(asked, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+    imported = subprocess.run(asked, cwd=copy, env=environment, check=True, capture_output=True, text=True).stdout
     assert imported.startswith(str(copy)), imported
     return environment
 
 
-def run(environment: dict[str, str], *tests: str) -> tuple[int, str]:
-    """What these tests, up to the first that fails, say of the engine that is imported there."""
+def run(copy: Path, environment: dict[str, str], *tests: str) -> tuple[int, str]:
+    """What the tests of that copy say, up to the first that fails."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     ended = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
     )
     return ended.returncode, ended.stdout[-5000:] + ended.stderr[-500:]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 def test_the_suite_finds(bug, tmp_path):
-    environment = sabotaged(bug, tmp_path / "copy")
-    passes, output = run(environment, *ORDINARY)
+    copy = tmp_path / "copy"
+    environment = sabotaged(bug, copy)
+    passes, output = run(copy, environment, *ORDINARY)
     assert passes == 0, f"this breaks so much that anybody would see it:\n{output}"
     for room in bug.found_by if EVERY_ROOM else bug.found_by[:1]:
-        failed, output = run(environment, *room.split())
+        failed, output = run(copy, environment, *room.split())
         assert failed == 1, f"{room} does not find it: {bug.story}\n{output}"
         print(f"{bug.name}: {[line for line in output.splitlines() if line.startswith('FAILED')]}")
 
