@@ -46,9 +46,11 @@ class Catalog:
         self._idle: OrderedDict[StreamState, None] = OrderedDict()
         self._loader = Loader(self, self._resident, self._removed)
         self.crashed_at: float | None = None
-        """When the store was opened after a crash, in seconds since the epoch."""
+        """When the store was opened after its last crash, in seconds since the epoch."""
         self.crashed_lsn = 0
         """Where the log ended then."""
+        self.forgets_crash = False
+        """Whether there are rows older than that, and no manifest says so yet."""
         self.catch_up: CatchUp | None = None
         """What the log had of streams when the store was opened, until all of it is in their states."""
         self.unreadable: dict[str, Corruption] = {}
@@ -196,10 +198,10 @@ class Catalog:
 
     @property
     def ends_well(self) -> bool:
-        """Whether a good end of the store is one: whoever opens it next has nothing to give back to rows that are older
+        """Whether a good end of the store is one: whoever opens it next knows what to give back to rows that are older
         than a crash. Nobody has written what was given back to streams that were not looked up.
         """
-        return self.crashed_at is None or not self.runs
+        return not self.forgets_crash
 
     def forgive(self, state: StreamState, lsn: int = 0) -> None:
         """Give a sliding TTL back what a crash may have taken: uses that no record or row tells of. ``lsn`` is that of

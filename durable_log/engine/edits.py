@@ -7,6 +7,7 @@ begun before. Called by whoever holds the clustering lock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
@@ -88,10 +89,14 @@ class Edits:
                     ClusteredFile(file.number, max(0, self._live[file.number])) for file in manifest.clustered
                 ),
             )
+        if catalog.crashed_at is not None and catalog.forgets_crash:
+            crashed_ms = math.ceil(catalog.crashed_at * 1000)
+            manifest = manifest._replace(crashed_ms=crashed_ms, crashed_lsn=catalog.crashed_lsn)
         write_manifest(self._directory, manifest, int(self._clock() * 1000))
         self._in_doubt = True
         install_manifest(self._directory)
         self.manifest, self._in_doubt = manifest, False
+        catalog.forgets_crash = False
 
     def make(self, change: Change) -> None:
         """Save a manifest with that change, and do in memory and on disk what follows from it. Raises ``OSError``."""

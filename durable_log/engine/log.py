@@ -278,6 +278,7 @@ class LogEngine:
             return  # by another thread
         try:
             with self._committer.attended():
+                self.upkeep.save_crash()
                 self._committer.stop(self._used_since_saved)
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()

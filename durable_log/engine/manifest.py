@@ -33,7 +33,7 @@ UNFINISHED_NAME: Final = "BACKUP.tmp"
 
 _TEMPORARY: Final = "MANIFEST.tmp"
 _STATE, _CLUSTERED, _RUN = 16, 17, 18
-_NUMBERS: Final = struct.Struct("<QQQQQQQ")
+_NUMBERS: Final = struct.Struct("<9Q")
 
 
 class ClusteredFile(NamedTuple):
@@ -46,7 +46,8 @@ class ClusteredFile(NamedTuple):
 class Manifest(NamedTuple):
     """What counts. ``log_first`` is the oldest log segment, whose first block follows ``previous_lsn``; ``lsn`` was
     durable when the manifest was written, and ``streams`` how many there were then. ``clean``: the store was closed in
-    good order, unless a block came after that. ``runs`` are newest first.
+    good order, unless a block came after that. ``crashed_ms`` and ``crashed_lsn``: when the store was opened after its
+    last crash, and where the log ended then; 0 if no rows are that old. ``runs`` are newest first.
     """
 
     uuid: bytes
@@ -58,6 +59,8 @@ class Manifest(NamedTuple):
     next_stream: int = 1
     next_file: int = 1
     clean: int = 1
+    crashed_ms: int = 0
+    crashed_lsn: int = 0
     clustered: tuple[ClusteredFile, ...] = ()
     runs: tuple[int, ...] = ()
 
@@ -123,7 +126,7 @@ def install_manifest(directory: Directory) -> None:
 def _encode(manifest: Manifest, nonce: int) -> bytearray:
     numbers = _NUMBERS.pack(
         manifest.previous_lsn, manifest.previous_crc, manifest.lsn, manifest.streams, manifest.next_stream,
-        manifest.next_file, manifest.clean,
+        manifest.next_file, manifest.clean, manifest.crashed_ms, manifest.crashed_lsn,
     )  # fmt: skip
     parts = [bytes(BLOCK_HEADER), frame_head(_STATE, 0, manifest.log_first, 0, len(numbers)), numbers]
     parts += [frame_head(_CLUSTERED, 0, file.number, file.live_bytes, 0) for file in manifest.clustered]

@@ -205,8 +205,11 @@ def _replay_log(
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
     _harden(segments, chain)
     clean = chain.blocks[-1].clean if chain.blocks else bool(manifest.clean)
-    catalog.crashed_at = None if clean else clock()
-    catalog.crashed_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
+    if not clean:
+        catalog.crashed_at, catalog.forgets_crash = clock(), bool(catalog.runs)
+        catalog.crashed_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
+    elif manifest.crashed_ms:
+        catalog.crashed_at, catalog.crashed_lsn = manifest.crashed_ms / 1000, manifest.crashed_lsn
     backlog = _backlog_of(segments, chain)
     replay = Replay(catalog, backlog, manifest.lsn, damaged=bool(chain.damage or unreadable))
     replay.run()

@@ -165,8 +165,8 @@ class Replay:
         self.held.append((record.lsn, error))
         self._catch_up.held[record.stream] = error
         if record.kind == CREATE:
-            row, frame = self._backlog.frame(record)
-            self._catalog.unreadable[decode_create(frame[row[6] :]).name] = error
+            with suppress(Corruption):  # if it can't be understood itself, nobody knows its name
+                self._catalog.unreadable[self._backlog.decoded(record, decode_create).name] = error
 
     def _find(self, number: int) -> StreamState | None:
         if number not in self._states:

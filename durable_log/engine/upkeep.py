@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from durable_log.engine.audit import Discord, audit
@@ -188,6 +189,12 @@ class Upkeep:
                 prepare(self._catalog)
             self.checkpointer.accept_damage()
             self.checkpointer.run()
+
+    def save_crash(self) -> None:
+        """Have the manifest know of a crash, so that the store can end well."""
+        with suppress(OSError, DurableLogError):
+            if self._catalog.forgets_crash:
+                self.checkpointer.edits.save()
 
     def cluster_at_close(self) -> None:
         """Leave nothing to replay, once nothing is written any more. What can't be clustered now will be later."""

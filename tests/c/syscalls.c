@@ -139,6 +139,11 @@ static void a_sync_that_fails_is_told_and_not_tried_again(void) {
     EXPECT(commit(1, DL_PAGE) == -EIO && stage == DL_STAGE_SYNC);
 }
 
+static void a_sync_that_was_interrupted_has_not_failed(void) {
+    SCRIPT({WRITE, DL_PAGE}, {SYNC, -EINTR}, {SYNC, -EINTR}, {SYNC, 0});
+    EXPECT(commit(1, DL_PAGE) == 0 && stage == DL_STAGE_DONE);
+}
+
 static void a_block_that_cannot_be_sealed_is_not_written(void) {
     NO_CALLS();
     EXPECT(commit(1, DL_PAGE - 1) == -EINVAL && stage == DL_STAGE_SEAL);
@@ -238,6 +243,7 @@ int main(void) {
     a_write_that_fails_is_not_synced();
     a_write_that_writes_nothing_is_an_error();
     a_sync_that_fails_is_told_and_not_tried_again();
+    a_sync_that_was_interrupted_has_not_failed();
     a_block_that_cannot_be_sealed_is_not_written();
     file_systems_that_never_write_in_place_are_known();
     reads_go_on_until_all_is_there_or_fail();

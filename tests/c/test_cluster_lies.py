@@ -43,7 +43,8 @@ def test_a_body_beyond_four_gibibytes_is_not_there():
     assert scan(bytes(28), 2**32 - 10, [2**32 - 10, 9])[0] == lib.DL_CLUSTER_FRAME
 
 
-LOG = 1 << 32 | PAGE
+LOG = 2 << 32 | PAGE
+OLD = 1 << 32 | PAGE
 
 
 @pytest.mark.parametrize(
@@ -51,12 +52,13 @@ LOG = 1 << 32 | PAGE
     [
         ([], (0, 0)),
         ([1 << 63, 1 << 63 | 7], (2, 2)),
-        ([1 << 63, 5, LOG], (1, 2)),
-        ([5, 6], (0, 2)),
+        ([1 << 63, OLD, LOG], (1, 2)),
+        ([OLD, OLD + 1], (0, 2)),
         ([0], None),
-        ([LOG, 5], None),
+        ([OLD, 5], None),
+        ([LOG, OLD], None),
         ([LOG, 1 << 63], None),
-        ([5, 1 << 63, LOG], None),
+        ([OLD, 1 << 63, LOG], None),
     ],
     ids=str,
 )

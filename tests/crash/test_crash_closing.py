@@ -162,3 +162,22 @@ def test_what_opening_has_made_durable_is_marked_so_that_damage_to_it_is_no_torn
     with open_store(killed, ABRUPT, Clock()) as store:
         assert [damage.start & 0xFFFFFFFF for damage in store.report.damage] == [at]
         assert not store.report.cut
+
+
+def test_a_log_that_ends_before_what_the_manifest_knows_to_be_durable_is_damaged():
+    """No block stands behind the damage to tell of it; and what is appended later does not hide it."""
+    directory = InPlace()
+    with open_store(directory, ABRUPT, Clock()) as store:
+        store.create("a", data=b"clustered")
+        store.engine.upkeep.cluster()
+        store.stream("a").append(b"acknowledged")
+        last, at = store.engine._writer.segment, store.engine._writer.position - 4096
+        store.engine.upkeep.checkpointer.save()
+        killed = copy_in_place(directory)
+    killed.files[last.file.name]._bytes[at : at + 4096] = bytes(range(256)) * 16
+    for _ in range(3):
+        with open_store(killed, ABRUPT, Clock()) as store:
+            assert [damage.start & 0xFFFFFFFF for damage in store.report.damage] == [at]
+            store.create("b", data=b"b")
+            store.engine.upkeep.cluster()
+        assert killed.files[last.file.name].read(at, 4096) == bytes(range(256)) * 16

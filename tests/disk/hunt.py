@@ -5,15 +5,18 @@
 
 Law of this room: it walks from workloads to moments, from moments to images, and has each of them examined. A trail of
 words leads to every image, so that what is found can be looked at again, alone. The same seed hunts the same images.
+``DURABLE_LOG_IMAGES`` and ``DURABLE_LOG_SEED`` say how many, and which, where nobody else does.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -31,6 +34,8 @@ from workloads import WORKLOADS, perform
 
 from durable_log.errors import CommitFailed
 
+IMAGES = int(os.environ.get("DURABLE_LOG_IMAGES", "20000"))
+SEED = int(os.environ.get("DURABLE_LOG_SEED", "0"))
 EVENTS = 2150
 """About so many events there are in all workloads."""
 ROUND = 250_000
@@ -49,6 +54,18 @@ class Broken(AssertionError):
     """A promise is broken."""
 
 
+@contextmanager
+def telling(*words: str) -> Iterator[None]:
+    """Whatever fails in here is told by these words."""
+    try:
+        yield
+    except Broken:
+        raise
+    except Exception as error:
+        again = f".venv/bin/python tests/disk/hunt.py --repeat '{' '.join(words)}'"
+        raise Broken(f"{' '.join(words)}: {type(error).__name__}: {error}\nThis one again: {again}") from error
+
+
 # --- trails --------------------------------------------------------------------------------------------------------
 
 
@@ -60,26 +77,30 @@ def crash_trail(workload: str, seed: int) -> Trail:
 
 def opening_trail(trail: Trail, moment: Moment, decision: Decision) -> Trail:
     """Crashes while a store is opened on what a crash has left."""
-    files = moment.media.crash(decision.grain, torn=decision.torn).image(decision.digits)
     words = ("opening", *trail.words[1:], str(moment.event), decision.word())
-    return Trail(words, trail.past, crashes_while_opening(files, trail.past, moment.promise))
+    files = moment.media.crash(decision.grain, torn=decision.torn).image(decision.digits)
+    with telling(*words):
+        open_twice(files, trail.past, moment.promise)
+        return Trail(words, trail.past, crashes_while_opening(files, trail.past, moment.promise))
 
 
 def kill_trail(trail: Trail, moment: Moment) -> Trail:
     """Crashes while a store is opened after a kill, and after that."""
     words = ("kill", *trail.words[1:], str(moment.event))
-    return Trail(words, trail.past, crashes_after_a_kill(moment.media, trail.past, moment.promise))
+    with telling(*words):
+        return Trail(words, trail.past, crashes_after_a_kill(moment.media, trail.past, moment.promise))
 
 
 def sync_trail(workload: str, seed: int, failure: Failure) -> tuple[Trail, Script]:
     """Crashes after a sync has failed. The store has been looked at."""
     words = ("sync", workload, str(seed), failure.word())
     directory = FailingDirectory(failure, Random(" ".join(words)))
-    script = perform(workload, seed, directory)
-    if script.is_open:
-        assert_shows_only_what_is_sure(script)
-        if isinstance(script.store.engine._committer.failure, CommitFailed):
-            assert_latched(script)
+    with telling(*words):
+        script = perform(workload, seed, directory)
+        if script.is_open:
+            assert_shows_only_what_is_sure(script)
+            if isinstance(script.store.engine._committer.failure, CommitFailed):
+                assert_latched(script)
     since = (moment for moment in moments(directory.trace) if moment.event >= directory.failed_at - 1)
     return Trail(words, Past.of(script), since), script
 
@@ -87,8 +108,9 @@ def sync_trail(workload: str, seed: int, failure: Failure) -> tuple[Trail, Scrip
 def reopened_trail(trail: Trail, script: Script) -> Trail:
     """Crashes while the store is opened again after a sync has failed, on what the page cache shows, and after that."""
     disk, promise = script.directory, promised_at_the_end(script.directory.trace)
-    again = RecordedDirectory(disk.shown(), media=disk.media.copy())
-    return Trail(("reopened", *trail.words[1:]), trail.past, crashes_after_opening(again, trail.past, promise))
+    again, words = RecordedDirectory(disk.shown(), media=disk.media.copy()), ("reopened", *trail.words[1:])
+    with telling(*words):
+        return Trail(words, trail.past, crashes_after_opening(again, trail.past, promise))
 
 
 # --- hunting -------------------------------------------------------------------------------------------------------
@@ -112,14 +134,12 @@ def hunt(trail: Trail, random: Random, each: int, all_of: int = 0, part: float =
 
 def look_at(trail: Trail, moment: Moment, decision: Decision, files: Files, *, onwards: bool = True) -> None:
     """Examine one image, and say which it is if it breaks a promise."""
-    try:
-        examine(files, trail.past, moment.promise, onwards=onwards)
-    except Exception as error:
-        crash = moment.media.crash(decision.grain, torn=decision.torn)
-        words = " ".join((*trail.words, str(moment.event), decision.word()))
-        told = "\n  ".join(["the crash:", *crash.told(decision.digits)])
-        again = f".venv/bin/python tests/disk/hunt.py --repeat '{words}'"
-        raise Broken(f"{words}: {error}\n{told}\nThis one again: {again}") from error
+    with telling(*trail.words, str(moment.event), decision.word()):
+        try:
+            examine(files, trail.past, moment.promise, onwards=onwards)
+        except Exception as error:
+            told = moment.media.crash(decision.grain, torn=decision.torn).told(decision.digits)
+            raise AssertionError("\n  ".join([f"{error}\n  the crash:", *told])) from error
 
 
 def hunt_images(workload: str, seed: int, each: int, all_of: int = 0) -> int:
@@ -133,8 +153,7 @@ def hunt_recoveries(workload: str, seed: int, part: float) -> int:
     for moment in trail.moments:
         if random.random() >= part:
             continue
-        decision, files = random.choice(list(decisions(moment.media, random, 6)))
-        open_twice(files, trail.past, moment.promise)
+        decision, _ = random.choice(list(decisions(moment.media, random, 6)))
         count += hunt(opening_trail(trail, moment, decision), random, 2)
         count += hunt(kill_trail(trail, moment), random, random.choice((2, 12)))
     return count
@@ -159,22 +178,19 @@ def hunt_failing_syncs(workload: str, seed: int, part: float) -> int:
 
 
 def repeat(words: str) -> None:
-    """Examine the image that some words lead to."""
+    """Look again at what some words lead to: one image, or all that comes before one."""
     kind, workload, seed, *rest = words.split()
-    trail, (event, word) = _trail_of(kind, workload, int(seed), rest[:-2]), rest[-2:]
-    moment = _at(trail, event)
-    decision = Decision.of(word)
-    look_at(trail, moment, decision, moment.media.crash(decision.grain, torn=decision.torn).image(decision.digits))
-
-
-def _trail_of(kind: str, workload: str, seed: int, rest: list[str]) -> Trail:
+    trail = crash_trail(workload, int(seed))
     if kind in ("sync", "reopened"):
-        trail, script = sync_trail(workload, seed, Failure.of(rest[0]))
-        return trail if kind == "sync" else reopened_trail(trail, script)
-    trail = crash_trail(workload, seed)
-    if kind == "opening":
-        return opening_trail(trail, _at(trail, rest[0]), Decision.of(rest[1]))
-    return kill_trail(trail, _at(trail, rest[0])) if kind == "kill" else trail
+        trail, script = sync_trail(workload, int(seed), Failure.of(rest.pop(0)))
+        trail = trail if kind == "sync" else reopened_trail(trail, script)
+    elif kind == "opening":
+        trail = opening_trail(trail, _at(trail, rest.pop(0)), Decision.of(rest.pop(0)))
+    elif kind == "kill":
+        trail = kill_trail(trail, _at(trail, rest.pop(0)))
+    if rest:
+        moment, decision = _at(trail, rest[0]), Decision.of(rest[1])
+        look_at(trail, moment, decision, moment.media.crash(decision.grain, torn=decision.torn).image(decision.digits))
 
 
 def _at(trail: Trail, event: str) -> Moment:
@@ -213,7 +229,7 @@ def hunt_all(images: int, recoveries: int, syncs: int, seed: int) -> bool:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for what, count in (("images", 20_000), ("recoveries", 2_000), ("syncs", 2_000), ("seed", 0)):
+    for what, count in (("images", IMAGES), ("recoveries", IMAGES // 10), ("syncs", IMAGES // 10), ("seed", SEED)):
         parser.add_argument(f"--{what}", type=int, default=count)
     parser.add_argument("--repeat", metavar="WORDS", help="look at one image again")
     chosen = parser.parse_args()

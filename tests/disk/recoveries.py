@@ -46,8 +46,10 @@ def crashes_after_opening(directory: RecordedDirectory, past: Past, promise: Pro
     """
     before, directory.grows_in_place = directory.media.copy(), past.grows_in_place
     world, trace = opening_of(directory, past, promise)
-    for moment in moments(trace, before, promise):
-        yield moment._replace(promise=exactly(promise, world)) if moment.is_last else moment
+    return (
+        moment._replace(promise=exactly(promise, world)) if moment.is_last else moment
+        for moment in moments(trace, before, promise)
+    )
 
 
 def open_twice(files: Files, past: Past, promise: Promise) -> None:

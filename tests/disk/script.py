@@ -127,6 +127,7 @@ class Script:
     def kill(self) -> None:
         """The process ends without a word; what it has written stays in the page cache."""
         self._store = None
+        self.directory.close()
 
     def create(self, name: str, data: bytes = b"", content_type: str = "a/b", **named: Any) -> None:
         config = StreamConfig(content_type, named.pop("ttl", None), named.pop("expires_at", None))

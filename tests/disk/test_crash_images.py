@@ -1,13 +1,8 @@
-"""A crash at any write, sync or change of a name: whatever it leaves, the store opens and every promise holds.
-
-``DURABLE_LOG_IMAGES`` says how many images of crashes are looked at in all, ``DURABLE_LOG_SEED`` with which seed to
-begin; ``hunt.py`` hunts without an end.
-"""
+"""A crash at any write, sync or change of a name: whatever it leaves, the store opens and every promise holds."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from random import Random
 from typing import Any
@@ -15,9 +10,9 @@ from typing import Any
 import pytest
 from crashes import ALL_OF, Past, Promise, decisions, examine, moments
 from expected import NOBODY
-from hunt import EVENTS, Broken, crash_trail, hunt, hunt_images, repeat
+from hunt import EVENTS, IMAGES, SEED, Broken, crash_trail, hunt, hunt_images, repeat
 from media import Media
-from quiet import MADE_AT, quiet
+from quiet import MADE_AT
 from recorded import RecordedDirectory
 from script import CALM, Step
 from workloads import WORKLOADS, perform
@@ -26,15 +21,10 @@ from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import NotAStore
 
-IMAGES = int(os.environ.get("DURABLE_LOG_IMAGES", "20000"))
-SEED = int(os.environ.get("DURABLE_LOG_SEED", "0"))
 EACH = max(1, IMAGES // EVENTS)
 
 
-@pytest.fixture(autouse=True)
-def quiet_engines() -> Iterator[None]:
-    with quiet():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_engines")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

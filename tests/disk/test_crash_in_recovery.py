@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 
 import pytest
 from crashes import Past, decisions, moments
-from hunt import hunt_recoveries
+from hunt import IMAGES, SEED, hunt_recoveries
 from media import Renamed
-from quiet import quiet
 from recorded import RecordedDirectory
 from recoveries import crashes_after_opening, open_twice
 from script import Script
-from test_crash_images import IMAGES, SEED
 from twins import Clock, open_store
 from workloads import WORKLOADS, perform
 
 from durable_log.engine.manifest import MANIFEST_NAME
 
-
-@pytest.fixture(autouse=True)
-def quiet_engines() -> Iterator[None]:
-    with quiet():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_engines")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

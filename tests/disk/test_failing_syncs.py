@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import pytest
 from crashes import decisions
 from failing import FailingDirectory, Failure
-from hunt import Broken, hunt_failing_syncs
-from quiet import quiet
+from hunt import IMAGES, SEED, Broken, hunt_failing_syncs
 from recorded import RecordedDirectory, RecordedFile
 from script import Script
-from test_crash_images import IMAGES, SEED
 from twins import Clock, open_store
 from workloads import WORKLOADS
 
@@ -22,11 +19,7 @@ from durable_log.engine.files import SyncFailed
 from durable_log.errors import CommitFailed, Corruption
 from durable_log.model import Append, Producer
 
-
-@pytest.fixture(autouse=True)
-def quiet_engines() -> Iterator[None]:
-    with quiet():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_engines")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

@@ -153,7 +153,7 @@ def test_the_manifest_of_the_example_says_what_the_page_says():
     state, clustered, run = frames(body, 4096 + 64, nonce)
     assert state[:4] == (16, 0, 2, 0)
     previous = struct.unpack_from("<I", block, 4)[0]
-    assert struct.unpack("<7Q", state.rest) == (1 << 32 | 4096, previous, 2 << 32 | 4096, 1, 2, 3, 0)
+    assert struct.unpack("<9Q", state.rest) == (1 << 32 | 4096, previous, 2 << 32 | 4096, 1, 2, 3, 0, 0, 0)
     assert clustered == (17, 0, 1, 5, b"")
     assert run == (18, 0, 2, 0, b"")
 

@@ -214,8 +214,7 @@ def test_a_log_segment_that_cannot_be_removed_is_removed_later(monkeypatch):
             store.engine._committer.roll()
         old = logs(twin)[:3]
         twin.hooks["remove"] = lambda proceed: no_space(proceed) if twin.calls[-1][1] in old[:2] else proceed()
-        with pytest.raises(OSError, match="space"):
-            store.engine.upkeep.checkpointer.run()
+        assert store.engine.upkeep.checkpointer.run()
         assert set(old) & set(twin.names()) == set(old[:2])
         twin.hooks.clear()
         store.create("later", data=b"x")

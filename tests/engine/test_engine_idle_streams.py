@@ -47,6 +47,32 @@ def test_a_use_that_a_crash_may_have_taken_is_given_back_after_a_clean_end_too()
         assert store.stream("a").read().data == b"x"
 
 
+def test_a_store_that_is_closed_after_a_crash_is_not_taken_for_crashed_for_ever():
+    """As long as some rows were older than a crash, each opening gave sliding TTLs one more interval."""
+    directory, clock = MemoryDirectory(), Clock()
+    begin = clock.now
+    with open_store(directory, CALM, clock) as store:
+        store.create("old", ttl=1000, data=b"x")
+        store.create("used", ttl=1000, data=b"x")
+        store.engine.upkeep.cluster()
+        killed = copy_of(directory)
+    clock.now = begin + 900
+    for _ in range(3):
+        with open_store(killed, CALM, clock) as store:
+            assert store.engine._catalog.crashed_at == begin + 900
+            store.stream("used").read()
+        clock.now += 10
+    with open_store(killed, CALM, clock) as store:
+        assert store.engine._catalog.get("used").deadline == begin + 920 + 1000
+        assert store.engine._catalog.get("old").deadline == begin + 125 + 1000
+        assert set(store.names()) == {"old", "used"}
+        clock.now = begin + 1126
+        assert set(store.names()) == {"used"}
+        killed = copy_of(killed)
+    with open_store(killed, CALM, clock) as store:
+        assert store.engine._catalog.crashed_at == clock.now
+
+
 def test_a_stream_is_forgiven_once_for_a_crash(monkeypatch):
     """Not again each time that it is let go, with what it was forgiven in its row, and loaded anew."""
     monkeypatch.setattr(catalog, "IDLE_MAX", 0)

@@ -69,13 +69,18 @@ def gcc(name: str, *flags: str, watching: Iterable[str] = ()) -> Engine:
 
 
 def fuzzer() -> Engine:
-    """libFuzzer if clang is here, else this folder's own driver."""
-    clang = shutil.which("clang")
-    if clang is None:
-        return bare_fuzzer()
+    """libFuzzer if clang is here, and has it, else this folder's own driver."""
     flags = ("-std=gnu11", "-O1", "-g")
     watching = (*SANITIZERS, "-fsanitize=fuzzer-no-link")
-    return Engine("libfuzzer", (clang,), flags, watching, linked=("-fsanitize=fuzzer",))
+    engine = Engine("libfuzzer", ("clang",), flags, watching, linked=("-fsanitize=fuzzer",))
+    if shutil.which("clang") is None:
+        return bare_fuzzer()
+    try:
+        build(TARGETS[0], engine)
+    except CompilerError as error:
+        print(f"clang is here, but not all of libFuzzer: {str(error).strip().splitlines()[-1]}", flush=True)
+        return bare_fuzzer()
+    return engine
 
 
 def bare_fuzzer() -> Engine:
@@ -124,11 +129,15 @@ def _object(folder: Path, engine: Engine, unit: Path, watching: Iterable[str]) -
     return made
 
 
+class CompilerError(Exception):
+    """All that the compiler printed."""
+
+
 def run_quietly(command: list[str]) -> None:
     """Raises with all that the command printed if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
+        raise CompilerError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
 
 
 def build_all(engine: Engine) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from durable_log._core import ffi, lib
 from durable_log.engine import format as layout
 from durable_log.engine.cluster import ClusteredSegment, decode_trailer
 from durable_log.engine.files import MemoryDirectory, MemoryFile
+from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from durable_log.engine.rows import decode_state, encode_state, lsn_of_row, needed_of
 from durable_log.engine.run import Run
@@ -25,10 +26,11 @@ from durable_log.engine.run_format import NEVER, decode_name, decode_row, decode
 from durable_log.engine.run_format import decode_trailer as decode_run_trailer
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, InvalidData, InvalidProducer, UnsupportedFormat
-from durable_log.model import StreamConfig
+from durable_log.model import Options, StreamConfig
 from durable_log.protocol import json_mode, tokens
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import parse
+from durable_log.store import Store
 
 PAGE = 4096
 UUID = bytes(range(16))
@@ -194,6 +196,35 @@ def test_the_short_payloads_are_values_or_none(payload):
             assert layout.encode_producer(*found) == payload
         else:
             assert layout.encode_touch(found) == payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"short",
+        CREATE_HEAD.pack(-1, -(2**63), 0, 1, 1, 0) + b"\xff\xfe",
+        CREATE_HEAD.pack(-1, 0, 0, 9, 9, 9) + b"x",
+    ],
+    ids=["none", "short", "no text", "long"],
+)
+def test_a_creation_that_cannot_be_understood_is_told_and_keeps_no_store_from_opening(payload):
+    directory = MemoryDirectory()
+    options = Options(segment_bytes=65536, record_bytes_max=32768, preallocate=False)
+    open_in(directory, options).close()
+    log = directory.files["00000001.log"]
+    nonce = layout.decode_file_header("00000001.log", log.read(0, PAGE)).nonce
+    frame = layout.frame_head(layout.CREATE, 0, 1, 0, len(payload)) + payload
+    block = bytearray((bytes(64) + frame).ljust(PAGE, b"\0"))
+    lsn = layout.lsn_of(1, PAGE)
+    info = ffi.new("dl_block *", {"lsn": lsn, "durable_lsn": lsn, "body_length": len(frame), "nonce": nonce})
+    assert lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), PAGE, info) == lib.DL_OK
+    log.write(PAGE, bytes(block))
+    with Store(open_in(directory, options)) as store:
+        assert [error.reason.partition(":")[0] for error in store.report.unreadable_catalog] == [
+            "a frame that holds can't be understood"
+        ]
+        store.create("other").append(b"data")
 
 
 # ---- rows

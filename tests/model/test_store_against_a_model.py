@@ -21,6 +21,7 @@ from twins import SMALL, Clock, copy_of, open_store
 
 from durable_log.engine import catalog, checkpoint, compaction
 from durable_log.engine.files import MemoryDirectory, MemoryFile
+from durable_log.engine.keeper import Background
 from durable_log.errors import DurableLogError
 from durable_log.model import NOW, Append, Create, Delete, Producer, Request, StreamConfig, Trim
 
@@ -78,6 +79,7 @@ class StoreMachine(RuleBasedStateMachine):
     def open(self, recycling: bool) -> None:
         self.patches = [
             mock.patch.object(catalog, "IDLE_MAX", 1),
+            mock.patch.object(Background, "wake"),
             *(mock.patch.object(module, "SLICE_STATES", 2) for module in (checkpoint, compaction)),
             *(mock.patch.object(module, "pause") for module in (checkpoint, compaction)),
         ]
@@ -241,6 +243,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self.swept(self.store.engine.upkeep.sweep)
+
+    @rule()
+    def refill(self) -> None:
+        """Spare segments are made."""
+        self.store.engine._spares.refill()
 
     @rule()
     def cluster(self) -> None:

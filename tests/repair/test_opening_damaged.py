@@ -90,6 +90,7 @@ def test_nothing_is_written_where_rows_know_the_log_already():
     """Of a log whose last segment is gone, the next records would be passed over as known after a kill."""
     known = Known(MemoryDirectory(), {}, set())
     store = opened(known)
+    store.engine.upkeep._clusterer.stop()
     store.create("a")
     for _ in range(40):
         store.stream("a").append(b"x" * 9000)
@@ -131,6 +132,7 @@ def test_a_producer_whose_first_claim_is_lost_does_not_keep_its_stream_from_bein
 def test_what_is_damaged_does_not_hold_up_the_compaction_of_others(damage: str):
     directory = MemoryDirectory()
     with open_store(directory, SMALL, CLOCK) as store:
+        store.engine.upkeep._clusterer.stop()
         for number in range(4):
             store.create(f"keep{number}", data=b"k" * 2000)
             store.create(f"drop{number}", data=b"d" * 9000)
@@ -146,6 +148,7 @@ def test_what_is_damaged_does_not_hold_up_the_compaction_of_others(damage: str):
         else:
             for page in (1, 2, 3):
                 flip(directory, runs[0], page * PAGE + 40)
+        store.engine.upkeep._clusterer.stop()
         compactor = store.engine.upkeep._compactor
         for _ in range(40):
             if not compactor.step():

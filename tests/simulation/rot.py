@@ -94,7 +94,7 @@ class Rot:
             try:
                 chunk = stream.read(offset, limit=PAGE)
                 data = chunk.data
-                assert life.content_type != JSON or chunk.items
+                assert life.content_type != JSON or not data or chunk.items
             except OffsetOutOfRange:
                 return False
             except Corruption:

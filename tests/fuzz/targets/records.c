@@ -133,7 +133,7 @@ static void check_index(const uint8_t *index, size_t length, uint64_t below) {
         const uint64_t place = dl_load64(index + 16 * i + 8);
         const int kind = place >> 63 ? 0 : place < below ? 1 : 2;
         const int before = i < clustered + 1 && clustered == i ? 0 : old == i ? 1 : 2;
-        if (kind < before || (kind == 1 && place == 0)) is_index = 0;
+        if (kind < before || (kind == 1 && place >> 32 == 0)) is_index = 0;
         if (kind == 0 && clustered == i) clustered = old = i + 1;
         if (kind == 1 && old == i) old = i + 1;
     }
@@ -143,7 +143,8 @@ static void check_index(const uint8_t *index, size_t length, uint64_t below) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fuzz_input input = {data, size};
-    sample s = {NULL, 0, fuzz_take32(&input), (enum dl_key)(fuzz_take32(&input) % DL_KEYS), 0};
+    sample s = {NULL, 0, fuzz_take32(&input), DL_BY_STREAM, 0};
+    s.key = (enum dl_key)(fuzz_take32(&input) % DL_KEYS);
     const uint32_t length = fuzz_take32(&input);
     s.stream = fuzz_take32(&input);
     const size_t index_length = fuzz_within(length, input.left);
