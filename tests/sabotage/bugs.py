@@ -59,11 +59,11 @@ BUGS: Final = (
         "Deletions are thought to be cheap and wait for somebody else's sync.",
         (
             Edit(
-                "durable_log/engine/group.py",
-                'return not isinstance(request, Append) or request.durability == "sync" or request.close',
-                "if isinstance(request, Delete):\n"
-                "        return False\n"
-                '    return not isinstance(request, Append) or request.durability == "sync" or request.close',
+                "durable_log/engine/commit.py",
+                "            self._write(group, now, sync=sync, reserved=reserved)\n",
+                "            deletions = [each for each in batch if isinstance(each.request, Delete)]\n"
+                "            waits = sync and not (batch and len(deletions) == len(batch))\n"
+                "            self._write(group, now, sync=waits, reserved=reserved)\n",
             ),
         ),
         ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
@@ -121,7 +121,7 @@ BUGS: Final = (
             Edit(
                 "durable_log/engine/manifest.py",
                 "    directory.rename(_TEMPORARY, MANIFEST_NAME)\n",
-                "    if not present:\n        directory.rename(_TEMPORARY, MANIFEST_NAME)\n",
+                "    if _TEMPORARY in directory.names():\n        directory.rename(_TEMPORARY, MANIFEST_NAME)\n",
             ),
         ),
         ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
@@ -132,11 +132,10 @@ BUGS: Final = (
         (
             Edit(
                 "durable_log/engine/files.py",
-                "            piece = os.pread(self._fd, length, position)\n",
-                "            try:\n"
                 "                piece = os.pread(self._fd, length, position)\n"
-                "            except OSError:\n"
-                "                break\n",
+                "            except OSError as error:\n"
+                "                raise self._named(error) from None\n",
+                "                piece = os.pread(self._fd, length, position)\n            except OSError:\n                break\n",
             ),
         ),
         ("tests/faults/test_faults.py",),
