@@ -135,7 +135,9 @@ BUGS: Final = (
                 "                piece = os.pread(self._fd, length, position)\n"
                 "            except OSError as error:\n"
                 "                raise self._named(error) from None\n",
-                "                piece = os.pread(self._fd, length, position)\n            except OSError:\n                break\n",
+                "                piece = os.pread(self._fd, length, position)\n"
+                "            except OSError:\n"
+                "                break\n",
             ),
         ),
         ("tests/faults/test_faults.py",),

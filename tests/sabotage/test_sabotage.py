@@ -24,7 +24,7 @@ ORDINARY = ("tests/store/test_store_appending.py", "tests/store/test_store_creat
 
 
 def copied(copy: Path, bug: Bug | None = None) -> dict[str, str]:
-    """A copy of all that is here, with the bug in it; the environment in which Python imports the package from there."""
+    """A copy of all that is here, with the bug in it; the environment in which it is the package that is imported."""
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
     for edit in bug.edits if bug else ():
         file = copy / edit.file
