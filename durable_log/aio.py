@@ -346,7 +346,7 @@ class AsyncStore:
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
     async def close(self) -> None:
-        """Make everything durable and let go of the directory. Closing twice is harmless."""
+        """Make everything durable and let go of the directory; see :meth:`durable_log.Store.close`."""
         await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
 
     def port(self) -> LoopPort:

@@ -337,7 +337,10 @@ class Store:
         return self.engine.report
 
     def close(self) -> None:
-        """Make everything durable and let go of the directory. Closing twice is harmless."""
+        """Make everything durable and let go of the directory. Closing twice is harmless.
+
+        Raises :class:`CommitFailed`, once it is closed, if data that was acknowledged as ``written`` is not durable.
+        """
         self.engine.close()
 
 

@@ -54,7 +54,9 @@ class Catalog:
         self.catch_up: CatchUp | None = None
         """What the log had of streams when the store was opened, until all of it is in their states."""
         self.unreadable: dict[str, Corruption] = {}
-        """Names of which the log says more than the runs, which can't be read there."""
+        """Names that the log creates and that can't be looked up, as the runs can't be read there,"""
+        self.unreadable_numbers: dict[int, Corruption] = {}
+        """and the numbers of streams that it creates or deletes: what a row says of one of these is not all."""
         self.epoch = 1
         self.count = 0
         self.next_number = 1
@@ -353,10 +355,11 @@ class Catalog:
         there = {state.name for state in states if not state.gone and state.deadline > now}
         rest = found.keys() - removed - {state.name for state in states}
         there.update(name for name in rest if (name <= horizon or not horizon) and self._is_readable(found[name], now))
+        there.update(name for name in self.unreadable if name.startswith(prefix) and name > after)
         return sorted(name for name in there if name <= horizon or not horizon), horizon
 
     def _is_readable(self, entry: NameEntry, now: float) -> bool:
-        if entry.tombstone or entry.hidden:
+        if entry.tombstone or entry.hidden or entry.number in self.unreadable_numbers:
             return False
         if entry.deadline > now * 1000 or (self.crashed_at is None and self.catch_up is None):
             return entry.deadline > now * 1000

@@ -14,7 +14,7 @@ from durable_log._core import lib
 from durable_log.engine.chain import Base, Found, follow
 from durable_log.engine.cluster import REASONS, ROW_SIZE, ClusteredSegment, Fault, cluster_name
 from durable_log.engine.files import Directory
-from durable_log.engine.format import PAGE, lsn_of, position_of, segment_of
+from durable_log.engine.format import PAGE, lsn_of, nonce_of, position_of, segment_of
 from durable_log.engine.manifest import Manifest
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
@@ -22,6 +22,7 @@ from durable_log.engine.segment import LogSegment, segment_name, segment_number,
 
 MISSING: Final = "the manifest names it, and it is not there"
 NO_HEADER: Final = "the file header or the trailer fails its checksum"
+OF_ANOTHER_STORE: Final = "the file is one of another store"
 
 
 class FileFault(NamedTuple):
@@ -45,18 +46,18 @@ def check_tables(
     Raises ``OSError``.
     """
     for file in manifest.clustered:
-        yield from _check_clustered(directory, cluster_name(file.number), pause)
+        yield from _check_clustered(directory, manifest.uuid, file.number, pause)
     for number in manifest.runs:
         pause()
-        yield from _check_run(directory, run_name(number))
+        yield from _check_run(directory, manifest.uuid, number)
 
 
 def check_shape(directory: Directory, manifest: Manifest) -> Iterator[FileFault]:
     """The same, without reading stream bytes: headers, trailers, tables, rows, pages of runs. Raises ``OSError``."""
     for file in manifest.clustered:
-        yield from _check_clustered(directory, cluster_name(file.number), None)
+        yield from _check_clustered(directory, manifest.uuid, file.number, None)
     for number in manifest.runs:
-        yield from _check_run(directory, run_name(number))
+        yield from _check_run(directory, manifest.uuid, number)
 
 
 def check_log(directory: Directory, manifest: Manifest, last_lsn: int) -> Iterator[FileFault]:
@@ -84,8 +85,11 @@ def check_log(directory: Directory, manifest: Manifest, last_lsn: int) -> Iterat
         yield _in_log(last, f"the log ends with this block, not with that of {expected}")
 
 
-def _check_clustered(directory: Directory, name: str, pause: Callable[[], None] | None) -> Iterator[FileFault]:
+def _check_clustered(
+    directory: Directory, uuid: bytes, number: int, pause: Callable[[], None] | None
+) -> Iterator[FileFault]:
     """All of it, or, if there is no ``pause``, its rows."""
+    name = cluster_name(number)
     if name not in directory.names():
         yield FileFault(name, 0, MISSING)
         return
@@ -94,6 +98,9 @@ def _check_clustered(directory: Directory, name: str, pause: Callable[[], None] 
         yield FileFault(name, 0, NO_HEADER)
         return
     try:
+        if segment.nonce != nonce_of(uuid, number):
+            yield FileFault(name, 0, OF_ANOTHER_STORE)
+            return
         for fault in _bad_rows(segment) if pause is None else segment.verify(pause):
             yield FileFault(name, fault.position, fault.reason, fault.stream, fault.start, fault.end)
     finally:
@@ -107,7 +114,8 @@ def _bad_rows(segment: ClusteredSegment) -> Iterator[Fault]:
             yield Fault(0, 0, 0, position + row * ROW_SIZE, reason)
 
 
-def _check_run(directory: Directory, name: str) -> Iterator[FileFault]:
+def _check_run(directory: Directory, uuid: bytes, number: int) -> Iterator[FileFault]:
+    name = run_name(number)
     if name not in directory.names():
         yield FileFault(name, 0, MISSING)
         return
@@ -116,6 +124,9 @@ def _check_run(directory: Directory, name: str) -> Iterator[FileFault]:
         yield FileFault(name, 0, NO_HEADER)
         return
     try:
+        if run.nonce != nonce_of(uuid, number):
+            yield FileFault(name, 0, OF_ANOTHER_STORE)
+            return
         for position, reason in run.verify():
             yield FileFault(name, position, reason)
     finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -86,7 +87,7 @@ class Checkpointer:
         self._reader, self._live, self._spares, self._options = reader, live, spares, options
         self._sealed_since: float | None = None
         self._unfinished: Unfinished | None = None
-        self._leaving: list[tuple[LogSegment, bool]] = []
+        self._leaving: deque[tuple[LogSegment, bool]] = deque()
         self._held: list[StreamState] = []
         self._not_loaded: list[int] = []
         self._kept_below = 0
@@ -279,7 +280,7 @@ class Checkpointer:
     def _give_back(self) -> None:
         """Give back log segments that nobody needs any more."""
         while self._leaving:
-            segment, is_last = self._leaving.pop()
+            segment, is_last = self._leaving.popleft()
             self._spares.give_back(segment, closing=is_last)
 
     def close(self) -> None:

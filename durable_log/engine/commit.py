@@ -136,7 +136,7 @@ class Committer:
                 self._guard(self._writer.enter, segment, self._clock())
 
     def stop(self, touched: Callable[[], list[StreamState]]) -> None:
-        """Commit what waits, persist the last uses, mark the log's end, and refuse what comes later."""
+        """Commit what waits, persist last uses, mark the end, refuse what comes later. Raises :class:`CommitFailed`."""
         self._stopping = True
         self._ring()
         if self._thread.is_alive():
@@ -152,6 +152,8 @@ class Committer:
                     self._guard(partial(self._mark_end, clean=self._catalog.ends_well and not touched()))
             finally:
                 self._tell_the_end()
+        if isinstance(self.failure, CommitFailed) and self._unpublished:  # acknowledged as written, and never synced
+            raise self.failure.again()
 
     def abandon(self, reason: StoreClosed) -> None:
         """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
@@ -263,6 +265,7 @@ class Committer:
     def _attempt(self, batch: list[Submission], deliveries: Deliveries, *, sync: bool, reserved: bool) -> None:
         now = self._clock()
         group = self._lay_out(batch, now)
+        sync = sync or group.owes_sync
         while self._touches and not reserved:
             group.touch(self._touches.popitem()[0])
         try:

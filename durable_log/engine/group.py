@@ -72,6 +72,8 @@ class Group:
         self.hidden: list[StreamState] = []
         """Deleted for whoever asks; those of them that no fork needs, and what was kept for them, are ``removed``."""
         self.removed: list[StreamState] = []
+        self.owes_sync = False
+        """Whether it acknowledges duplicates, at whatever level, of what may not be durable yet."""
 
     @property
     def changed(self) -> dict[StreamState, Saved]:
@@ -82,7 +84,10 @@ class Group:
         """Admit an append and lay it out. Raises what refuses it."""
         state = self._live(request.name)
         known = admit_append(state, request)
-        return self._append(state, request) if known is None else known
+        if known is None:
+            return self._append(state, request)
+        self.owes_sync = self.owes_sync or state.tail != state.durable
+        return known
 
     def create(self, request: Create) -> Created:
         """Create a stream, or find it as it was asked for. Raises what refuses it, or its fork."""

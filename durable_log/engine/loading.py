@@ -89,6 +89,7 @@ class Tables(Protocol):
 
     runs: Runs
     catch_up: CatchUp | None
+    unreadable_numbers: dict[int, Corruption]
 
     @property
     def lock(self) -> AbstractContextManager[object]:
@@ -123,7 +124,7 @@ class Loader:
         """The stream of that name, in memory now; None if there is none. Raises :class:`Corruption`, ``OSError``."""
         tables = self._tables
         while True:
-            now = _Now(tables.runs, tables.catch_up, self._ancestor)
+            now = _Now(tables.runs, tables.catch_up, tables.unreadable_numbers, self._ancestor)
             try:
                 row = row_of(now.runs, name)
                 arrival = None if row is None or row.tombstone else now.arrival(decode_state(*row[:3], now.find))
@@ -146,7 +147,7 @@ class Loader:
         tables, absent = self._tables, dict[str, Unreadable | None]()
         wanted = [name for name in dict.fromkeys(names) if name not in self._resident]
         while wanted:
-            now = _Now(tables.runs, tables.catch_up, cache(self._ancestor))
+            now = _Now(tables.runs, tables.catch_up, tables.unreadable_numbers, cache(self._ancestor))
             search, again = rows_of(now.runs, wanted), list[str]()
             for first in range(0, len(wanted), LET_IN_AT_ONCE):
                 part = wanted[first : first + LET_IN_AT_ONCE]
@@ -191,11 +192,14 @@ class _Now(NamedTuple):
 
     runs: Runs
     catch_up: CatchUp | None
+    unreadable: dict[int, Corruption]
     find: Callable[[int], StreamState]
 
     def arrival(self, loaded: tuple[StreamState, int]) -> Arrival:
         """A state out of a row, brought up to date."""
         state, lsn = loaded
+        if state.number in self.unreadable:
+            raise self.unreadable[state.number].again()
         note = None if self.catch_up is None else self.catch_up.apply(state, lsn)
         if end_of(state.index) < state.tail:
             add_place(state.index, state.tail, LOST)  # the log did not tell where they lie

@@ -42,15 +42,14 @@ UNKNOWN_TYPE: Final = "application/octet-stream"
 
 class Ground(NamedTuple):
     """What rows are made from. ``layers``: the runs, newest first. ``clustered``: the segments that count from now on;
-    ``moved`` those that were made for others, which are ``gone``. ``created``, ``deleted``, ``logged``: streams that
-    the log creates, deletes, and has records of. ``lsn`` is where the log begins, ``report`` the number of the repair,
-    ``damage`` what is known to be wrong with the clustered segments.
+    ``moved`` those that were made for others, which do not count any more. ``created``, ``deleted``, ``logged``:
+    streams that the log creates, deletes, and has records of. ``lsn`` is where the log begins, ``report`` the number of
+    the repair, ``damage`` what is known to be wrong with the clustered segments.
     """
 
     layers: list[Run | SalvagedRun]
     clustered: list[ClusteredSegment]
     moved: list[ClusteredSegment]
-    gone: frozenset[int]
     created: dict[int, str]
     deleted: set[int]
     logged: set[int]
@@ -77,6 +76,7 @@ class _Rebuilding:
         self._ground = ground
         self._made = Rebuilt({}, {}, [])
         self._moved = [Rows(segment) for segment in ground.moved]
+        self._there = {segment.number for segment in ground.clustered}
         self._all: list[Rows] | None = None
         self._forks: Counter[int] | None = None
 
@@ -110,19 +110,19 @@ class _Rebuilding:
                 if suspect:
                     entry = NameEntry(row.name, row.number, False, row.hidden, row.deadline)
                     self._make(row.name, entry, row, "a run of the catalog")
-                elif self._names_what_is_gone(row):
-                    self._made.newer[row.name] = self._relocated(row)
+                elif gone := self._gone(row):
+                    self._made.newer[row.name] = self._relocated(row, gone)
             suspect = suspect or (isinstance(layer, SalvagedRun) and (not layer.complete))
 
-    def _names_what_is_gone(self, row: Row) -> bool:
-        gone = self._ground.gone
-        places = places_of(needed_of(row.payload).places)
-        return any(is_clustered(place) and clustered_segment(place) in gone for _, _, place in places)
+    def _gone(self, row: Row) -> frozenset[int]:
+        """The clustered segments that a row names and that do not count any more."""
+        places = (place for _, _, place in places_of(needed_of(row.payload).places))
+        return frozenset(map(clustered_segment, filter(is_clustered, places))) - self._there
 
-    def _relocated(self, row: Row) -> bytes:
+    def _relocated(self, row: Row, gone: frozenset[int]) -> bytes:
         state, lsn = decode_state(row.name, row.number, row.payload, _stub)
         places = [place for rows in self._moved for place in rows.of(row.number)]
-        index = relocated(state.index, self._ground.gone, places)
+        index = relocated(state.index, gone, places)
         self._note_losses(state, index)
         state.index = marked(index, self._ground.report, 0 if state.forks else state.first)
         return encode_row(row.name, row.number, encode_state(state, lsn), hidden=row.hidden, deadline=row.deadline)

@@ -1,4 +1,4 @@
-"""A manifest out of the files, where the one that was there is damaged or gone.
+"""A manifest out of the files, where the one that is there is damaged, too old or none of this store's, or gone.
 
 Law of this room: pure reading. The store's identity is in the headers of all its files. A file that the manifest does
 not name is removed by the next opening, so what is there counts, but for what a crash had left that very moment: files
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, NamedTuple
 
+from durable_log.engine.check import OF_ANOTHER_STORE
 from durable_log.engine.cluster import cluster_number
 from durable_log.engine.files import Directory
 from durable_log.engine.format import PAGE, decode_file_header
@@ -27,27 +28,41 @@ NUMBERS_SKIPPED: Final = 2**20
 
 
 def manifest_of(directory: Directory) -> tuple[Manifest, Corruption | None]:
-    """The manifest of a store, and what is wrong with the one that was there, if it had to be made anew.
+    """The manifest of a store, and what is wrong with the one that is there, if it has to be made anew.
 
     Raises :class:`NotAStore` if this is none, ``OSError``.
     """
-    names = directory.names()
+    names, uuids = directory.names(), _uuids(directory)
     try:
         if MANIFEST_NAME in names:
-            return load_manifest(directory, 0), None
-        fault = Corruption(MANIFEST_NAME, 0, "it is not there")
+            manifest = load_manifest(directory, 0)
+            if uuids[manifest.uuid] > 1 or len(uuids) == 1:
+                return manifest, None
+            del uuids[manifest.uuid]
+            fault = Corruption(MANIFEST_NAME, 0, OF_ANOTHER_STORE)
+        else:
+            fault = Corruption(MANIFEST_NAME, 0, "it is not there")
     except Corruption as error:
         fault = error
     if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
         raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
-    uuid = uuid_of(directory)
-    if uuid is None:
+    if not uuids:
         raise NotAStore(directory.path, "no file in it has the header of a store's file")
-    return _reconstructed(directory, uuid), fault
+    return reconstructed(directory, _most_common(uuids)), fault
 
 
 def uuid_of(directory: Directory) -> bytes | None:
     """The identity of the store whose files are in a directory, if any of them says so. Raises ``OSError``."""
+    uuids = _uuids(directory)
+    return _most_common(uuids) if uuids else None
+
+
+def _most_common(uuids: Counter[bytes]) -> bytes:
+    return uuids.most_common(1)[0][0]
+
+
+def _uuids(directory: Directory) -> Counter[bytes]:
+    """How many files say that they are of which store."""
     found: Counter[bytes] = Counter()
     for name in directory.names():
         kinds = (segment_number(name), cluster_number(name), run_number(name))
@@ -62,7 +77,7 @@ def uuid_of(directory: Directory) -> bytes | None:
             file.close()
         if header is not None:
             found[header.uuid] += 1
-    return found.most_common(1)[0][0] if found else None
+    return found
 
 
 class Census(NamedTuple):
@@ -84,7 +99,8 @@ def census(runs: list[Run]) -> Census:
     return Census(streams, lsn, number)
 
 
-def _reconstructed(directory: Directory, uuid: bytes) -> Manifest:
+def reconstructed(directory: Directory, uuid: bytes) -> Manifest:
+    """A manifest of all files that are there. Raises ``OSError``."""
     names = directory.names()
     clustered = sorted(number for name in names if (number := cluster_number(name)) is not None)
     runs = sorted((number for name in names if (number := run_number(name)) is not None), reverse=True)

@@ -19,7 +19,7 @@ from durable_log._core import lib
 from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.chain import Base, Chain, Damage, Found, falls_short, follow
-from durable_log.engine.check import MISSING, NO_HEADER
+from durable_log.engine.check import MISSING, NO_HEADER, OF_ANOTHER_STORE
 from durable_log.engine.cluster import ClusteredSegment, cluster_name, cluster_number
 from durable_log.engine.files import Directory
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, nonce_of, position_of, segment_of
@@ -116,32 +116,47 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
 
 def remove_leftovers(directory: Directory, manifest: Manifest, *, tables: bool = True) -> None:
-    """Remove what is unfinished, and ``tables`` that the manifest does not name. Raises ``OSError``."""
+    """Remove what is unfinished, and ``tables`` that the manifest does not name: the log has all of it, unless
+    something is missing there. Raises ``OSError``.
+    """
     unnamed = _unnamed(directory, manifest) if tables else []
     for name in directory.names():
         if name.endswith(TEMPORARY) or name in unnamed:
             directory.remove(name)
 
 
+def _named(manifest: Manifest) -> set[str]:
+    return {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
+
+
 def _unnamed(directory: Directory, manifest: Manifest) -> list[str]:
-    named = {cluster_name(file.number) for file in manifest.clustered} | {run_name(number) for number in manifest.runs}
+    named = _named(manifest)
     return [name for name in directory.names() if name.endswith(_TABLES) and name not in named]
 
 
-def _remove_leftovers(directory: Directory, manifest: Manifest, report: Report, end_lsn: int) -> None:
-    """What was not finished, and what the manifest does not name: the log has all of it, unless something is missing
-    there. If that is so, or the manifest is not the newest one, these files may be all that there is.
+def expect_newest(directory: Directory, manifest: Manifest, chain: Chain) -> None:
+    """Raises :class:`Corruption` if a run that the manifest does not name is newer, and may have what is missing
+    elsewhere: then a newer manifest has been there, and the files that it named may be all that there is.
     """
-    damaged = bool(report.damage or report.unreadable_segments)
+    there = directory.names()
+    file_is_gone = not _named(manifest) <= set(there)
+    end = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
+    beginning_is_gone = bool(chain.damage) and segment_name(manifest.log_first) not in there
     for name in _unnamed(directory, manifest):
-        known = 0 if damaged or run_number(name) is None else _known_by(directory, name, manifest)
-        # Only the last segment of a log may be empty.
-        empty = not report.blocks and segment_of(known) > max(segment_of(end_lsn), manifest.log_first)
-        if empty or falls_short(end_lsn, known):
+        number = run_number(name)
+        if number is None or number < manifest.next_file:
+            continue
+        known = _known_by(directory, name, manifest)
+        if chain.damage:
+            is_missing = beginning_is_gone and known >= chain.damage[0].end
+        else:
+            # Only the last segment of a log may be empty.
+            is_empty = not chain.blocks and segment_of(known) > max(segment_of(end), manifest.log_first)
+            is_missing = is_empty or falls_short(end, known)
+        if is_missing or (file_is_gone and known):
             place = f"{segment_name(segment_of(known))} position {position_of(known)}"
             reason = f"it is older than {name}, which knows the log up to {place}; put the newest manifest back"
             raise Corruption(MANIFEST_NAME, 0, reason)
-    remove_leftovers(directory, manifest, tables=not damaged)
 
 
 def _known_by(directory: Directory, name: str, manifest: Manifest) -> int:
@@ -170,14 +185,14 @@ def _open_tables(directory: Directory, manifest: Manifest, opened: _Opened) -> N
         name = cluster_name(file.number)
         segment = ClusteredSegment.open(directory, name) if name in there else None
         if segment is None:
-            raise _unopened(name, there)
+            raise _cannot_open(name, NO_HEADER if name in there else MISSING)
         opened.clustered[file.number] = segment
         _expect_ours(segment, manifest)
     for number in manifest.runs:
         name = run_name(number)
         run = Run.open(directory, name) if name in there else None
         if run is None:
-            raise _unopened(name, there)
+            raise _cannot_open(name, NO_HEADER if name in there else MISSING)
         opened.runs.append(run)
         _expect_ours(run, manifest)
 
@@ -185,11 +200,10 @@ def _open_tables(directory: Directory, manifest: Manifest, opened: _Opened) -> N
 def _expect_ours(table: ClusteredSegment | Run, manifest: Manifest) -> None:
     """A file of another store has its own nonce, by which everything in it verifies."""
     if table.nonce != nonce_of(manifest.uuid, table.number):
-        raise Corruption(table.file.name, 0, "the file is one of another store")
+        raise _cannot_open(table.file.name, OF_ANOTHER_STORE)
 
 
-def _unopened(name: str, there: set[str]) -> Corruption:
-    reason = NO_HEADER if name in there else MISSING
+def _cannot_open(name: str, reason: str) -> Corruption:
     return Corruption(name, 0, f"{reason}; nothing was changed; durable-log repair mends what can be mended")
 
 
@@ -203,11 +217,12 @@ def _replay_log(
     listed = (Found(segments[number].after_lsn, found[number]) for number in sorted(found))
     base = Base(manifest.previous_lsn, manifest.previous_crc, manifest.lsn)
     chain = follow(listed, lsn_of(manifest.log_first, PAGE), base)
+    expect_newest(directory, manifest, chain)
     _harden(segments, chain)
     clean = chain.blocks[-1].clean if chain.blocks else bool(manifest.clean)
+    end_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
     if not clean:
-        catalog.crashed_at, catalog.forgets_crash = clock(), bool(catalog.runs)
-        catalog.crashed_lsn = max(chain.blocks[-1].end if chain.blocks else 0, manifest.lsn)
+        catalog.crashed_at, catalog.forgets_crash, catalog.crashed_lsn = clock(), bool(catalog.runs), end_lsn
     elif manifest.crashed_ms:
         catalog.crashed_at, catalog.crashed_lsn = manifest.crashed_ms / 1000, manifest.crashed_lsn
     backlog = _backlog_of(segments, chain)
@@ -226,7 +241,7 @@ def _replay_log(
     for lsn, _ in replay.held:
         segments[segment_of(lsn)].damaged = True  # it stays until it can be applied
     _tell(directory.path, report)
-    _remove_leftovers(directory, manifest, report, catalog.crashed_lsn)
+    remove_leftovers(directory, manifest, tables=not (report.damage or report.unreadable_segments))
     return _arrange(directory, manifest, opened, found, chain, surplus, replay.removed, report)
 
 

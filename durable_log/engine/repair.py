@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from durable_log.engine.check import FileFault, check_tables
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
@@ -23,8 +23,8 @@ from durable_log.engine.manifest import MANIFEST_NAME, ClusteredFile, Manifest, 
 from durable_log.engine.mend import mend_clustered
 from durable_log.engine.quarantine import Finding, Quarantine, numbers_of, unfinished
 from durable_log.engine.rebuild import Ground, losses, rebuild
-from durable_log.engine.reconstruct import NUMBERS_SKIPPED, census, manifest_of
-from durable_log.engine.recovery import remove_leftovers
+from durable_log.engine.reconstruct import NUMBERS_SKIPPED, census, manifest_of, reconstructed
+from durable_log.engine.recovery import expect_newest, remove_leftovers
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
 from durable_log.engine.run_writer import merge_runs, write_run
@@ -33,8 +33,6 @@ from durable_log.engine.salvage_log import salvage_log
 from durable_log.engine.salvage_run import SalvagedRun, salvage_run
 from durable_log.engine.segment import segment_name
 from durable_log.errors import Corruption
-
-BYPASSED: Final = "its records do not count: the log went on without them when it could not be read; they are kept here"
 
 
 class Outcome(NamedTuple):
@@ -63,6 +61,13 @@ class _Repair:
         self._directory, self._clock = directory, clock
         self._manifest, self._fault = manifest_of(directory)
         self._log = salvage_log(directory, self._manifest)
+        if self._fault is None:
+            try:
+                expect_newest(directory, self._manifest, self._log.chain)
+            except Corruption as error:
+                self._log.close()
+                self._manifest, self._fault = reconstructed(directory, self._manifest.uuid), error
+                self._log = salvage_log(directory, self._manifest)
         self._faults = list(check_tables(directory, self._manifest))
 
     def run(self, render: Render) -> Outcome:
@@ -98,7 +103,6 @@ class _Repair:
         if self._fault is not None:
             findings.append(Finding("damage", self._fault.file, self._fault.position, self._fault.reason))
         findings += [Finding("damage", name, 0, "the file header fails its checksum") for name in self._log.headless]
-        findings += [Finding("damage", name, 0, BYPASSED) for name in self._log.bypassed]
         findings += [
             Finding("damage", segment_name(segment_of(damage.start)), position_of(damage.start), damage.reason)
             for damage in self._log.chain.damage
@@ -121,10 +125,10 @@ class _Repair:
         bad = {fault.file for fault in self._faults}
         with ExitStack() as stack:
             findings: list[Finding] = []
-            sound, moved, gone = self._mend_clustered(bad, findings, stack)
+            sound, moved = self._mend_clustered(bad, findings, stack)
             layers = self._layers(bad, stack)
             ground = Ground(
-                layers, [*sound, *moved], moved, gone, self._log.created, self._log.deleted, self._log.logged,
+                layers, [*sound, *moved], moved, self._log.created, self._log.deleted, self._log.logged,
                 lsn_of(self._manifest.log_first, 0), quarantine.number, [*findings, *map(_finding, self._faults)],
             )  # fmt: skip
             rebuilt = rebuild(ground)
@@ -150,9 +154,9 @@ class _Repair:
 
     def _mend_clustered(
         self, bad: set[str], findings: list[Finding], stack: ExitStack
-    ) -> tuple[list[ClusteredSegment], list[ClusteredSegment], frozenset[int]]:
-        """The segments that hold, those that were made for others, and the numbers of these others."""
-        sound, moved, gone = [], [], set()
+    ) -> tuple[list[ClusteredSegment], list[ClusteredSegment]]:
+        """The segments that hold, and those that were made for others."""
+        sound, moved = [], []
         directory, uuid = self._directory, self._manifest.uuid
         for file in self._manifest.clustered:
             name = cluster_name(file.number)
@@ -162,7 +166,6 @@ class _Repair:
             if segment is not None and name not in bad:
                 sound.append(segment)
                 continue
-            gone.add(file.number)
             if segment is None:
                 findings.append(Finding("damage", name, 0, "nothing can be read of the file"))
                 continue
@@ -170,7 +173,7 @@ class _Repair:
             for each in made:
                 stack.callback(each.close)
             moved += made
-        return sound, moved, frozenset(gone)
+        return sound, moved
 
     def _layers(self, bad: set[str], stack: ExitStack) -> list[Run | SalvagedRun]:
         layers: list[Run | SalvagedRun] = []

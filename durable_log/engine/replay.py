@@ -54,8 +54,6 @@ class CatchUp:
         self.lost: list[Lost] = []
         self.out_of_place = 0
         """Records that overlap others of their stream."""
-        self.held: dict[int, Corruption] = {}
-        """Streams that were deleted while nobody could say which ones they are, by number."""
 
     def reaches(self, stream: int, tail: int) -> None:
         """The stream had that tail once, as a fork of it shows; what of that no record tells of is lost."""
@@ -69,8 +67,6 @@ class CatchUp:
         """Apply a stream's records from ``lsn`` on, and note where those below lie. What has to be called once the
         state is that of the stream; None if there is nothing. Raises :class:`Corruption`, ``OSError``.
         """
-        if state.number in self.held:
-            raise self.held[state.number].again()
         records, tail_min = self._backlog.of(state.number), self._tails_min.get(state.number, 0)
         if not records and state.tail >= tail_min:
             return None
@@ -121,6 +117,8 @@ class Replay:
         self._unknown = 0
         self.held: list[tuple[int, Corruption]] = []
         """Creations and deletions that could not be applied, as the catalog can't be read there, by LSN."""
+        self._names_held: dict[int, str] = {}
+        """What such creations call their streams, by number."""
 
     @property
     def lost(self) -> list[Lost]:
@@ -161,14 +159,22 @@ class Replay:
                     self._unknown += len(self._backlog.of(stream))
 
     def _hold(self, record: Record, error: Corruption) -> None:
-        """It can't be applied, as long as the catalog can't be read there: nobody may look the stream up until then."""
+        """It can't be applied, as long as the catalog can't be read there: nobody may look the stream up until then.
+
+        Streams that it creates are listed, those that it deletes are not.
+        """
         self.held.append((record.lsn, error))
-        self._catch_up.held[record.stream] = error
+        self._catalog.unreadable_numbers[record.stream] = error
         if record.kind == CREATE:
             with suppress(Corruption):  # if it can't be understood itself, nobody knows its name
-                self._catalog.unreadable[self._backlog.decoded(record, decode_create).name] = error
+                name = self._names_held[record.stream] = self._backlog.decoded(record, decode_create).name
+                self._catalog.unreadable[name] = error
+        elif record.stream in self._names_held:
+            del self._catalog.unreadable[self._names_held.pop(record.stream)]
 
     def _find(self, number: int) -> StreamState | None:
+        if number in self._catalog.unreadable_numbers:
+            raise self._catalog.unreadable_numbers[number].again()
         if number not in self._states:
             self._states[number], lsn = self._catalog.load_number(number)
             if lsn:

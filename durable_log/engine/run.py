@@ -81,14 +81,21 @@ class Run:
 
     def find(self, hash_: int, name: str) -> Row | None:
         """The row of that name, a tombstone too; ``hash_`` is its :func:`hash_of`. O(log n), one read but where
-        hashes collide. Raises :class:`Corruption` and ``OSError``.
+        hashes collide. Raises :class:`Corruption`, but not for a page that the name would be on and is not, and
+        ``OSError``.
         """
         low, high = self._candidates(hash_)
-        return self._search(low, high, hash_, name.encode())
+        key = name.encode()
+        try:
+            return self._search(low, high, hash_, key)
+        except Corruption:
+            if self._names.lack(key):
+                return None
+            raise
 
     def find_many(self, search: Search) -> None:
         """The rows of all names that ``search`` has not found yet, by the same rule, in one call of C."""
-        search.look_into(self.file, self.nonce, self.size, self.tables)
+        search.look_into(self.file, self.nonce, self.size, self.tables, self._names.lack)
 
     def _candidates(self, hash_: int) -> tuple[int, int]:
         """First and last of the pages that may hold a hash; the last is -1 if none does."""

@@ -2,14 +2,15 @@
 
 Law of this room: what is looked for, what was found, and the memory that C works in. The search itself is
 ``csrc/run_find.c``: one call for all names and one run, with the interpreter's lock released. Runs are asked one after
-the other, the newest first, and of a name the first row counts. A page that does not hold, or can't be read, keeps only
-those from being found that may be on it. One thread a search.
+the other, the newest first, and of a name the first row counts. A page that does not hold keeps only those from being
+found that are on it by what the names of the run say; one that can't be read, those that may be on it. One thread a
+search.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -60,8 +61,10 @@ class Search:
             raise found
         return None if found is None else decode_row(found, self.at[index])
 
-    def look_into(self, file: File, nonce: int, size: int, tables: Tables) -> None:
-        """Look in one more run for those that are not known yet. A log n of pages each; raises nothing."""
+    def look_into(self, file: File, nonce: int, size: int, tables: Tables, lacks: Callable[[bytes], bool]) -> None:
+        """Look in one more run for those that are not known yet. A log n of pages each; raises nothing. ``lacks`` says
+        whether the run has no row of a name that belongs on a page which does not hold.
+        """
         fd, memory = file.source()
         table = ffi.new("dl_run_table *")
         view = ffi.NULL if memory is None else ffi.from_buffer("uint8_t[]", memory)
@@ -70,9 +73,9 @@ class Search:
         table.pages, table.fences = len(tables.fences), ffi.from_buffer("uint64_t[]", tables.fences)
         if tables.places is not None:
             table.places = ffi.from_buffer("uint32_t[]", tables.places)
-        self._run(file, table)
+        self._run(file, table, lacks)
 
-    def _run(self, file: File, table: Any) -> None:
+    def _run(self, file: File, table: Any, lacks: Callable[[bytes], bool]) -> None:
         job, first = self._job, 0
         job.next = 0
         while True:
@@ -84,9 +87,14 @@ class Search:
             if verdict == lib.DL_RUN_OK:
                 return
             if verdict != lib.DL_RUN_FULL:
-                self.found[stopped], self.at[stopped] = self._error(file, verdict), 0
+                job.next = stopped + 1
+                if verdict == lib.DL_RUN_READ or not lacks(self._key(stopped)):
+                    self.found[stopped], self.at[stopped] = self._error(file, verdict), 0
             elif not job.out_used:
                 self._make_room(self._job.out_wanted)
+
+    def _key(self, index: int) -> bytes:
+        return self._keys[self._ends[index - 1] if index else 0 : self._ends[index]]
 
     def _take(self, first: int, end: int) -> None:
         """Fetch what was found just now."""

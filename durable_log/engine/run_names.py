@@ -16,6 +16,7 @@ from durable_log.engine.files import File
 from durable_log.engine.format import PAGE
 from durable_log.engine.run_file import SCAN_BYTES, arguments, corruption, expect
 from durable_log.engine.run_format import NEVER, NameEntry, Trailer, decode_name
+from durable_log.errors import Corruption
 
 _SCAN_PAGES: Final = SCAN_BYTES // PAGE
 _SCAN_NAMES: Final = SCAN_BYTES // lib.DL_RUN_NAME_HEADER
@@ -56,6 +57,14 @@ class Names:
             found += [decode_name(data, place) for place in ffi.unpack(at, picked.count)]
             page += step
         return found, verdict == _FULL
+
+    def lack(self, name: bytes) -> bool:
+        """Whether it is certain that this is none of them. O(log n) reads."""
+        try:
+            found, _ = self.listed(name, b"", 1)
+        except (OSError, Corruption):
+            return False
+        return not found or found[0].name.encode() != name
 
     def due(self, from_ms: int, now_ms: int) -> Iterator[Due]:
         """See :meth:`Run.due`."""

@@ -48,12 +48,6 @@ class SalvagedLog(NamedTuple):
         there = {segment_name(number) for number in self.segments}
         return sorted((names & there) | self.headless.keys())
 
-    @property
-    def bypassed(self) -> list[str]:
-        """The names of segments whose headers are lost, and whose blocks do not count: the log went on without them."""
-        counted = {segment_name(segment_of(block.lsn)) for block in self.chain.blocks}
-        return [name for name, holds_blocks in self.headless.items() if holds_blocks and name not in counted]
-
     def close(self) -> None:
         """Close the files."""
         for segment in self.segments.values():
@@ -71,7 +65,7 @@ def salvage_log(directory: Directory, manifest: Manifest) -> SalvagedLog:
             continue
         segment = LogSegment.open(directory, name, manifest.uuid)
         if segment is None:
-            segment = LogSegment(directory.open(name), _header_for(directory, name, number, manifest.uuid))
+            segment = LogSegment.open_by_name(directory, name, manifest.uuid)
             headless[name] = False
         segments[number] = segment
         found[number] = survey(segment)
@@ -103,28 +97,19 @@ def _streams_of(segments: dict[int, LogSegment], chain: Chain) -> tuple[dict[int
 
 def write_header(directory: Directory, name: str, uuid: bytes) -> None:
     """Give a log segment a header again. Raises ``OSError``."""
-    header = _header_for(directory, name, segment_number(name) or 0, uuid)
+    number = segment_number(name) or 0
     file = directory.open(name)
     try:
-        file.write(0, encode_file_header(header))
+        size = max(file.size() // PAGE * PAGE, 2 * PAGE)
+        file.write(0, encode_file_header(FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), size, 0)))
         file.sync()
     finally:
         file.close()
 
 
-def _header_for(directory: Directory, name: str, number: int, uuid: bytes) -> FileHeader:
-    file = directory.open(name)
-    try:
-        size = max(file.size() // PAGE * PAGE, 2 * PAGE)
-    finally:
-        file.close()
-    return FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), size, 0)
-
-
 def first_block(directory: Directory, uuid: bytes, number: int) -> tuple[int, int]:
     """LSN and checksum of the block before a segment's first one, as that one has them; 0 and 0 if it is lost."""
-    name = segment_name(number)
-    segment = LogSegment(directory.open(name), _header_for(directory, name, number, uuid))
+    segment = LogSegment.open_by_name(directory, segment_name(number), uuid)
     try:
         blocks = survey(segment)
         if blocks and blocks[0].lsn == lsn_of(number, PAGE):

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
 from durable_log.engine.files import Directory, File
-from durable_log.engine.format import KIND_RUN, PAGE, pages
+from durable_log.engine.format import KIND_RUN, PAGE, nonce_of, pages
 from durable_log.engine.run import Run
 from durable_log.engine.run_file import REASONS
 from durable_log.engine.run_format import NameEntry, decode_name, decode_row, run_number, size_of_row
@@ -74,7 +74,7 @@ def salvage_run(directory: Directory, name: str, uuid: bytes) -> SalvagedRun:
     if name not in directory.names():
         return SalvagedRun(number, rows, names, numbers, complete=False)
     run = Run.open(directory, name)
-    expected = None if run is None else run.count
+    expected = None if run is None or run.nonce != nonce_of(uuid, number) else run.count
     if run is not None:
         run.close()
     file = directory.open(name)

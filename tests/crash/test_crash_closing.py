@@ -172,7 +172,7 @@ def test_a_log_that_ends_before_what_the_manifest_knows_to_be_durable_is_damaged
         store.engine.upkeep.cluster()
         store.stream("a").append(b"acknowledged")
         last, at = store.engine._writer.segment, store.engine._writer.position - 4096
-        store.engine.upkeep.checkpointer.save()
+        store.engine.upkeep.checkpointer.edits.save()
         killed = copy_in_place(directory)
     killed.files[last.file.name]._bytes[at : at + 4096] = bytes(range(256)) * 16
     for _ in range(3):

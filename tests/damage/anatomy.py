@@ -98,6 +98,7 @@ class Anatomy:
                 cost.may_refuse = True
             elif region.kind == "page of numbers":
                 cost.shaken |= {life.number for life in self.shape.lives if life.inherited}
+                cost.shaken |= {number for number in self._deleted_in_the_log() if number in region.what}
                 cost.may_refuse = True
             elif region.kind == "page of names":
                 cost.listing = True
@@ -106,6 +107,9 @@ class Anatomy:
                 blocks.setdefault(index, set()).add(order)
             elif region.kind == "block header":
                 blocks[region.what] = set(range(len(self.blocks[region.what].frames)))
+        rows, names = ({one.file for one in hit if one.kind == f"page of {what}"} for what in ("rows", "names"))
+        if rows & names:  # nobody can say what the page does not have
+            cost.shaken |= {life.number for life in self.shape.lives}
         if blocks:
             self._cost_in_the_log(cost, blocks)
         return cost
@@ -135,6 +139,9 @@ class Anatomy:
                     cost.shaken.add(heir)
             elif frame.kind == oracle.DELETE:
                 cost.may_return.add(frame.stream)
+
+    def _deleted_in_the_log(self) -> Iterator[int]:
+        return (frame.stream for block in self.blocks for frame in block.frames if frame.kind == oracle.DELETE)
 
     def _base(self, number: int) -> int:
         return next(life.base for life in self.shape.lives if life.number == number)
@@ -256,8 +263,9 @@ def _run(name: str, raw: bytes) -> Iterator[Region]:
     for page in range(1, 1 + pages):
         yield Region(name, PAGE * page, PAGE * (page + 1), "page of rows", frozenset(_numbers(raw, PAGE * page)))
     at = numbers_position
-    for _ in range(number_pages):
-        yield Region(name, at, at + PAGE, "page of numbers")
+    firsts = [struct.unpack_from("<Q", raw, at + PAGE * page + 16)[0] for page in range(number_pages)]
+    for first, following in pairwise([*firsts, 2**64]):
+        yield Region(name, at, at + PAGE, "page of numbers", range(first, following))  # what belongs on it
         at += PAGE
     for _ in range(name_pages):
         yield Region(name, at, at + PAGE, "page of names")

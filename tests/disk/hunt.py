@@ -36,8 +36,8 @@ from durable_log.errors import CommitFailed
 
 IMAGES = int(os.environ.get("DURABLE_LOG_IMAGES", "20000"))
 SEED = int(os.environ.get("DURABLE_LOG_SEED", "0"))
-EVENTS = 2150
-"""About so many events there are in all workloads."""
+EVENTS = 2000
+"""After about so many events of all workloads, there is something to decide."""
 ROUND = 250_000
 """So many images are hunted with one seed."""
 

@@ -26,7 +26,7 @@ MADE_AT = 1_900_000_000.0
 
 
 def _commit_now(committer: Committer) -> None:
-    if not committer._lock.locked() and not committer._stopping:
+    if not committer._lock.is_mine() and not committer._stopping:
         with committer._lock:
             committer._commit_waiting()
 

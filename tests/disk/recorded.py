@@ -8,6 +8,7 @@ call, and raises to have it fail. Any thread, as far as the events' order is tha
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -159,8 +160,11 @@ class RecordedDirectory:
 
     def open(self, name: str) -> RecordedFile:
         self.faults("open", name)
+        return self._find(name)
+
+    def _find(self, name: str) -> RecordedFile:
         if name not in self.files:
-            raise FileNotFoundError(2, "No such file or directory", name)
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
         return self.files[name]
 
     def create(self, name: str) -> RecordedFile:
@@ -175,12 +179,14 @@ class RecordedDirectory:
 
     def rename(self, old: str, new: str) -> None:
         self.faults("rename", old)
+        self._find(old)
         self.record(Renamed(old, new))
         self.files[new] = self.files.pop(old)
         self.files[new].name = new
 
     def remove(self, name: str) -> None:
         self.faults("remove", name)
+        self._find(name)
         self.record(Removed(name))
         del self.files[name]
 

@@ -121,8 +121,13 @@ class Script:
         """In good order. All that was written is sure then."""
         store, self._store = self.store, None
         store.engine.options = replace(self.options, cluster_at_close=cluster)
-        store.close()
-        self._settle_by(store)
+        try:
+            store.close()
+        except CommitFailed as failure:
+            raise Ended from failure
+        if isinstance(store.engine._committer.failure, CommitFailed):
+            raise Ended
+        self._settle()
 
     def kill(self) -> None:
         """The process ends without a word; what it has written stays in the page cache."""
@@ -173,9 +178,8 @@ class Script:
         self._see_to(requests, results, answers)
         for request in requests:
             self.directory.note(Used(request.name, self.clock()))
-        if all(
-            not isinstance(request, Append) or request.durability == "sync" or request.close for request in requests
-        ):
+        # A duplicate is acknowledged when its original is durable, whatever level the retry asks for.
+        if any(map(_is_synced, requests)) or any(isinstance(told, Appended) and told.duplicate for told in results):
             self._settle()
 
     def step(self, work: Callable[[Store], object]) -> None:
@@ -190,6 +194,10 @@ class Script:
 
     def cluster(self) -> None:
         self.step(lambda store: store.engine.upkeep.cluster())
+
+    def checkpoint(self) -> None:
+        """What the clusterer does with segments that are full, while the last one goes on."""
+        self.step(lambda store: store.engine.upkeep.checkpointer.run())
 
     def compact(self) -> None:
         self.step(lambda store: store.compact())
@@ -247,10 +255,6 @@ class Script:
     def _settle(self) -> None:
         self.sure = len(self.steps) - 1
         self.directory.note(Sure(self.sure, self.clock()))
-
-    def _settle_by(self, store: Store) -> None:
-        if not isinstance(store.engine._committer.failure, CommitFailed):
-            self._settle()
 
     def _told(self, requests: Sequence[Request]) -> list[Any]:
         if len(requests) > 1:

@@ -133,6 +133,8 @@ def producers(s: Script) -> None:
         s.claim("b", s.bytes(1, 5 * KIB), ("p", 0, seq))
         s.claim("a", b"again", ("p", 0, seq))
         s.claim("a", s.bytes(1, 90), ("q", 1, seq), durability="written")
+        if seq % 2:
+            s.claim("a", b"again", ("q", 1, seq), durability="written")
     s.claim("b", b"again", ("p", 0, 2), durability="written")
     s.claim("a", s.bytes(1, 900), ("p", 1, 0))
     s.claim("b", s.bytes(1, 900), ("q", 0, 0), close=True)
@@ -233,6 +235,55 @@ def recycling(s: Script) -> None:
     s.append("b", s.bytes(1, 2 * KIB))
 
 
+def background(s: Script) -> None:
+    s.options = PREALLOCATED
+    s.open()
+    s.create("a")
+    for turn in range(5):
+        s.create(f"{turn}", s.bytes(1, 2 * KIB))
+        for _ in range(4):
+            s.append("a", s.bytes(6 * KIB, 15 * KIB), durability="written")
+        s.claim("0", s.bytes(1, 200), ("p", 0, turn), durability="written")
+        s.refill()
+        s.checkpoint()
+        s.append("a", s.bytes(1, 200), durability="written")
+        if turn:
+            s.delete(f"{turn}")
+        if turn == 2:
+            s.trim("a", s.world["a"].tail // 2)
+        s.tidy()
+        if turn == 3:
+            s.kill()
+            s.open()
+
+
+def clustered_lives(s: Script) -> None:
+    s.open()
+    s.create("a", s.bytes(1, 3 * KIB))
+    s.create("b", s.bytes(1, 3 * KIB))
+    s.cluster()
+    s.fork("f", "a", s.world["a"].tail // 2)
+    s.append("f", s.bytes(1, 500))
+    s.delete("a")
+    s.cluster()
+    s.fork("g", "f")
+    s.trim("b", s.world["b"].tail // 2)
+    s.delete("b")
+    s.create("b", s.bytes(1, 500), closed=True)
+    s.kill()
+    s.open()
+    s.delete("f")
+    s.cluster()
+    s.append("g", s.bytes(1, 500), close=True)
+    s.compact()
+    s.delete("g")
+    s.kill()
+    s.open()
+    s.create("a", s.bytes(1, 500))
+    s.cluster()
+    s.compact()
+
+
 def closes(s: Script) -> None:
     for turn in range(3):
         s.open()
@@ -281,7 +332,8 @@ WORKLOADS: dict[str, Callable[[Script], None]] = {
     workload.__name__: workload
     for workload in (
         new_store, small_appends, large_appends, groups, rolls, rolls_without_spares, written, written_over_a_roll,
-        lives, producers, messages, expiry, checkpoints, compaction, merges, recycling, closes, kills, generations,
+        lives, producers, messages, expiry, checkpoints, compaction, merges, recycling, background,
+        clustered_lives, closes, kills, generations,
     )
 }  # fmt: skip
 

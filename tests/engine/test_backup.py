@@ -309,7 +309,8 @@ def test_a_flipped_byte_in_any_file_is_found_before_there_is_a_backup(source, st
     truth = fill(store)
     name = min(name for name in source.names() if name.endswith(suffix))
     file = source.inner.files[name]
-    file.write(4170, bytes([file.read(4170, 1)[0] ^ 1]))
+    # In a log this is in the first block's header: a segment may begin with a mark, behind which nothing counts.
+    file.write(4116, bytes([file.read(4116, 1)[0] ^ 1]))
     with pytest.raises(BackupFailed, match=f"what was copied does not verify: {name}: position"):
         store.engine.upkeep.backups.fill(target, verify=True)
     assert target.names() == []

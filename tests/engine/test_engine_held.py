@@ -206,7 +206,7 @@ def test_log_segments_that_cannot_be_made_spares_are_removed_and_those_behind_th
         assert set(old[:4]) <= set(closed)
 
 
-def test_a_log_segment_that_cannot_be_removed_is_removed_later(monkeypatch):
+def test_a_log_segment_that_cannot_be_removed_is_removed_later(caplog):
     twin = TwinDirectory()
     with open_store(twin, CALM, Clock()) as store:
         for turn in range(3):
@@ -215,6 +215,7 @@ def test_a_log_segment_that_cannot_be_removed_is_removed_later(monkeypatch):
         old = logs(twin)[:3]
         twin.hooks["remove"] = lambda proceed: no_space(proceed) if twin.calls[-1][1] in old[:2] else proceed()
         assert store.engine.upkeep.checkpointer.run()
+        assert "a file that nobody needs stays for now" in caplog.text
         assert set(old) & set(twin.names()) == set(old[:2])
         twin.hooks.clear()
         store.create("later", data=b"x")

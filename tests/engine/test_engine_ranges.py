@@ -8,6 +8,7 @@ import pytest
 from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_store
 
 from durable_log.engine import compaction, index
+from durable_log.engine.format import lsn_of
 from durable_log.engine.index import add_place, clustered_place, frayed, gathered, new_index, places_of
 from durable_log.errors import StreamNotFound
 from durable_log.store import Store
@@ -166,7 +167,7 @@ def test_as_many_ranges_become_one_as_are_worth_it(sizes, expected):
 def test_what_lies_in_the_log_is_no_range_and_stays():
     entries = made([1] * 20)
     for end in range(21, 40):
-        add_place(entries, end, end)
+        add_place(entries, end, lsn_of(1, end))
     assert frayed(entries) == (0, 20)
     found = list(places_of(gathered(entries, 0, 20, [(0, 20, clustered_place(9, 9))])))
-    assert found == [(0, 20, clustered_place(9, 9)), *((end - 1, end, end) for end in range(21, 40))]
+    assert found == [(0, 20, clustered_place(9, 9)), *((end - 1, end, lsn_of(1, end)) for end in range(21, 40))]

@@ -680,6 +680,36 @@ def check_damage_is_told_name_by_name(run, rows, position):
             assert found == row
 
 
+def test_a_damaged_page_of_rows_costs_none_that_is_not_on_it(damaged, monkeypatch):
+    """Its names say what is on it; with them damaged, too, whatever belongs there may be."""
+    directory, run, rows, content = damaged
+    absent = [f"absent {index}" for index in range(200)] + ["x" * 999, "x" * 1001, "\0", "\U0010ffff"]
+    older = write_run(
+        directory, 3, UUID, encoded(Row(name, 5000 + at, b"") for at, name in enumerate(absent)), no_pause
+    )
+    for ordinal in range(run.pages):
+        at = run.extent(ordinal)[0]
+        content[at + 99] ^= 1
+        belong = [name for name in absent if run.extent(run._candidates(hash_of(name))[1])[0] == at]
+        assert belong
+        assert all(run.find(hash_of(name), name) is None for name in absent)
+        wanted = [*absent, *(row.name for row in rows), *absent]
+        found = found_many([run, older], wanted)
+        assert [row.name for row in found[: len(absent)]] == [row.name for row in found[-len(absent) :]] == absent
+        check_damage_is_told_name_by_name(run, rows, at)
+        for page in range(run.trailer.name_pages):
+            content[run.trailer.names_position + page * PAGE + 99] ^= 1
+        for name in belong:
+            with pytest.raises(Corruption, match=f"position {at}"):
+                run.find(hash_of(name), name)
+        told = [str(found) for found in found_many([run, older], belong)]
+        assert all(f"position {at}" in each for each in told)
+        for page in range(run.trailer.name_pages):
+            content[run.trailer.names_position + page * PAGE + 99] ^= 1
+        content[at + 99] ^= 1
+    assert run.verify() == []
+
+
 def position_of_page(run, position):
     for ordinal in range(run.pages):
         start, length = run.extent(ordinal)

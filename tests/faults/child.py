@@ -11,10 +11,10 @@ import time
 import traceback
 from pathlib import Path
 
+from fault_workloads import WORKLOADS
 from injection import Injection, Watchdog, all_faults, faults_in_ci
 from sabotage import SABOTAGES
 from shim import APPLICABLE, MANNERS, Fault
-from workloads import WORKLOADS
 
 FAILURES_TOLD = 10
 RUN = Path(__file__).with_name("run.py")

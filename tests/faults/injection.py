@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fault_workloads import BASES, WORKLOADS, Workload, by_itself_nothing_happens
 from session import Clock, Ended, Session, Truth, checked, copied, open_files
 from shim import APPLICABLE, CHANGING, FOREVER, FULL, HALF, Call, Fault, Shim
-from workloads import BASES, WORKLOADS, Workload, by_itself_nothing_happens
 
 from durable_log.engine.format import PAGE
 from durable_log.engine.manifest import MANIFEST_NAME

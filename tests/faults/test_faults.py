@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from fault_workloads import WORKLOADS
 from sabotage import SABOTAGES
-from workloads import WORKLOADS
 
 LONG = os.environ.get("DURABLE_LOG_FAULTS") == "long"
 CHOSEN = [name for name, workload in WORKLOADS.items() if LONG or workload.in_ci]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from random import Random
 
 import pytest
 from damaged_stores import (
+    CLOCK,
     PAGE,
     Known,
+    Writer,
     assert_works,
+    build,
     built,
     double,
     flip,
@@ -19,12 +23,13 @@ from damaged_stores import (
     truncate,
     zero,
 )
+from twins import SMALL, copy_of, open_store
 
 from durable_log.engine.cluster import CHUNK, ROW_SIZE, ClusteredSegment
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.index import clustered_segment, is_clustered
 from durable_log.engine.manifest import MANIFEST_NAME
-from durable_log.engine.repair import BYPASSED, Outcome
+from durable_log.engine.repair import Outcome
 from durable_log.engine.run import Run
 from durable_log.errors import Corruption, StreamClosed
 
@@ -160,8 +165,8 @@ def test_what_a_stream_without_creation_has_is_found_again(known: Known):
         store.engine.upkeep.cluster()
 
 
-def test_a_segment_that_the_log_went_on_without_is_kept_and_does_not_count():
-    """The newest segment had no header, and the store was used: its offsets were given out again."""
+def test_a_log_that_went_on_behind_a_segment_without_a_header_loses_nothing():
+    """The newest segment had no header, and the store was used: nothing was given out again."""
     known = Known(MemoryDirectory(), {}, set())
     with opened(known) as store:
         store.engine.upkeep._clusterer.stop()
@@ -173,17 +178,16 @@ def test_a_segment_that_the_log_went_on_without_is_kept_and_does_not_count():
     flip(first.directory, file, 10)
     with opened(first) as store:
         store.engine.upkeep._clusterer.stop()
-        tail = store.stream("a").info().tail
-        assert tail < 72_000
-        store.stream("a").append(b"z" * 100)
+        assert store.stream("a").append(b"z" * 100).offset == 72_000
         second = first.copy()
     before = second.directory.files[file].read(0, 2**20)
     outcome = mend(second.directory)
-    assert (file, BYPASSED) in {(finding.file, finding.reason) for finding in outcome.findings}
+    assert (file, "the file header fails its checksum") in {(one.file, one.reason) for one in outcome.findings}
+    assert outcome.lost == []
     assert kept(second)[file] == before
     assert mend(second.directory).number == 0
     with opened(second) as store:
-        assert store.stream("a").read().data == b"a" * tail + b"z" * 100
+        assert store.stream("a").read().data == b"a" * 72_000 + b"z" * 100
         assert list(store.engine.upkeep.audit()) == []
 
 
@@ -352,6 +356,79 @@ def test_a_manifest_is_made_anew_without_loss(known: Known, damage: str):
     with opened(known) as store:
         assert len(store.engine) == len(list(store.names())) == len(known.streams)
         assert store.create("next").info().number > greatest
+
+
+def with_older_manifests() -> list[tuple[str, Known]]:
+    """The same store, open or closed, with each manifest that it had before: nothing else is damaged."""
+    older, directory = list[bytes](), MemoryDirectory()
+    store = open_store(directory, SMALL, CLOCK)
+    store.engine.upkeep._clusterer.stop()
+    writer = Writer(store, Random(5))
+    for turn in range(4):
+        older.append(directory.files[MANIFEST_NAME].read(0, 2**20))
+        for name in ("a", "b"):
+            writer.create(f"{name}{turn}")
+        for number in range(12):
+            writer.append(f"a{number % (turn + 1)}", 3000)
+        if turn == 2:
+            writer.delete("b0")
+        store.engine.upkeep.cluster()
+    writer.append("b3", 5)
+    known = Known(copy_of(directory), writer.truth(), writer.deleted)
+    store.close()
+    states = {"at work": known, "closed": Known(copy_of(directory), known.streams, known.deleted)}
+    found = []
+    for what, state in states.items():
+        for number, manifest in enumerate(older):
+            damaged = state.copy()
+            damaged.directory.create(MANIFEST_NAME).write(0, manifest)
+            found.append((f"{what}, {number}", damaged))
+    return found
+
+
+@pytest.mark.parametrize(("what", "known"), with_older_manifests())
+def test_a_manifest_that_is_not_the_newest_one_is_made_anew_without_loss(what: str, known: Known):
+    """Files that it does not name had been removed for it."""
+    before = set(known.directory.names())
+    with pytest.raises(Corruption, match=r"it is older than|it is not there"):
+        opened(known)
+    assert set(known.directory.names()) == before
+    outcome, lost = repaired(known)
+    assert lost == {}
+    assert closed_by(outcome) == set()
+    assert kept(known).keys() >= {MANIFEST_NAME}
+
+
+def of_another_store(known: Known, suffix: str) -> str:
+    """Put a file of a store that was made alike in the place of one; its name."""
+    name = known.names(suffix)[len(known.names(suffix)) // 2]
+    other = build(1)
+    content = other.directory.files[name].read(0, 2**20)
+    assert content != known.directory.files[name].read(0, 2**20)
+    known.directory.create(name).write(0, content)
+    return name
+
+
+@pytest.mark.parametrize("suffix", [".seg", ".run", ".log"])
+def test_a_file_of_another_store_is_as_good_as_none(known: Known, suffix: str):
+    missing_file, mixed_up = known.copy(), known.copy()
+    name = of_another_store(mixed_up, suffix)
+    other = mixed_up.directory.files[name].read(0, 2**20)
+    missing_file.directory.remove(name)
+    _, expected = repaired(missing_file)
+    outcome, lost = repaired(mixed_up)
+    assert lost == expected
+    assert {finding.file for finding in outcome.findings if finding.kind == "moved"} >= {name}
+    assert kept(mixed_up)[name] == other
+
+
+def test_a_manifest_of_another_store_is_made_anew_without_loss(known: Known):
+    of_another_store(known, MANIFEST_NAME)
+    outcome, lost = repaired(known)
+    assert lost == {}
+    assert closed_by(outcome) == set()
+    reasons = [finding.reason for finding in outcome.findings if finding.file == MANIFEST_NAME]
+    assert "the file is one of another store" in reasons
 
 
 def test_what_is_no_store_is_left_alone():

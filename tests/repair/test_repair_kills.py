@@ -16,8 +16,8 @@ from durable_log.engine.files import MemoryDirectory, MemoryFile
 STEPS = ("write", "sync", "rename", "remove", "create", "link", "sync directory", "commit", "mark")
 
 
-class Killed(BaseException):
-    """The process is no more."""
+class Killed(SystemExit):
+    """The process is no more. Its other threads end without a word."""
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reference import JSON, Life
 from simulated_disk import SimulatedDisk
 
+from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.errors import Corruption, OffsetOutOfRange, StreamGone, StreamNotFound
@@ -33,7 +34,7 @@ class Rot:
         """Damage a copy, open it, and read everything."""
         simulation = self._simulation
         contents = simulation.disk.contents()
-        name = self._chance.choice(sorted(contents))
+        name = self._chance.choice(sorted(set(contents) - {LOCK_NAME}))
         what = self._damage(contents, name)
         simulation.note(f"rot: {what} in {name}")
         disk = SimulatedDisk(
@@ -72,7 +73,7 @@ class Rot:
     def _read_all(self, store: Store) -> None:
         simulation = self._simulation
         report = store.report
-        reported = bool(report.damage or report.lost or report.unreadable_segments)
+        reported = bool(report.damage or report.lost or report.unreadable_segments or report.unreadable_catalog)
         told = reported or bool(store.engine.upkeep.check_files())
         whole = True
         for life in simulation.history.visible.lives.values():

@@ -29,18 +29,21 @@ from durable_log.engine import (
     checkpoint,
     commit,
     compaction,
+    edits,
     expiry,
     keeper,
     loading,
     manifest,
     reclaim,
     recovery,
+    snapshot,
     upkeep,
     writer,
 )
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
+from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.keeper import Background
 from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME, load_manifest
@@ -137,7 +140,9 @@ class Simulation:
         nonces = random.Random(self.seed)
         small: dict[Any, dict[str, tuple[int, ...]]] = {
             catalog: {"IDLE_MAX": (0, 1, 2, 4), "NAMES_PAGE": (1, 2, 5), "EVICTED_AT_ONCE": (1, 3)},
-            checkpoint: {"SLICE_STATES": (1, 2, 4), "SETTLED_AT_ONCE": (1, 3), "EXPIRY_GROUP_MIN": (1, 2, 1000)},
+            checkpoint: {"SLICE_STATES": (1, 2, 4), "EXPIRY_GROUP_MIN": (1, 2, 1000)},
+            snapshot: {"SLICE_STATES": (1, 2, 4)},
+            edits: {"SETTLED_AT_ONCE": (1, 3)},
             compaction: {"RUNS_MAX": (1, 2, 4), "SMALL_MAX": (2, 3, 8), "SLICE_STATES": (1, 2, 4)},
             reclaim: {"ROWS_AT_ONCE": (1, 2)},
             loading: {"LET_IN_AT_ONCE": (1, 2)},
@@ -430,7 +435,7 @@ class Simulation:
         with self.silent():
             current = load_manifest(self.disk, 0)
         named = {f"{file.number:08x}.seg" for file in current.clustered} | {f"{run:08x}.run" for run in current.runs}
-        there = {name for name in self.disk.names() if not name.endswith(".log")} - {MANIFEST_NAME}
+        there = {name for name in self.disk.names() if not name.endswith(".log")} - {MANIFEST_NAME, LOCK_NAME}
         assert there == named, (there, named)
 
     def compare(self, *, used: bool = True) -> None:

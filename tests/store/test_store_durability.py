@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from twins import Barrier, Task, TwinDirectory, copy_of, open_store, until
+from twins import Barrier, Task, TwinDirectory, copy_of, open_store, sync_error, until
 
 from durable_log.engine import commit
 from durable_log.engine.files import MemoryDirectory
-from durable_log.errors import StreamNotFound
+from durable_log.errors import CommitFailed, StreamNotFound
 from durable_log.model import Options, Producer
 
 
@@ -71,6 +71,20 @@ def test_a_duplicate_is_acknowledged_only_when_the_original_is_durable(unhurried
         assert stream.append(b"x", producer=Producer("p", 0, 0)).duplicate is True
         assert ("sync", "00000001.log") in twin.calls
         assert stream.read().data == b"x"
+
+
+def test_a_duplicate_that_is_content_with_written_waits_for_its_original_all_the_same(unhurried):
+    twin = TwinDirectory()
+    with open_store(twin) as store:
+        stream = store.create("a")
+        stream.append(b"x", durability="written", producer=Producer("p", 0, 0))
+        twin.calls.clear()
+        assert stream.append(b"x", durability="written", producer=Producer("p", 0, 0)).duplicate is True
+        assert ("sync", "00000001.log") in twin.calls
+        assert stream.read().data == b"x"
+        twin.calls.clear()
+        assert stream.append(b"x", durability="written", producer=Producer("p", 0, 0)).duplicate is True
+        assert twin.calls == []
 
 
 def test_closing_is_durable_before_it_is_acknowledged(unhurried):
@@ -149,3 +163,24 @@ def test_what_was_written_over_several_segments_is_all_visible_in_the_end(opened
         content += b"%02d" % turn * 1000
     until(lambda: stream.info().tail == len(content), "visibility")
     assert stream.read().data == content
+
+
+def test_closing_says_so_if_what_was_only_written_could_not_be_synced(unhurried):
+    twin = TwinDirectory()
+    store = open_store(twin)
+    store.create("a").append(b"x", durability="written")
+    twin.hooks["sync"] = sync_error
+    with pytest.raises(CommitFailed):
+        store.close()
+    store.close()
+    with open_store(copy_of(twin)) as reopened:
+        assert reopened.stream("a").read().data == b"x"
+
+
+def test_closing_is_silent_if_those_whose_sync_failed_were_told(unhurried):
+    twin = TwinDirectory()
+    store = open_store(twin)
+    twin.hooks["commit"] = sync_error
+    with pytest.raises(CommitFailed):
+        store.create("a")
+    store.close()
