@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from math import ceil
 from typing import NamedTuple
 
 from durable_log.engine.check import FileFault, check_tables
@@ -150,7 +151,10 @@ class _Repair:
         """What a manifest that was lost knew, from the rows."""
         streams, lsn, number = census(runs)
         numbers = [number, *(max(segment.streams()[0], default=0) for segment in clustered)]
-        self._manifest = self._manifest._replace(lsn=lsn, streams=streams, next_stream=max(numbers) + NUMBERS_SKIPPED)
+        self._manifest = self._manifest._replace(
+            lsn=lsn, streams=streams, next_stream=max(numbers) + NUMBERS_SKIPPED,
+            crashed_ms=ceil(self._clock() * 1000), crashed_lsn=lsn,  # whether there was one, it knew
+        )  # fmt: skip
 
     def _mend_clustered(
         self, bad: set[str], findings: list[Finding], stack: ExitStack

@@ -103,9 +103,13 @@ class Session:
         return True
 
     def close(self) -> None:
-        """Close the store, which never fails."""
+        """Close the store, which fails only to say that what was acknowledged as written is not durable."""
         store, self.store = self.store, None
-        store.close()
+        try:
+            store.close()
+        except CommitFailed:
+            assert self.unsynced, "all that was acknowledged is durable"
+            assert self.shim.hit, "the store latched without a cause"
 
     def settle(self) -> None:
         """Find out which of the possible truths is the one."""

@@ -23,13 +23,13 @@ from damaged_stores import (
     truncate,
     zero,
 )
-from twins import SMALL, copy_of, open_store
+from twins import SMALL, Clock, copy_of, open_store
 
 from durable_log.engine.cluster import CHUNK, ROW_SIZE, ClusteredSegment
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.index import clustered_segment, is_clustered
 from durable_log.engine.manifest import MANIFEST_NAME
-from durable_log.engine.repair import Outcome
+from durable_log.engine.repair import Outcome, repair
 from durable_log.engine.run import Run
 from durable_log.errors import Corruption, StreamClosed
 
@@ -356,6 +356,24 @@ def test_a_manifest_is_made_anew_without_loss(known: Known, damage: str):
     with opened(known) as store:
         assert len(store.engine) == len(list(store.names())) == len(known.streams)
         assert store.create("next").info().number > greatest
+
+
+def test_a_manifest_that_is_made_anew_forgives_what_a_crash_may_have_taken():
+    """The one that was lost remembered the crash, and no row is newer than that."""
+    clock, known = Clock(), Known(MemoryDirectory(), {}, set())
+    with open_store(known.directory, SMALL, clock) as store:
+        store.create("s", ttl=100, data=b"x")
+    with open_store(known.directory, SMALL, clock) as store:
+        clock.now += 59
+        assert store.stream("s").read().data == b"x"
+        known = known.copy()
+    open_store(known.directory, SMALL, clock).close()
+    flip(known.directory, MANIFEST_NAME, 30)
+    assert repair(known.directory, clock, lambda outcome: (b"", b"{}")).number == 1
+    clock.now += 60
+    with open_store(known.directory, SMALL, clock) as store:
+        assert list(store.names()) == ["s"]
+        assert store.stream("s").read().data == b"x"
 
 
 def with_older_manifests() -> list[tuple[str, Known]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,13 +17,15 @@ from durable_log.engine.files import MemoryDirectory, MemoryFile
 STEPS = ("write", "sync", "rename", "remove", "create", "link", "sync directory", "commit", "mark")
 
 
-class Killed(SystemExit):
-    """The process is no more. Its other threads end without a word."""
+class Killed(BaseException):
+    """The process is no more."""
 
 
 @pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
+def quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.CRITICAL)
+    tell = threading.excepthook
+    monkeypatch.setattr(threading, "excepthook", lambda what: what.exc_type is Killed or tell(what))
 
 
 def damaged() -> Known:

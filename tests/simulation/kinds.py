@@ -11,7 +11,7 @@ REFUSALS = """
     ContentTypeMismatch InvalidProducer OffsetOutOfRange SequenceConflict SequenceGap StaleEpoch StreamClosed
     StreamExists StreamGone StreamNotFound
 """
-FAILURES = "BackupFailed CommitFailed StoreFull StoreUnreadable"
+FAILURES = "CommitFailed StoreFull StoreUnreadable"
 
 KINDS = (
     *(f"operation: {name}" for name in OPERATIONS.split()),
