@@ -281,6 +281,8 @@ def test_nothing_is_clustered_after_a_sync_that_failed(store, twin, monkeypatch)
     assert [name for what, name in twin.calls if what == "create"] == []
     with pytest.raises(CommitFailed):
         store.compact()
+    with pytest.raises(CommitFailed):
+        store.close()  # what was acknowledged as written is lost
 
 
 def test_a_closed_store_says_so(store):

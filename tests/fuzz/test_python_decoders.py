@@ -94,9 +94,12 @@ def test_a_sealed_file_header_is_what_it_says_or_not_supported(fields):
 # ---- the manifest
 
 
+STATE = bytes(72)
+"""Nine numbers."""
+
 FRAMES = st.lists(
     st.tuples(st.integers(0, 2**48 - 1), LONG, st.one_of(st.sampled_from([16, 17, 18]), st.integers(0, 255)),
-              st.sampled_from([0, 0, 0, 1, 2, 4, 255]), st.one_of(st.binary(max_size=60), st.just(bytes(56)))),
+              st.sampled_from([0, 0, 0, 1, 2, 4, 255]), st.one_of(st.binary(max_size=60), st.just(STATE))),
     max_size=6,
 )  # fmt: skip
 
@@ -127,7 +130,7 @@ def loaded(content: bytes) -> Manifest | None:
 @given(FRAMES)
 @example([])
 @example([(1, 0, 16, 0, b"short")])
-@example([(1, 0, 16, 2, bytes(56))])
+@example([(1, 0, 16, 2, STATE)])
 @example([(1, 0, 16, 2, b"")])
 def test_a_manifest_of_any_frames_is_one_or_corrupt(frames):
     manifest = loaded(manifest_of(frames))
@@ -137,11 +140,11 @@ def test_a_manifest_of_any_frames_is_one_or_corrupt(frames):
         assert load_manifest(directory, 5) == manifest
 
 
-@given(st.binary(min_size=1, max_size=100), st.integers(0, 143))
+@given(st.binary(min_size=1, max_size=100), st.integers(0, 63 + 24 + len(STATE)))
 def test_a_damaged_manifest_is_corrupt(junk, at):
-    whole = manifest_of([(1, 0, 16, 0, bytes(56))])
+    whole = manifest_of([(1, 0, 16, 0, STATE)])
     assert loaded(whole) is not None
-    end = PAGE + 64 + 80
+    end = PAGE + 64 + 24 + len(STATE)
     changed = (whole[: PAGE + at] + junk + whole[PAGE + at + len(junk) :])[:end]
     assert (loaded(changed) is None) == (changed != whole[:end])
     assert loaded(whole[: PAGE + at]) is None
@@ -150,7 +153,7 @@ def test_a_damaged_manifest_is_corrupt(junk, at):
 @pytest.mark.parametrize("records", [0, 2, 2**31, 2**32 - 1])
 def test_a_manifest_that_says_how_many_frames_it_has_is_not_believed(records):
     with bounded():
-        assert loaded(manifest_of([(1, 0, 16, 0, bytes(56))], records)) is None
+        assert loaded(manifest_of([(1, 0, 16, 0, STATE)], records)) is None
 
 
 # ---- payloads of frames

@@ -109,7 +109,7 @@ def address() -> None:
         watch([building.driver(source, flags, objects, folder / source.stem)], folder, {})
     folders = [TESTS / name for name in ADDRESS_TESTS]
     leave_out = f"--ignore={TESTS / 'c' / 'test_coverage.py'}"
-    watch(building.pytest_command("-q", "--capture=sys", leave_out, *folders), folder, environment)
+    watch(building.pytest_command("-q", "-x", "--capture=sys", leave_out, *folders), folder, environment)
 
 
 def threads() -> None:
