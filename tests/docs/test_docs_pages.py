@@ -9,6 +9,7 @@ import pytest
 from documents import PAGES, ROOT, prose, text_of
 
 from durable_log import errors
+from durable_log.protocol.cors import Cors
 from durable_log.protocol.response import Responses
 
 
@@ -37,7 +38,7 @@ def test_every_error_of_http_is_on_the_page_of_the_protocol():
         int(status): re.findall(r"`([a-z_*]+)`", cells)
         for status, cells in re.findall(r"^\| (\d{3}) \| (.*) \|$", table, re.MULTILINE)
     }
-    responses = Responses(cors_origin="*", cache="private")
+    responses = Responses(cors=Cors(), cache="private")
     examples = [
         errors.StreamNotFound("a"),
         errors.StreamExists("a", "closed", True, False),
