@@ -140,9 +140,13 @@ class JsonWebTokens:
 
     def _parse(self, text: str | bytes) -> Keys:
         """The public keys of a document that can verify; raises ``ValueError`` if there are none."""
-        document = json.loads(text)
+        try:
+            document = json.loads(text)
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
         found = document.get("keys") if isinstance(document, dict) else None
-        keys = [key for each in found or () if isinstance(each, dict) and (key := self._key(each)) is not None]
+        given = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        keys = [key for each in given if (key := self._key(each)) is not None]
         if not keys:
             raise ValueError(f"there is no public key in it for any of {', '.join(sorted(self._algorithms))}")
         return tuple(keys)
