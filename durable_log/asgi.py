@@ -128,7 +128,8 @@ class App:
         access_log: bool,
     ) -> None:  # fmt: skip
         self.parts, self._prefix, self._gap, self._limits = parts, prefix, gap_seconds, limits
-        self._responses, self._cors, self._logs = responses, cors, access_log
+        self._responses, self._logs = responses, access_log
+        self._cors = None if cors is None or "*" in cors.origins else cors
         self._store, self._live, self._events = parts.store, parts.live, EventCache()
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,

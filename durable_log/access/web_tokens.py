@@ -15,6 +15,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -41,6 +42,9 @@ ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 
 FETCH_SECONDS_MAX: Final = 5.0
 DOCUMENT_BYTES_MAX: Final = 2**20
+REMEMBERED_MAX: Final = 4096
+"""Tokens that need not be verified again; when there are more, all of them are forgotten."""
+
 _FETCH_FAILS: Final = (OSError, ValueError, HTTPException)
 
 log: Final = logging.getLogger("durable_log")
@@ -56,6 +60,13 @@ class Key(NamedTuple):
 
 Keys = tuple[Key, ...]
 Parse = Callable[[str | bytes], Keys]
+
+
+class Good(NamedTuple):
+    """What a token is good for, and until when, in seconds since the epoch."""
+
+    grants: list[Grant]
+    until: float
 
 
 class Source(Protocol):
@@ -103,6 +114,8 @@ class JsonWebTokens:
             leeway_seconds,
         )
         self._expected: dict[str, Any] = {"audience": audience, "issuer": issuer, "leeway": leeway_seconds}
+        self._verifiers: Keys = ()
+        self._good: dict[bytes, Good] = {}
         location = os.fspath(jwks)
         self._source: Source = (
             Fetched(location, self._parse, refresh_seconds, retry_seconds)
@@ -115,14 +128,28 @@ class JsonWebTokens:
         token = token_of(request)
         if token is None:
             return NO_TOKEN
+        digest = sha256(token.encode()).digest()
         try:
-            claims = await self._verified(token)
-            grants = _grants(claims.get(self._claim))
+            good = self._remembered(digest) or self._remember(digest, await self._verified(token))
         except (self._jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             return UNKNOWN_TOKEN  # the text of the error is about the token's content, and nobody's business
-        if not allows(grants, request.action, request.name):
+        if not allows(good.grants, request.action, request.name):
             return not_granted(request)
-        return Allow(max(0.0, float(claims["exp"]) + self._leeway - time.time()))
+        return Allow(max(0.0, good.until - time.time()))
+
+    def _remembered(self, digest: bytes) -> Good | None:
+        """What a token that was verified by the keys of now is good for; to verify it takes a long time."""
+        keys = self._source.keys()
+        if keys is not self._verifiers or len(self._good) >= REMEMBERED_MAX:
+            self._verifiers, self._good = keys, {}
+        good = self._good.get(digest)
+        return good if good is not None and good.until > time.time() else None
+
+    def _remember(self, digest: bytes, claims: Mapping[str, Any]) -> Good:
+        good = Good(_grants(claims.get(self._claim)), float(claims["exp"]) + self._leeway)
+        if self._source.keys() is self._verifiers:
+            self._good[digest] = good
+        return good
 
     async def _verified(self, token: str) -> Mapping[str, Any]:
         header = self._jwt.get_unverified_header(token)

@@ -8,6 +8,7 @@ import hmac
 import http.server
 import json
 import logging
+import os
 import threading
 import time
 
@@ -207,6 +208,52 @@ def test_a_file_that_changed_counts_and_a_broken_one_does_not(path, hook, caplog
     path.write_text("{")
     assert status(hook, token(STRANGER, "ES256", "s")) == 200
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+@pytest.fixture
+def verified(monkeypatch):
+    """Each token that is verified, as that takes long."""
+    tokens, decode = [], jwt.decode
+    monkeypatch.setattr(jwt, "decode", lambda text, *rest, **more: tokens.append(text) or decode(text, *rest, **more))
+    return tokens
+
+
+def test_a_token_is_verified_once_and_looked_at_each_time(path, verified):
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    hook, good = JsonWebTokens(path), token()
+    assert [status(hook, good), status(hook, good, "append"), status(hook, good, "read", "other")] == [200, 403, 403]
+    assert len(verified) == 1
+    forged = good[:-2]
+    assert [status(hook, forged), status(hook, forged)] == [401, 401]
+    assert len(verified) == 3
+
+
+def test_a_token_that_was_verified_does_not_outlive_its_key(path):
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    hook, good = JsonWebTokens(path), token()
+    assert status(hook, good) == 200
+    path.write_text(document(public("p256", STRANGER, kid="s")))
+    assert status(hook, good) == 401
+
+
+def test_a_token_is_verified_again_when_its_time_is_over(path, monkeypatch, verified):
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    hook, good, began = JsonWebTokens(path), token(exp=time.time() - 20), time.time()
+    for seconds, times in ((0, 1), (9, 1), (11, 2)):
+        monkeypatch.setattr("time.time", lambda later=seconds: began + later)
+        answer(hook, good)
+        assert len(verified) == times
+
+
+def test_what_is_remembered_is_bounded(path, monkeypatch, verified):
+    monkeypatch.setattr("durable_log.access.web_tokens.REMEMBERED_MAX", 2)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    hook, tokens = JsonWebTokens(path), [token(jti=str(number)) for number in range(3)]
+    for good in tokens:
+        assert status(hook, good) == 200
+    assert len(hook._good) <= 2
+    assert status(hook, tokens[2]) == 200
+    assert len(verified) == 3
 
 
 class Issuer:
