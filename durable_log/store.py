@@ -307,7 +307,13 @@ class Store:
         ``bytes_written``          bytes that went into the log for them, without padding
         ``sync_seconds``           time that syncs of commits took
         ``syncs``                  how many there were
-        ``syncs_within_N_us``      how many of them took N microseconds at most, for some N
+        ``syncs_within_250_us``    how many of them took no longer than that
+        ``syncs_within_1000_us``   and so on; the rest took longer than the last
+        ``syncs_within_4000_us``
+        ``syncs_within_16000_us``
+        ``syncs_within_64000_us``
+        ``syncs_within_250000_us``
+        ``syncs_within_1000000_us``
         ``damaged_places``         places in the log that opening found damaged
         ``failure``                why the store takes no changes any more, or None
         =========================  =====================================================================================
