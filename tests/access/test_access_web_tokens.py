@@ -316,6 +316,12 @@ def test_a_key_that_is_not_known_is_looked_for_but_not_too_often(issuer):
     assert issuer.asked == 4
 
 
+def test_nobody_is_asked_for_a_key_of_an_algorithm_that_never_counts(issuer):
+    hook = JsonWebTokens(issuer.url, retry_seconds=0)
+    assert status(hook, forged("HS256", b"secret")) == 401
+    assert issuer.asked == 1
+
+
 def test_many_tokens_with_unknown_keys_cause_one_look_and_the_loop_stays_free(issuer):
     hook = JsonWebTokens(issuer.url, retry_seconds=0)
     assert issuer.came.acquire(timeout=10)
