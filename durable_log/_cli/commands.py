@@ -149,7 +149,8 @@ def list_streams(data: str, prefix: str, long: bool, as_json: bool) -> None:
 def cat(data: str, name: str, offset: int) -> None:
     """Write what stream NAME holds to stdout.
 
-    JSON streams come out as one message a line. NAME may be the URL of a stream: then a running server is asked.
+    JSON streams come out as one message a line. NAME may be the URL of a stream: then a running server is asked, with
+    the token in DURABLE_LOG_TOKEN, if there is one.
     """
     if follow.is_url(name):
         follow.show(name, offset)
@@ -166,7 +167,9 @@ def tail(data: str, name: str, count: int, live: bool) -> None:
     """Write the last bytes of stream NAME to stdout.
 
     Starts at a whole character, or message of a JSON stream. NAME may be the URL of a stream: then a running server is
-    asked. --follow needs that: one process at a time has a store open, so while this one had it nobody could append.
+    asked, with the token in DURABLE_LOG_TOKEN, if there is one.
+
+    --follow needs that: one process at a time has a store open, so while this one had it nobody could append.
     """
     if follow.is_url(name):
         follow.show_end(name, count, follow=live)

@@ -69,6 +69,20 @@ def test_web_tokens_and_signed_urls_are_accepted_beside_them(serve, files):
     assert status(server, "GET", f"{CHAT}?{ReadUrls(b'another secret...').sign('chat/1', seconds=60)}") == 403
 
 
+@pytest.mark.parametrize("command", [("cat",), ("tail",), ("tail", "-f")])
+def test_a_stream_is_read_by_its_url_with_a_token(run, serve, files, command):
+    server = serve("store", 0, "--tokens", "tokens")
+    ask(server, "PUT", CHAT, "s3cret-admin", b"text")
+    server.request("POST", CHAT, None, {"Authorization": "Bearer s3cret-admin", "Stream-Closed": "true"})
+    shown = run(*command, server.url + "chat/1", DURABLE_LOG_TOKEN="s3cret-viewer")
+    assert (shown.returncode, shown.stdout) == (0, b"text")
+    refused = run(*command, server.url + "chat/1", DURABLE_LOG_TOKEN="s3cret-wrong")
+    assert refused.returncode == 1
+    assert b"HTTP 401" in refused.stderr
+    assert b"s3cret" not in refused.stderr
+    assert b"HTTP 401" in run(*command, server.url + "chat/1").stderr
+
+
 def test_metrics_need_a_token_and_health_does_not(serve, files):
     server = serve("store", 0, "--tokens", "tokens", "--metrics")
     assert status(server, "GET", "/metrics") == 401
