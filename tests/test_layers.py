@@ -26,16 +26,18 @@ ROOMS = {
     "store": {"errors", "model", "protocol", "_face", "engine"},
     "_loop": {"errors", "engine"},
     "aio": {"errors", "model", "protocol", "_face", "_loop", "engine"},
-    "_http": {"errors", "model", "protocol", "aio", "_http"},
-    "asgi": {"errors", "model", "protocol", "aio", "_http"},
-    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "asgi", "_cli"},
+    "access": {"errors", "model", "access"},
+    "_http": {"errors", "model", "protocol", "aio", "access", "_http"},
+    "asgi": {"errors", "model", "protocol", "aio", "access", "_http"},
+    "operations": {"errors", "protocol", "_http"},
+    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "access", "asgi", "operations", "_cli"},
     "cli": {"_cli"},
     "": {"errors", "model", "protocol", "_face", "engine", "store", "aio", "asgi"},
     "_build": set(),
 }
 """What each room may import of the package; "" is the package itself."""
 
-FOR_TYPES_ONLY = {"asgi": {"store"}}
+FOR_TYPES_ONLY = {"asgi": {"store"}, "operations": {"asgi"}}
 
 FORBIDDEN = {
     "protocol": {"os", "time", "threading", "asyncio", "socket"},
