@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
+from durable_log._subscriptions.api import SubscriptionApi
+from durable_log._subscriptions.options import Subscriptions
 from durable_log.aio import AsyncStore
 from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol import request as requests
+from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
 from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
 """Larger bodies are parsed on another thread: the event loop would stand still meanwhile."""
 
 SHUTDOWN_SECONDS: Final = 2.0
+SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
 
 log: Final = logging.getLogger("durable_log")
 
@@ -61,8 +66,9 @@ def app(
     gap_seconds: float = 1.0,
     cache_control: CacheScope = "private",
     cors_origin: str | None = "*",
+    subscriptions: Subscriptions | None = SUBSCRIPTIONS_DEFAULT,
 ) -> App:
-    """The Durable Streams protocol (PROTOCOL.md §5) on a store, as an ASGI application. Times in seconds.
+    """The Durable Streams protocol (PROTOCOL.md §5 to §7) on a store, as an ASGI application. Times in seconds.
 
     It runs by itself or mounted under any path of another application, with lifespan events or without. Streams are at
     ``prefix`` + ``/<name>`` below the mount point. Who may do what is for the application around it to say.
@@ -72,7 +78,8 @@ def app(
     ``stall_seconds``: a viewer that takes nothing for so long is cut off. ``gap_seconds``: how long an idempotent
     producer's append waits for the ones before it, since requests overtake one another.
     ``cache_control``: "public" if shared caches may store what anyone reads. ``cors_origin``: the origin whose pages
-    may use the streams, "*" for all, None for none but the server's own.
+    may use the streams, "*" for all, None for none but the server's own. ``subscriptions``: how they are run, None for
+    none at all.
 
     Raises :class:`InvalidOption` for a prefix that does not begin with a slash and for times that are not positive.
     """
@@ -96,15 +103,20 @@ def app(
         gap_seconds,
         Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, stall_seconds),
         Responses(cors_origin=cors_origin, cache=cache_control),
+        subscriptions,
     )
+
+
+__all__ = ["App", "Subscriptions", "app"]
 
 
 class App:
     """The application; made by :func:`app`."""
 
     def __init__(
-        self, store: AsyncStore, prefix: str, gap_seconds: float, limits: Limits, responses: Responses
-    ) -> None:
+        self, store: AsyncStore, prefix: str, gap_seconds: float, limits: Limits, responses: Responses,
+        subscriptions: Subscriptions | None,
+    ) -> None:  # fmt: skip
         self._store, self._prefix, self._gap, self._limits, self._responses = (
             store,
             prefix,
@@ -113,6 +125,7 @@ class App:
             responses,
         )
         self._live, self._events = LiveSet(), EventCache()
+        self._subscriptions = None if subscriptions is None else SubscriptionApi(store, subscriptions, responses)
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
             Post: self._append,
@@ -120,6 +133,7 @@ class App:
             Head: self._describe,
             Delete: self._delete,
             Preflight: self._preflight,
+            Control: self._control,
         }
 
     @property
@@ -136,8 +150,16 @@ class App:
         self._live.begin_shutdown()
 
     async def shutdown(self) -> None:
-        """The same, and wait until they have ended, at most two seconds."""
+        """The same, and wait until they have ended, at most two seconds; subscriptions stop, for two more at most."""
         await self._live.shutdown(SHUTDOWN_SECONDS)
+        if self._subscriptions is not None:
+            await self._subscriptions.stop(SHUTDOWN_SECONDS)
+
+    async def rotate_signing_key(self) -> str:
+        """Sign webhooks with a new key from now on; returns its id. The old public key stays published for a day."""
+        if self._subscriptions is None:
+            raise InvalidOption("this application has no subscriptions")
+        return await self._subscriptions.rotate_signing_key()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
@@ -151,6 +173,9 @@ class App:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             kind = (await receive())["type"]
+            if kind == "lifespan.startup" and self._subscriptions is not None:
+                self._subscriptions.restart()
+                self._subscriptions.start()
             if kind == "lifespan.shutdown":
                 await self.shutdown()
             await send({"type": f"{kind}.complete"})
@@ -158,6 +183,8 @@ class App:
                 return
 
     async def _http(self, exchange: Exchange) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.start()
         try:
             response = await self._answer(exchange)
         except Refusal as refusal:
@@ -191,6 +218,18 @@ class App:
 
     async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
         return self._responses.preflight()
+
+    async def _control(self, control: Control, exchange: Exchange) -> Response | None:
+        if self._subscriptions is None:
+            raise Refusal(404, "reserved", f"this server has nothing below {RESERVED_SEGMENT}/, which is reserved")
+        body = await self._body(exchange, BODY_BYTES_MAX)
+        return None if body is None else await self._subscriptions.answer(control, body, self._base_url(exchange.scope))
+
+    def _base_url(self, scope: Message) -> str:
+        """The address of the control API, by the address that the client used."""
+        path = quote(f"{self._prefix.rstrip('/')}/{RESERVED_SEGMENT}").encode()
+        root = scope.get("root_path", "").rstrip("/")
+        return location(scope.get("scheme", "http"), _host(scope), quote(root).encode() + path, root).decode("latin-1")
 
     async def _create(self, put: Put, exchange: Exchange) -> Response | None:
         body = await self._body(exchange)
@@ -264,9 +303,9 @@ class App:
             chunk = polled
         return self._responses.page(get, info, chunk, self._store.store_id, self._store.clock(), position)
 
-    async def _body(self, exchange: Exchange) -> bytes | None:
+    async def _body(self, exchange: Exchange, limit: int | None = None) -> bytes | None:
         """The request's body; None if the client left before its end. Raises :class:`Refusal` if it is too large."""
-        limit = self._store.options.record_bytes_max
+        limit = self._store.options.record_bytes_max if limit is None else limit
         if requests.declared_length(exchange.scope["headers"]) > limit:
             raise requests.too_large(limit)
         parts, size = [], 0

@@ -24,6 +24,7 @@ import durable_log
 from durable_log import asgi
 from durable_log._cli.upkeep import summary
 from durable_log.errors import DurableLogError
+from durable_log.protocol.webhook_url import is_loopback
 from durable_log.store import Store
 
 Message = MutableMapping[str, Any]
@@ -148,7 +149,9 @@ def serve_store(
     store: Store, listener: socket.socket, long_poll_seconds: float, backups: str | None, pages: Mapping[str, Page]
 ) -> None:
     """Serve an open store on a socket until a signal comes; closing both is left to the caller."""
-    streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds)
+    # A server that only this machine reaches is one for development, as long as nobody says otherwise.
+    subscriptions = asgi.Subscriptions(webhook_development=is_loopback(listener.getsockname()[0]))
+    streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds, subscriptions=subscriptions)
     config = uvicorn.Config(
         Front(store, streams, pages),
         loop="uvloop",
