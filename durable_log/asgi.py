@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -37,6 +38,7 @@ PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
 """Larger bodies are parsed on another thread: the event loop would stand still meanwhile."""
 
 SHUTDOWN_SECONDS: Final = 2.0
+_HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
 
 log: Final = logging.getLogger("durable_log")
@@ -228,8 +230,10 @@ class App:
     def _base_url(self, scope: Message) -> str:
         """The address of the control API, by the address that the client used."""
         path = quote(f"{self._prefix.rstrip('/')}/{RESERVED_SEGMENT}").encode()
-        root = scope.get("root_path", "").rstrip("/")
-        return location(scope.get("scheme", "http"), _host(scope), quote(root).encode() + path, root).decode("latin-1")
+        root, host = scope.get("root_path", "").rstrip("/"), _host(scope)
+        if not _HOST.fullmatch(host):
+            raise Refusal(400, "invalid_header", "Host is not the name of a host and a port")
+        return location(scope.get("scheme", "http"), host, quote(root).encode() + path, root).decode()
 
     async def _create(self, put: Put, exchange: Exchange) -> Response | None:
         body = await self._body(exchange)

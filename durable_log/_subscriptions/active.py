@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 from durable_log._subscriptions import machine
@@ -37,6 +37,8 @@ TIMER_SECONDS_MAX: Final = 30.0
 TROUBLE_SECONDS: Final = 5.0
 """When to look again after the store has refused something."""
 
+Result = TypeVar("Result")
+
 DELIVERY: Final = "durable_log delivery"
 """The name of tasks that may be broken off: what they do is done again."""
 
@@ -53,6 +55,9 @@ class Host(Protocol):
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
+
+    async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Have it done even if whoever asked for it leaves."""
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any] | None:
         """Have it done; None if the manager is stopping."""
@@ -152,11 +157,7 @@ class Active:
 
         Raises what the decision raises, and what the store does.
         """
-        work = self._host.spawn(self._decide(decision))
-        if work is None:
-            raise StoreClosed("the server is stopping; retry later")
-        state: State = await asyncio.shield(work)
-        return state
+        return await self._host.finish(self._decide(decision))
 
     async def _decide(self, decision: Callable[[State, Facts], Step]) -> State:
         async with self._lock:
@@ -167,8 +168,10 @@ class Active:
     async def _make_so(self, decision: Callable[[State, Facts], Step]) -> State:
         if self._gone:
             raise subscriptions.not_found(self.identity.id)
-        wake_id = "w_" + secrets.token_hex(12)
-        facts = Facts(self._host.now(), self._webhook, self.config.lease_ms, self.links, wake_id, self._host.jitter())
+        host, wake_id = self._host, "w_" + secrets.token_hex(12)
+        facts = Facts(
+            host.now(), self._webhook, self.config.lease_ms, self.links, wake_id, host.jitter(), self._is_sending
+        )
         step = decision(self.state, facts)
         by_path = self.links.by_path
         acked = {path: by_path[path]._replace(acked=offset) for path, offset in step.acked.items()}
@@ -213,10 +216,13 @@ class Active:
             self.end()
 
     def end(self) -> None:
-        """Do nothing any more."""
+        """There is no such subscription any more."""
         self._gone = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.rest()
+
+    def rest(self) -> None:
+        """Do nothing by itself."""
+        self._cancel_timer()
 
     # --- what goes on by itself -----------------------------------------------------------------------------------
 
@@ -251,7 +257,7 @@ class Active:
             self.stir()
 
     def _set_timer(self) -> None:
-        due = machine.due_at(self.state, self.links, sending=self._sending == self.state.generation)
+        due = machine.due_at(self.state, self.links, sending=self._is_sending)
         if due is None:
             self._cancel_timer()
         else:
@@ -270,10 +276,13 @@ class Active:
     # --- sending --------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        generation = self.state.generation
-        if machine.unsent(self.state, self._host.now()) and self._sending != generation:
-            self._sending = generation
+        if machine.unsent(self.state, self._host.now()) and not self._is_sending:
+            self._sending = self.state.generation
             self._host.spawn(self._deliver(self.state), DELIVERY)
+
+    @property
+    def _is_sending(self) -> bool:
+        return self._sending == self.state.generation != 0
 
     async def _deliver(self, state: State) -> None:
         generation = state.generation
@@ -316,7 +325,7 @@ class Active:
         event = subscriptions.wake_event(identity.id, next(iter(state.tails), ""), state.generation, self._host.now())
         if not is_json((await stream.info()).content_type):
             event += b"\n"
-        await stream.append(event, producer=Producer(f"__ds/{identity.life}", state.generation, 0))
+        await stream.append(event, producer=Producer(f"__ds/{identity.life}", state.generation, 0), durability="sync")
         return False
 
     def told(self, state: State) -> list[dict[str, object]]:

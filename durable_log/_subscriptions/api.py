@@ -8,6 +8,7 @@ whichever comes first, and requests to it wait until it has. On the server's eve
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -20,10 +21,13 @@ from durable_log.aio import AsyncStore
 from durable_log.errors import StoreClosed
 from durable_log.protocol import callback_tokens
 from durable_log.protocol import subscriptions as parsing
+from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.response import Response, Responses
 from durable_log.protocol.subscriptions import Ack, Action, Control
 
 JWKS_SECONDS: Final = 300
+
+log: Final = logging.getLogger("durable_log")
 
 Answer = Callable[["Call"], Awaitable[Response]]
 
@@ -59,11 +63,10 @@ class SubscriptionApi:
 
     def start(self) -> None:
         """Begin to wake workers, if that has not begun yet. Returns at once."""
-        loop, task = asyncio.get_running_loop(), self._manager
-        if self._stopped or (task is not None and task.get_loop() is loop and not _has_failed(task)):
-            return
-        if task is None or task.get_loop().is_closed() or _has_failed(task):
-            self._manager = loop.create_task(self._started())
+        task = self._manager
+        if (task is None or task.get_loop().is_closed()) and not self._stopped:
+            self._manager = asyncio.get_running_loop().create_task(self._started())
+            self._manager.add_done_callback(_tell_of_failure)
 
     async def _started(self) -> Manager:
         manager = Manager(self._store, self._options)
@@ -88,6 +91,8 @@ class SubscriptionApi:
 
     async def manager(self) -> Manager:
         """The manager, once all subscriptions are there. Raises what keeps it from starting."""
+        if self._manager is not None and _has_failed(self._manager):
+            self._manager = None
         self.start()
         task = self._manager
         if self._stopped or task is None:
@@ -120,10 +125,10 @@ class SubscriptionApi:
     async def _base(self, call: Call) -> Response:
         method, manager, name = call.control.method, call.manager, call.control.id
         if method == "DELETE":
-            await manager.delete(name)
+            await manager.finish(manager.delete(name))
             return self._responses.deleted()
         if method == "PUT":
-            active, new = await manager.put(name, parsing.to_config(call.body), call.base)
+            active, new = await manager.finish(manager.put(name, parsing.to_config(call.body), call.base))
             return self._json(201 if new else 200, await self._described(manager, active))
         return self._json(200, await self._described(manager, call.active()))
 
@@ -140,11 +145,13 @@ class SubscriptionApi:
         )
 
     async def _streams(self, call: Call) -> Response:
-        await call.manager.add(call.active(), parsing.to_streams(call.body))
+        manager = call.manager
+        await manager.finish(manager.add(call.active(), parsing.to_streams(call.body)))
         return self._responses.deleted()
 
     async def _stream(self, call: Call) -> Response:
-        await call.manager.remove(call.active(), call.control.path)
+        manager = call.manager
+        await manager.finish(manager.remove(call.active(), call.control.path))
         return self._responses.deleted()
 
     async def _claim(self, call: Call) -> Response:
@@ -193,6 +200,12 @@ def _granted(call: Call, active: Active) -> tuple[int, Ack]:
     if grant.life != identity.life:
         raise parsing.fenced(active.state.generation)
     return grant.generation, parsing.to_ack(call.body)
+
+
+def _tell_of_failure(task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, Refusal | StoreClosed):
+        log.error("subscriptions do not run, until somebody asks for one: %s", error, exc_info=error)
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:

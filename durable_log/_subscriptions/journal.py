@@ -10,11 +10,23 @@ from __future__ import annotations
 from typing import Final
 
 from durable_log._subscriptions.records import Record, Stored, fold, whole
-from durable_log.aio import AsyncStore
+from durable_log.aio import AsyncStore, AsyncStream
+from durable_log.errors import InvalidData
+from durable_log.model import EARLIEST, Appended
 from durable_log.protocol.names import RESERVED_SEGMENT
 
 PREFIX: Final = f"{RESERVED_SEGMENT}/subscriptions/"
 SLACK_BYTES: Final = 64 * 2**10
+
+
+async def all_items(stream: AsyncStream) -> list[Record]:
+    """What a JSON stream holds."""
+    chunk = await stream.read(EARLIEST)
+    items = chunk.items
+    while not chunk.up_to_date:
+        chunk = await stream.read(chunk.next_offset)
+        items += chunk.items
+    return items
 
 
 class Journal:
@@ -28,13 +40,12 @@ class Journal:
 
     async def load(self) -> Stored | None:
         """What the stream tells; None if nothing was ever told to the end, and then the stream goes."""
-        info, records = await self._stream.info(), list[Record]()
-        offset = info.first
-        while offset < info.tail:
-            chunk = await self._stream.read(offset)
-            records += chunk.items
-            offset = chunk.next_offset
-        stored = fold(records)
+        info = await self._stream.info()
+        try:
+            stored = fold(await all_items(self._stream))
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"stream {self._stream.name!r} does not tell of a subscription ({error!r}); delete it"
+            raise InvalidData(message) from error
         if stored is None:
             await self.delete()
         self._limit = info.first + 2 * SLACK_BYTES
@@ -47,18 +58,21 @@ class Journal:
 
     async def append(self, record: Record) -> bool:
         """Note a change. True if the stream has become long, see :meth:`tell`."""
-        return (await self._stream.append_json(record)).next_offset > self._limit
+        return (await self._append(record)).next_offset > self._limit
 
     async def tell(self, stored: Stored) -> None:
         """Tell the subscription as a whole, and give up what was told before."""
         start = end = None
         for record in whole(stored):
-            appended = await self._stream.append_json(record)
+            appended = await self._append(record)
             start, end = appended.offset if start is None else start, appended.next_offset
         assert start is not None
         assert end is not None
         self._limit = end + (end - start) + SLACK_BYTES
         await self._stream.trim(start)
+
+    async def _append(self, record: Record) -> Appended:
+        return await self._stream.append_json(record, durability="sync")
 
     async def delete(self) -> None:
         """Delete the stream."""

@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from durable_log._subscriptions.journal import all_items
 from durable_log.aio import AsyncStore
 from durable_log.errors import InvalidOption
 from durable_log.protocol import callback_tokens
@@ -58,8 +59,7 @@ class KeyRing:
 
     async def _load(self) -> None:
         await self._store.create(STREAM, content_type="application/json")
-        chunk = await self._stream.read()
-        for record in chunk.items:
+        for record in await all_items(self._stream):
             self._note(record)
         if not self._secret:
             await self._append({"secret": _text(secrets.token_bytes(32))})
@@ -125,7 +125,7 @@ class KeyRing:
         return {"keys": [callback_tokens.jwk(pair.public) for pair in keys]}
 
     async def _append(self, record: dict[str, Any]) -> None:
-        await self._stream.append_json(record)
+        await self._stream.append_json(record, durability="sync")
         self._note(record)
 
     def _note(self, record: dict[str, Any]) -> None:

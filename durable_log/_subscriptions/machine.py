@@ -46,7 +46,9 @@ class State(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a decision may look at. ``wake_id`` is for a wake that begins now; ``jitter`` is a number from 0 to 1."""
+    """What a decision may look at. ``wake_id`` is for a wake that begins now; ``jitter`` is a number from 0 to 1;
+    ``sending``: the wake is being sent at the moment.
+    """
 
     now: int
     webhook: bool
@@ -54,6 +56,7 @@ class Facts(NamedTuple):
     links: Links
     wake_id: str
     jitter: float
+    sending: bool = False
 
 
 class Step(NamedTuple):
@@ -156,12 +159,10 @@ def _failed(state: State, facts: Facts) -> State:
 
 
 def _expired(state: State, facts: Facts) -> State:
-    """End a wake whose lease has run out. One that nobody took till then has failed, if it has not failed already."""
+    """End a wake whose lease has run out. One that is still being sent has failed."""
     if state.lease_until is None or facts.now < state.lease_until:
         return state
-    if not state.sent and state.next_attempt_at is None:
-        state = _failed(state, facts)
-    return _ended(state)
+    return _ended(_failed(state, facts) if facts.sending and not state.sent else state)
 
 
 def _ended(state: State) -> State:

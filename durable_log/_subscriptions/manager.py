@@ -14,8 +14,8 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from durable_log._subscriptions import machine
 from durable_log._subscriptions.active import DELIVERY, Active
@@ -25,7 +25,15 @@ from durable_log._subscriptions.options import Subscriptions
 from durable_log._subscriptions.records import Identity, Stored
 from durable_log._subscriptions.webhooks import Resolve, Webhooks
 from durable_log.aio import AsyncStore
-from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
+from durable_log.errors import (
+    Corruption,
+    DurableLogError,
+    InvalidData,
+    StoreClosed,
+    StoreUnreadable,
+    StreamGone,
+    StreamNotFound,
+)
 from durable_log.model import Change, StreamInfo
 from durable_log.protocol import subscriptions
 from durable_log.protocol.refusal import Refusal
@@ -33,10 +41,12 @@ from durable_log.protocol.subscriptions import Config
 
 LOOKED_UP_AT_ONCE: Final = 1024
 
+Result = TypeVar("Result")
+
 log: Final = logging.getLogger("durable_log")
 
-_MANAGERS: Final[WeakKeyDictionary[Any, Manager]] = WeakKeyDictionary()
-"""By engine, those that run: two would wake everybody twice."""
+_MANAGERS: Final[WeakValueDictionary[int, Manager]] = WeakValueDictionary()
+"""By the identity of their engine, those that run: two would wake everybody twice."""
 
 
 class Manager:
@@ -51,6 +61,8 @@ class Manager:
         self.webhooks = Webhooks(options, resolve)
         self.loop = asyncio.get_running_loop()
         self._by_id: dict[str, Active] = {}
+        self._unreadable: dict[str, DurableLogError] = {}
+        """Those that can't be read, and why. They can be deleted."""
         self._linked: dict[str, list[Active]] = {}
         """Whose a stream is."""
         self._patterns: dict[Active, None] = {}
@@ -66,11 +78,11 @@ class Manager:
 
     async def start(self) -> None:
         """Go on with all subscriptions where they were. Raises :class:`Refusal` if another manager does."""
-        other = _MANAGERS.get(self.store.engine)
+        other = _MANAGERS.get(id(self.store.engine))
         if other is not None and not other.loop.is_closed():
             message = "another application of this process runs the subscriptions of this store; ask that one"
             raise Refusal(503, "SUBSCRIPTIONS_ELSEWHERE", message)
-        _MANAGERS[self.store.engine] = self
+        _MANAGERS[id(self.store.engine)] = self
         try:
             names = await self.store.names(PREFIX)
             if names:
@@ -85,7 +97,12 @@ class Manager:
 
     async def _resume(self, name: str) -> None:
         journal = Journal(self.store, name)
-        stored = await journal.load()
+        try:
+            stored = await journal.load()
+        except (Corruption, InvalidData, StoreUnreadable) as error:
+            self._unreadable[name] = error
+            log.error("subscription %r does not run: %s", name, error)  # noqa: TRY400 - it is one that is known
+            return
         if stored is not None:
             active = Active(self, stored, journal)
             self._register(active)
@@ -96,7 +113,7 @@ class Manager:
         """Stop waking. What is being written is written; what is under way to a webhook is sent again another time."""
         self._stopping = True
         for active in self._by_id.values():
-            active.end()
+            active.rest()
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in self._tasks:
             if task.get_name() == DELIVERY:
@@ -111,12 +128,20 @@ class Manager:
         if self._deafen is not None:
             self._deafen()
             self._deafen = None
-        if _MANAGERS.get(self.store.engine) is self:
-            del _MANAGERS[self.store.engine]
+        if _MANAGERS.get(id(self.store.engine)) is self:
+            del _MANAGERS[id(self.store.engine)]
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
         return int(self.store.clock() * 1000)
+
+    async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Have it done even if whoever asked for it leaves."""
+        task = self.spawn(work)
+        if task is None:
+            raise StoreClosed("the server is stopping; retry later")
+        result: Result = await asyncio.shield(task)
+        return result
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any] | None:
         """Have it done; None if the manager is stopping."""
@@ -138,6 +163,8 @@ class Manager:
 
     def get(self, name: str) -> Active:
         """The subscription of that id. Raises :class:`Refusal`."""
+        if name in self._unreadable:
+            raise self._unreadable[name]
         active = self._by_id.get(name)
         if active is None:
             raise subscriptions.not_found(name)
@@ -146,8 +173,8 @@ class Manager:
     async def put(self, name: str, config: Config, base: str) -> tuple[Active, bool]:
         """Create a subscription, or find it as it was asked for; whether it is new. Raises :class:`Refusal`."""
         async with self._one_at_a_time(name):
-            active = self._by_id.get(name)
-            if active is not None:
+            if name in self._by_id or name in self._unreadable:
+                active = self.get(name)
                 if active.config.hash != config.hash:
                     raise subscriptions.exists(name)
                 return active, False
@@ -175,6 +202,9 @@ class Manager:
     async def delete(self, name: str) -> None:
         """Delete a subscription; harmless if there is none."""
         async with self._one_at_a_time(name):
+            if name in self._unreadable:
+                await Journal(self.store, name).delete()
+                del self._unreadable[name]
             active = self._by_id.get(name)
             if active is not None:
                 await active.delete()

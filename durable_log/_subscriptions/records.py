@@ -75,7 +75,8 @@ def fold(records: Iterable[Record]) -> Stored | None:
     for record in records:
         if "part" not in record:
             telling = None  # what was being told was broken off
-            assert stored is not None
+            if stored is None:
+                raise ValueError("it begins in the middle")
             stored = _changed_by(stored, record)
             continue
         if "begin" in record:

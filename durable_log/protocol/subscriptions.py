@@ -251,6 +251,8 @@ def _paths(given: object) -> tuple[str, ...]:
 
 
 def _pattern(given: str) -> str:
+    if not given.lstrip("/"):
+        raise invalid("pattern is empty")
     try:
         return "/".join(parse_glob(given.lstrip("/")).segments)
     except ValueError as error:
