@@ -138,10 +138,10 @@ class SubscriptionApi:
             await manager.keys.ensure_signer()
             jwks_url = f"{active.identity.base}/jwks.json"
             signing = {"alg": "ed25519", "kid": manager.keys.kid, "jwks_url": jwks_url}
-        streams = [parsing.link_info(path, link.explicit, link.acked) for path, link in active.links.by_path.items()]
-        identity, failed = active.identity, active.state.attempts > 0
+        links, identity = active.links.by_path, active.identity
+        streams = [parsing.link_info(path, link.explicit, link.acked) for path, link in links.items()]
         return parsing.described(
-            identity.id, identity.config, streams, identity.created_ms, failed=failed, signing=signing
+            identity.id, identity.config, streams, identity.created_ms, signing, active.state.next_attempt_at
         )
 
     async def _streams(self, call: Call) -> Response:

@@ -338,24 +338,34 @@ def wake_info(links: Iterable[Link]) -> list[dict[str, object]]:
 
 
 def described(
-    name: str, config: Config, streams: list[dict[str, object]], created_ms: int, *, failed: bool,
+    name: str,
+    config: Config,
+    streams: list[dict[str, object]],
+    created_ms: int,
     signing: dict[str, str] | None,
-) -> dict[str, object]:  # fmt: skip
-    """A subscription (PROTOCOL.md §6.3)."""
-    hook = None if config.webhook is None else {"url": config.webhook, "signing": signing}
-    return {
+    next_attempt_ms: int | None,
+) -> dict[str, object]:
+    """A subscription (PROTOCOL.md §6.3), and when what has failed is tried again."""
+    described: dict[str, object] = {
         "id": name,
         "subscription_id": name,
         "type": config.kind,
         "pattern": config.pattern,
         "streams": streams,
-        "webhook": hook,
+        "webhook": None if config.webhook is None else {"url": config.webhook, "signing": signing},
         "wake_stream": config.wake_stream,
         "lease_ttl_ms": config.lease_ms,
-        "created_at": timestamp(created_ms / 1000).decode(),
-        "status": "failed" if failed else "active",
+        "created_at": _time(created_ms),
+        "status": "active" if next_attempt_ms is None else "failed",
         "description": config.description,
     }
+    if next_attempt_ms is not None:
+        described["next_attempt_at"] = _time(next_attempt_ms)
+    return described
+
+
+def _time(milliseconds: int) -> str:
+    return timestamp(milliseconds / 1000).decode()
 
 
 def wake_event(name: str, path: str, generation: int, now_ms: int) -> bytes:
