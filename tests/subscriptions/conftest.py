@@ -11,7 +11,7 @@ import pytest
 sys.path += [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "http")]
 
 from receivers import Receiver
-from worlds import World, world
+from worlds import Process, Serve, World, world
 
 
 @pytest.fixture
@@ -19,6 +19,20 @@ def at_work() -> Iterator[World]:
     """An application for development, with a clock of its own."""
     with world() as running:
         yield running
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers on one directory, one at a time."""
+    started: list[Process] = []
+
+    def start() -> Process:
+        started.append(Process(tmp_path))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end_anyway()
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ class Process(Api):
         super().__init__(found[0].rstrip("/"))
 
     def kill(self) -> str:
-        """As power cuts do it; what it wrote to stderr."""
+        """As nobody expects it; what it wrote to stderr."""
         return self._end(signal.SIGKILL)
 
     def stop(self) -> str:
@@ -178,6 +178,15 @@ class Process(Api):
         self._process.send_signal(number)
         _, errors = self._process.communicate(timeout=PATIENCE_SECONDS)
         return errors
+
+    def end_anyway(self) -> None:
+        """For tests that have failed: nothing of it stays."""
+        if self._process.poll() is None:
+            self.kill()
+
+
+Serve = Callable[[], Process]
+"""Starts a server on a directory of the test's."""
 
 
 def soon(condition: Callable[[], Any], what: str) -> Any:
