@@ -144,7 +144,7 @@ def to_config(body: bytes) -> Config:
     pattern = given.get("pattern")
     if pattern is not None:
         pattern = _pattern(_text("pattern", pattern, NAME_BYTES_MAX))
-    streams = _paths(given.get("streams") or [])
+    streams = _paths(given.get("streams", []))
     if pattern is None and not streams:
         raise invalid("pattern or streams has to say which streams are meant; give one of them, or both")
     webhook = wake_stream = None
@@ -188,7 +188,7 @@ def to_ack(body: bytes) -> Ack:
     if done is not None and not isinstance(done, bool):
         raise invalid("done is true or false")
     acks: dict[str, int] = {}
-    for each in _array("acks", given.get("acks") or []):
+    for each in _array("acks", given.get("acks", [])):
         if not isinstance(each, dict):
             raise invalid("acks is an array of objects with stream and offset")
         path = _path("acks[].stream", each.get("stream", each.get("path")))
@@ -219,6 +219,8 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _array(what: str, given: object) -> list[Any]:
+    if given is None:
+        return []
     if not isinstance(given, list):
         raise invalid(f"{what} is an array")
     return given
