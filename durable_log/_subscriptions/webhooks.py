@@ -85,6 +85,8 @@ class Webhooks:
             addresses = await lookup
         except OSError as error:
             raise OSError(f"no address of {host} was found: {error.strerror or error}") from error
+        if not addresses:
+            raise OSError(f"{host} has no address")
         allowed, kind = (is_loopback, "loopback") if url.local else (is_public, "public")
         for address in addresses:
             if not allowed(address):
