@@ -91,20 +91,34 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
     show_default=True,
     help="How long a long-poll waits for news.",
 )
+@click.option(
+    "--local-webhooks/--no-local-webhooks",
+    default=None,
+    help="Whether webhooks may be on this machine, as http://localhost. Default: if --host is of this machine only.",
+)
 @click.option("--backups", metavar="DIR", help="At SIGUSR1, make a backup in a new directory in DIR.")
 @click.option("--page", type=click.Path(exists=True, dir_okay=False), hidden=True)
-def serve(data: str, host: str, port: int, long_poll_timeout: float, backups: str | None, page: str | None) -> None:
+def serve(
+    data: str,
+    host: str,
+    port: int,
+    long_poll_timeout: float,
+    local_webhooks: bool | None,
+    backups: str | None,
+    page: str | None,
+) -> None:
     """Serve a store over HTTP.
 
     Streams are at /v1/stream/NAME, in the Durable Streams protocol; /healthz answers 200, or 503 once the store accepts
     no changes any more. Prints one line when it is ready. SIGTERM and SIGINT end it in order, a second one at once.
 
-    It has no authentication: put it behind something that has before you let it listen to more than this machine.
+    It has no authentication: put it behind something that has before you let it listen to more than this machine. With
+    a proxy on this machine in front of it, give --no-local-webhooks.
     """
     from durable_log._cli import serve as server  # noqa: PLC0415 - the other commands need no uvicorn
 
     pages = {} if page is None else {"/": server.Page("text/html; charset=utf-8", Path(page).read_bytes())}
-    server.serve(data, host, port, long_poll_timeout, backups, pages)
+    server.serve(data, host, port, long_poll_timeout, backups, pages, local_webhooks)
 
 
 @commands.command("ls")

@@ -134,7 +134,13 @@ class BackupsOnDemand:
 
 
 def serve(
-    data: str, host: str, port: int, long_poll_seconds: float, backups: str | None, pages: Mapping[str, Page]
+    data: str,
+    host: str,
+    port: int,
+    long_poll_seconds: float,
+    backups: str | None,
+    pages: Mapping[str, Page],
+    local_webhooks: bool | None,
 ) -> None:
     """Serve the store in directory ``data`` until a signal comes, then close it.
 
@@ -142,15 +148,24 @@ def serve(
     """
     logging.basicConfig(format="durable-log: %(levelname)s: %(message)s", level=logging.WARNING)
     with durable_log.open(data) as store, listen(host, port) as listener:
-        serve_store(store, listener, long_poll_seconds, backups, pages)
+        serve_store(store, listener, long_poll_seconds, backups, pages, local_webhooks)
 
 
 def serve_store(
-    store: Store, listener: socket.socket, long_poll_seconds: float, backups: str | None, pages: Mapping[str, Page]
+    store: Store,
+    listener: socket.socket,
+    long_poll_seconds: float,
+    backups: str | None,
+    pages: Mapping[str, Page],
+    local_webhooks: bool | None = None,
 ) -> None:
-    """Serve an open store on a socket until a signal comes; closing both is left to the caller."""
-    # A server that only this machine reaches is one for development, as long as nobody says otherwise.
-    subscriptions = asgi.Subscriptions(webhook_development=is_loopback(listener.getsockname()[0]))
+    """Serve an open store on a socket until a signal comes; closing both is left to the caller.
+
+    Unless ``local_webhooks`` says otherwise, a server that only this machine reaches counts as one for development.
+    """
+    if local_webhooks is None:
+        local_webhooks = is_loopback(listener.getsockname()[0])
+    subscriptions = asgi.Subscriptions(webhook_development=local_webhooks)
     streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds, subscriptions=subscriptions)
     config = uvicorn.Config(
         Front(store, streams, pages),

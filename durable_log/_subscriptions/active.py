@@ -248,13 +248,16 @@ class Active:
         except Refusal:
             pass  # it was deleted
         except DurableLogError as error:
-            if not isinstance(error, StoreClosed | CommitFailed):
-                log.warning("subscription %r: %s", self.identity.id, error)
+            self._warn(error)
             self._look_again(TROUBLE_SECONDS)
         finally:
             self._worker = None
         if self._stirred:
             self.stir()
+
+    def _warn(self, error: DurableLogError) -> None:
+        if not isinstance(error, StoreClosed | CommitFailed):  # the store has said that itself
+            log.warning("subscription %r: %s", self.identity.id, error)
 
     def _set_timer(self) -> None:
         due = machine.due_at(self.state, self.links, sending=self._is_sending)
@@ -298,7 +301,7 @@ class Active:
         except Refusal:
             return  # it was deleted
         except DurableLogError as error:
-            log.warning("subscription %r: %s", self.identity.id, error)
+            self._warn(error)
         finally:
             if self._sending == generation:
                 self._sending = 0

@@ -26,8 +26,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts servers on one directory, one at a time."""
     started: list[Process] = []
 
-    def start() -> Process:
-        started.append(Process(tmp_path))
+    def start(*more: str) -> Process:
+        started.append(Process(tmp_path, *more))
         return started[-1]
 
     yield start

@@ -270,3 +270,20 @@ def test_retries_go_on_with_the_first_event_or_request_of_any_kind(lifespan: str
             second.http.get("/x")
         until(lambda: len(receiver.deliveries) == 2, "the retry")
         second.stop()
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ((), 201),
+        (("--no-local-webhooks",), 400),
+        (("--host", "0.0.0.0"), 400),
+        (("--host", "0.0.0.0", "--local-webhooks"), 201),
+    ],
+)
+def test_a_server_that_only_this_machine_reaches_is_one_for_development(
+    serve: Serve, more: tuple[str, ...], status: int, receiver: Receiver
+):
+    server = serve(*more)
+    assert server.hook("s", receiver.url).status_code == status
+    server.kill()

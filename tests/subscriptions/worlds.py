@@ -185,8 +185,8 @@ class Process(Api):
             self.kill()
 
 
-Serve = Callable[[], Process]
-"""Starts a server on a directory of the test's."""
+Serve = Callable[..., Process]
+"""Starts a server on a directory of the test's, with more options if need be."""
 
 
 def soon(condition: Callable[[], Any], what: str) -> Any:
