@@ -7,26 +7,32 @@ it tells. One append at a time.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from durable_log._subscriptions.records import Record, Stored, fold, whole
 from durable_log.aio import AsyncStore, AsyncStream
 from durable_log.errors import InvalidData
-from durable_log.model import EARLIEST, Appended
+from durable_log.model import EARLIEST, Appended, Chunk
 from durable_log.protocol.names import RESERVED_SEGMENT
 
 PREFIX: Final = f"{RESERVED_SEGMENT}/subscriptions/"
 SLACK_BYTES: Final = 64 * 2**10
 
 
-async def all_items(stream: AsyncStream) -> list[Record]:
-    """What a JSON stream holds."""
-    chunk = await stream.read(EARLIEST)
-    items = chunk.items
-    while not chunk.up_to_date:
-        chunk = await stream.read(chunk.next_offset)
-        items += chunk.items
-    return items
+async def all_chunks(stream: AsyncStream) -> list[Chunk]:
+    """What a stream holds."""
+    chunks = [await stream.read(EARLIEST)]
+    while not chunks[-1].up_to_date:
+        chunks.append(await stream.read(chunks[-1].next_offset))
+    return chunks
+
+
+def items(chunks: list[Chunk]) -> Iterator[Record]:
+    """The messages of a JSON stream."""
+    return chain.from_iterable(chunk.items for chunk in chunks)
 
 
 class Journal:
@@ -40,15 +46,15 @@ class Journal:
 
     async def load(self) -> Stored | None:
         """What the stream tells; None if nothing was ever told to the end, and then the stream goes."""
-        info = await self._stream.info()
+        chunks = await all_chunks(self._stream)
         try:
-            stored = fold(await all_items(self._stream))
+            stored = await asyncio.to_thread(lambda: fold(items(chunks)))
         except (KeyError, TypeError, ValueError) as error:
             message = f"stream {self._stream.name!r} does not tell of a subscription ({error!r}); delete it"
             raise InvalidData(message) from error
         if stored is None:
             await self.delete()
-        self._limit = info.first + 2 * SLACK_BYTES
+        self._limit = chunks[0].offset + 2 * SLACK_BYTES
         return stored
 
     async def begin(self, stored: Stored) -> None:

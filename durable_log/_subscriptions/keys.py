@@ -13,7 +13,7 @@ from base64 import b64decode, b64encode
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from durable_log._subscriptions.journal import all_items
+from durable_log._subscriptions.journal import all_chunks, items
 from durable_log.aio import AsyncStore
 from durable_log.errors import InvalidOption
 from durable_log.protocol import callback_tokens
@@ -59,7 +59,7 @@ class KeyRing:
 
     async def _load(self) -> None:
         await self._store.create(STREAM, content_type="application/json")
-        for record in await all_items(self._stream):
+        for record in items(await all_chunks(self._stream)):
             self._note(record)
         if not self._secret:
             await self._append({"secret": _text(secrets.token_bytes(32))})

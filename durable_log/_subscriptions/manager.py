@@ -39,7 +39,8 @@ from durable_log.protocol import subscriptions
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.subscriptions import Config
 
-LOOKED_UP_AT_ONCE: Final = 1024
+LOOKED_UP_AT_ONCE: Final = 128
+"""Together they take a few milliseconds of the event loop's time."""
 
 Result = TypeVar("Result")
 
@@ -266,7 +267,8 @@ class Manager:
         paths = dict.fromkeys(active.links.by_path)
         paths.update(dict.fromkeys(active.config.streams if new else ()))
         if active.glob is not None:
-            paths.update((path, None) for path in await self.store.names(active.glob.prefix) if active.wants(path))
+            names = await self.store.names(active.glob.prefix)
+            paths.update(dict.fromkeys(await asyncio.to_thread(list, filter(active.wants, names))))
         listed = list(paths)
         explicit = set(active.config.streams) if new else ()
         for start in range(0, len(listed), LOOKED_UP_AT_ONCE):
@@ -275,6 +277,7 @@ class Manager:
                 await asyncio.gather(*(self._link(active, path, explicit=path in explicit) for path in some))
             else:
                 await asyncio.gather(*(self._catch_up(active, path) for path in some))
+            await asyncio.sleep(0)  # others have turns, too
 
     async def _link(self, active: Active, path: str, *, explicit: bool) -> None:
         info = await self._info(path)
