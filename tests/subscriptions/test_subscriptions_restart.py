@@ -79,7 +79,9 @@ def test_a_claim_is_held_over_a_kill_until_its_lease_runs_out(serve: Serve):
     soon(lambda: server.claim("s", "second").status_code == 200, "the second claim")
     assert milliseconds() >= before + 3000
     assert code(server.action("s", "ack", ack_of(claim), claim["token"])) == (409, "FENCED")
-    assert [event["generation"] for event in server.read("wake/s")][:2] == [1, 2]
+    announced = [event["generation"] for event in server.read("wake/s")]
+    assert announced[0] == 1
+    assert announced == sorted(set(announced))  # a wake that was claimed at once needs no announcement
     server.kill()
 
 
