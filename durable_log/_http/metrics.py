@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from durable_log._http.tally import Tally
     from durable_log.aio import AsyncStore
 
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
 _GAUGES: Final[Mapping[str, str]] = {
     "streams": "Streams that exist",
     "resident_streams": "Streams whose state is in memory",
@@ -140,8 +142,8 @@ def _classes(ends: Iterable[float], counts: Iterable[int]) -> list[tuple[str, fl
 
 def exposition(collector: Collector) -> tuple[str, bytes]:
     """The content type and the text of all figures."""
-    from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
     registry = CollectorRegistry()
     registry.register(collector)
-    return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry)
+    return CONTENT_TYPE, generate_latest(registry)
