@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -20,15 +21,19 @@ from durable_log._http.authorize import Gate
 from durable_log._http.exchange import Exchange
 from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
 from durable_log._http.tally import Tally
+from durable_log._subscriptions.api import SubscriptionApi
+from durable_log._subscriptions.options import Subscriptions
 from durable_log.access import Authorize
 from durable_log.aio import AsyncStore
 from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol import request as requests
 from durable_log.protocol.cors import Cors
+from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
 from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
 if TYPE_CHECKING:
@@ -40,8 +45,10 @@ PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
 
 SHUTDOWN_SECONDS: Final = 2.0
 ALL_ORIGINS: Final = Cors()
+SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
+_HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
-__all__ = ["ALL_ORIGINS", "App", "Cors", "app"]
+__all__ = ["ALL_ORIGINS", "App", "Cors", "Subscriptions", "app"]
 
 log: Final = logging.getLogger("durable_log")
 
@@ -73,8 +80,9 @@ def app(
     cache_control: CacheScope = "private",
     cors: Cors | None = ALL_ORIGINS,
     access_log: bool = False,
+    subscriptions: Subscriptions | None = SUBSCRIPTIONS_DEFAULT,
 ) -> App:
-    """The Durable Streams protocol (PROTOCOL.md §5) on a store, as an ASGI application. Times in seconds.
+    """The Durable Streams protocol (PROTOCOL.md §5 to §7) on a store, as an ASGI application. Times in seconds.
 
     It runs by itself or mounted under any path of another application, with lifespan events or without. Streams are at
     ``prefix`` + ``/<name>`` below the mount point.
@@ -86,7 +94,7 @@ def app(
     ``authorize``: who may do what, see :mod:`durable_log.access`; without, everybody may do everything. With it, every
     use of what a browser stored is asked for again. ``cache_control``: "public" if shared caches may store what anyone
     reads. ``cors``: which pages of other origins may use the streams, None for none. ``access_log``: log each request
-    as a line of JSON to ``durable_log.access``.
+    as a line of JSON to ``durable_log.access``. ``subscriptions``: how they are run, None for none at all.
 
     Raises :class:`InvalidOption` for a prefix that does not begin with a slash, for times that are not positive, for
     origins that are none, and for public caching of what ``authorize`` guards.
@@ -116,6 +124,7 @@ def app(
         Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, stall_seconds),
         Responses(cors=cors, cache=cache_control if authorize is None else None),
         cors,
+        subscriptions,
         access_log=access_log,
     )
 
@@ -124,13 +133,14 @@ class App:
     """The application; made by :func:`app`."""
 
     def __init__(
-        self, parts: Parts, prefix: str, gap_seconds: float, limits: Limits, responses: Responses, cors: Cors | None, *,
-        access_log: bool,
+        self, parts: Parts, prefix: str, gap_seconds: float, limits: Limits, responses: Responses, cors: Cors | None,
+        subscriptions: Subscriptions | None, *, access_log: bool,
     ) -> None:  # fmt: skip
         self.parts, self._prefix, self._gap, self._limits = parts, prefix, gap_seconds, limits
         self._responses, self._logs = responses, access_log
         self._cors = None if cors is None or "*" in cors.origins else cors
         self._store, self._live, self._events = parts.store, parts.live, EventCache()
+        self._subscriptions = None if subscriptions is None else SubscriptionApi(parts.store, subscriptions, responses)
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
             Post: self._append,
@@ -138,6 +148,7 @@ class App:
             Head: self._describe,
             Delete: self._delete,
             Preflight: self._preflight,
+            Control: self._control,
         }
 
     @property
@@ -154,8 +165,16 @@ class App:
         self._live.begin_shutdown()
 
     async def shutdown(self) -> None:
-        """The same, and wait until they have ended, at most two seconds."""
+        """The same, and wait until they have ended, at most two seconds; subscriptions stop, for two more at most."""
         await self._live.shutdown(SHUTDOWN_SECONDS)
+        if self._subscriptions is not None:
+            await self._subscriptions.stop(SHUTDOWN_SECONDS)
+
+    async def rotate_signing_key(self) -> str:
+        """Sign webhooks with a new key from now on; returns its id. The old public key stays published for a day."""
+        if self._subscriptions is None:
+            raise InvalidOption("this application has no subscriptions")
+        return await self._subscriptions.rotate_signing_key()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
@@ -169,6 +188,9 @@ class App:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             kind = (await receive())["type"]
+            if kind == "lifespan.startup" and self._subscriptions is not None:
+                self._subscriptions.restart()
+                self._subscriptions.start()
             if kind == "lifespan.shutdown":
                 await self.shutdown()
             await send({"type": f"{kind}.complete"})
@@ -176,6 +198,8 @@ class App:
                 return
 
     async def _http(self, exchange: Exchange) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.start()
         try:
             response = await self._response(exchange)
             if response is not None:
@@ -218,6 +242,20 @@ class App:
 
     async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
         return self._responses.preflight()
+
+    async def _control(self, control: Control, exchange: Exchange) -> Response | None:
+        if self._subscriptions is None:
+            raise Refusal(404, "reserved", f"this server has nothing below {RESERVED_SEGMENT}/, which is reserved")
+        body = await self._body(exchange, BODY_BYTES_MAX)
+        return None if body is None else await self._subscriptions.answer(control, body, self._base_url(exchange.scope))
+
+    def _base_url(self, scope: Message) -> str:
+        """The address of the control API, by the address that the client used."""
+        path = quote(f"{self._prefix.rstrip('/')}/{RESERVED_SEGMENT}").encode()
+        root, host = scope.get("root_path", "").rstrip("/"), _host(scope)
+        if not _HOST.fullmatch(host):
+            raise Refusal(400, "invalid_header", "Host is not the name of a host and a port")
+        return location(scope.get("scheme", "http"), host, quote(root).encode() + path, root).decode()
 
     async def _create(self, put: Put, exchange: Exchange) -> Response | None:
         body = await self._body(exchange)
@@ -291,9 +329,9 @@ class App:
             chunk = polled
         return self._responses.page(get, info, chunk, self._store.store_id, self._store.clock(), position)
 
-    async def _body(self, exchange: Exchange) -> bytes | None:
+    async def _body(self, exchange: Exchange, limit: int | None = None) -> bytes | None:
         """The request's body; None if the client left before its end. Raises :class:`Refusal` if it is too large."""
-        limit = self._store.options.record_bytes_max
+        limit = self._store.options.record_bytes_max if limit is None else limit
         if requests.declared_length(exchange.scope["headers"]) > limit:
             raise requests.too_large(limit)
         parts, size = [], 0

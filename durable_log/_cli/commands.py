@@ -91,6 +91,11 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
     show_default=True,
     help="How long a long-poll waits for news.",
 )
+@click.option(
+    "--local-webhooks/--no-local-webhooks",
+    default=None,
+    help="Whether webhooks may be on this machine, as http://localhost. Default: if --host is of this machine only.",
+)
 @click.option("--backups", metavar="DIR", help="At SIGUSR1, make a backup in a new directory in DIR.")
 @click.option("--tokens", metavar="FILE", help="Ask for a token; FILE has one a line, with what it is good for.")
 @click.option("--jwks", metavar="FILE|URL", help="Ask for a JSON Web Token, signed by a key of this set.")
@@ -103,9 +108,10 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
 @click.option("--access-log", type=click.Choice(["json"]), help="Write a line for each request to stdout.")
 @click.option("--page", type=click.Path(exists=True, dir_okay=False), hidden=True)
 def serve(
-    data: str, host: str, port: int, long_poll_timeout: float, backups: str | None, tokens: str | None,
-    jwks: str | None, jwt_algorithm: tuple[str, ...], jwt_audience: tuple[str, ...], jwt_issuer: str | None,
-    url_secrets: str | None, cors_origin: tuple[str, ...], metrics: bool, access_log: str | None, page: str | None,
+    data: str, host: str, port: int, long_poll_timeout: float, local_webhooks: bool | None, backups: str | None,
+    tokens: str | None, jwks: str | None, jwt_algorithm: tuple[str, ...], jwt_audience: tuple[str, ...],
+    jwt_issuer: str | None, url_secrets: str | None, cors_origin: tuple[str, ...], metrics: bool,
+    access_log: str | None, page: str | None,
 ) -> None:  # fmt: skip
     """Serve a store over HTTP.
 
@@ -114,7 +120,7 @@ def serve(
     a second one at once.
 
     Without --tokens, --jwks or --url-secrets, whoever reaches it may do everything. With several, what any of them
-    allows is allowed.
+    allows is allowed. With a proxy on this machine in front of it, give --no-local-webhooks.
     """
     from durable_log._cli import guard  # noqa: PLC0415 - the other commands need no server
     from durable_log._cli import serve as server  # noqa: PLC0415
@@ -128,6 +134,7 @@ def serve(
         cors=guard.origins(cors_origin),
         metrics=metrics,
         access_log=access_log is not None,
+        local_webhooks=local_webhooks,
     )
     server.serve(data, host, port, settings)
 

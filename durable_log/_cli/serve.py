@@ -27,6 +27,7 @@ from durable_log._cli.upkeep import summary
 from durable_log.access import Authorize
 from durable_log.errors import DurableLogError
 from durable_log.operations import Operations
+from durable_log.protocol.webhook_url import is_loopback
 from durable_log.store import Store
 
 Message = MutableMapping[str, Any]
@@ -52,7 +53,10 @@ class Page(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How to serve; see the options of the command."""
+    """How to serve; see the options of the command.
+
+    Unless ``local_webhooks`` says otherwise, a server that only this machine reaches counts as one for development.
+    """
 
     long_poll_seconds: float = 20.0
     backups: str | None = None
@@ -61,6 +65,7 @@ class Settings(NamedTuple):
     cors: asgi.Cors | None = asgi.ALL_ORIGINS
     metrics: bool = False
     access_log: bool = False
+    local_webhooks: bool | None = None
 
 
 class Front:
@@ -158,6 +163,9 @@ def serve(data: str, host: str, port: int, settings: Settings) -> None:
 
 def serve_store(store: Store, listener: socket.socket, settings: Settings) -> None:
     """Serve an open store on a socket until a signal comes; closing both is left to the caller."""
+    local_webhooks = settings.local_webhooks
+    if local_webhooks is None:
+        local_webhooks = is_loopback(listener.getsockname()[0])
     streams = asgi.app(
         store,
         prefix=ROOT,
@@ -165,6 +173,7 @@ def serve_store(store: Store, listener: socket.socket, settings: Settings) -> No
         authorize=settings.authorize,
         cors=settings.cors,
         access_log=settings.access_log,
+        subscriptions=asgi.Subscriptions(webhook_development=local_webhooks),
     )
     config = uvicorn.Config(
         Front(streams, Operations(streams, metrics=settings.metrics), settings.pages),

@@ -1,8 +1,8 @@
 """Asks an application's hook whether a request may be carried out.
 
-Law of this room: every kind of request but a preflight is asked for, by each thing that it would do; all have to be
-allowed. Whatever goes wrong denies. What a hook raises may hold what it was given, so its text is not logged, only its
-kind and where it came from. Event loop.
+Law of this room: every kind of request is asked for but preflights and those of :data:`UNASKED`, by each thing that
+it would do; all have to be allowed. Whatever goes wrong denies. What a hook raises may hold what it was given, so its
+text is not logged, only its kind and where it came from. Event loop.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from durable_log.errors import StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Get, Head, Parsed, Post, Preflight, Put
+from durable_log.protocol.subscriptions import Control
+
+UNASKED: Final = frozenset(("jwks", "callback", "ack", "release"))
+"""Public keys are for everybody, and those who call back have a token of the subscription's instead."""
 
 log: Final = logging.getLogger("durable_log")
 
@@ -79,8 +83,12 @@ def request_of(action: Action, name: str, scope: Any) -> Request:
     )
 
 
-def _asked(parsed: Put | Post | Get | Head | Delete, scope: Any) -> Iterator[Request]:
+def _asked(parsed: Put | Post | Get | Head | Delete | Control, scope: Any) -> Iterator[Request]:
     """What the hook is asked, one by one."""
+    if isinstance(parsed, Control):
+        if parsed.action not in UNASKED:
+            yield request_of("control", parsed.id, scope)
+        return
     asked = request_of("read", parsed.name, scope)
     if isinstance(parsed, Get):
         yield asked

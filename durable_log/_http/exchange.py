@@ -13,6 +13,7 @@ from typing import Any
 from durable_log.model import Delete
 from durable_log.protocol.cors import Cors
 from durable_log.protocol.request import Get, Head, Parsed, Post, Preflight, Put
+from durable_log.protocol.subscriptions import Control
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -25,6 +26,7 @@ _ACTIONS: dict[type[Parsed], str] = {
     Head: "describe",
     Delete: "delete",
     Preflight: "preflight",
+    Control: "control",
 }
 
 
@@ -67,7 +69,8 @@ class Exchange:
     @property
     def name(self) -> str | None:
         """The stream that it is about."""
-        return None if self.parsed is None or isinstance(self.parsed, Preflight) else self.parsed.name
+        parsed = self.parsed
+        return None if parsed is None or isinstance(parsed, Preflight | Control) else parsed.name
 
     @property
     def live(self) -> str | None:

@@ -21,8 +21,9 @@ ACTIONS: Final[Mapping[str, frozenset[Action]]] = {
     "write": frozenset(("create", "append", "close", "describe")),
     "delete": frozenset(("delete",)),
     "describe": frozenset(("describe",)),
+    "control": frozenset(("control",)),
     "metrics": frozenset(("metrics",)),
-    "all": frozenset(("create", "append", "close", "read", "describe", "delete", "metrics")),
+    "all": frozenset(("create", "append", "close", "read", "describe", "delete", "control", "metrics")),
 }
 """The words of a grant, and what they allow."""
 

@@ -13,8 +13,10 @@ from typing import Any, Final, Literal
 
 from durable_log.errors import InvalidOption
 
-Action = Literal["create", "append", "close", "read", "describe", "delete", "metrics"]
-"""``create`` may bring first content; ``describe`` is HEAD; ``metrics`` is about no stream, its name is empty."""
+Action = Literal["create", "append", "close", "read", "describe", "delete", "control", "metrics"]
+"""``create`` may bring first content; ``describe`` is HEAD. ``control`` is of subscriptions: its name is the id of one.
+``metrics`` is about no stream, its name is empty.
+"""
 
 STATUSES: Final = (401, 403, 404)
 

@@ -334,6 +334,8 @@ class Committer:
         self._live.removed(group.removed)
         for state, before in group.trims:
             self._live.trimmed(state, before)
+        for listener in self.watermarks.listeners:
+            listener.changed(moved, group.created, group.hidden)
         self.watermarks.tell(moved, deliveries)
         self.watermarks.tell(group.hidden, deliveries)
 

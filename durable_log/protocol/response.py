@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -21,7 +20,7 @@ from durable_log.protocol import json_mode, sse
 from durable_log.protocol.cors import Cors, Header
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import METHODS, Get
-from durable_log.protocol.tokens import offset_token
+from durable_log.protocol.tokens import offset_token, timestamp
 
 CacheScope = Literal["public", "private"]
 
@@ -103,12 +102,6 @@ def matches(condition: bytes, tag: bytes) -> bool:
     return condition.strip() == b"*" or tag in _ENTITY_TAG.findall(condition)
 
 
-def timestamp(seconds: float) -> bytes:
-    """An RFC 3339 timestamp in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-
-
 def location(scheme: str, host: bytes, path: bytes, root: str) -> bytes:
     """The absolute URL of the path that the client used (percent-encoded), mounted at ``root`` or not.
 
@@ -142,7 +135,7 @@ class Responses:
 
     def refused(self, refusal: Refusal) -> Response:
         """The request was wrong."""
-        return self._error(refusal.status, refusal.code, refusal.message, list(refusal.headers))
+        return self._error(refusal.status, refusal.code, refusal.message, list(refusal.headers), **refusal.details)
 
     def failed(self, error: DurableLogError, method: str) -> Response:
         """The store refused the request, or could not carry it out."""
@@ -159,19 +152,18 @@ class Responses:
         """Something happened that nobody foresaw."""
         return self._error(500, "internal_error", _SERVER_MESSAGES[500], [])
 
-    def _error(self, status: int, code: str, message: str, more: list[Header]) -> Response:
-        body = json.dumps({"error": {"code": code, "message": message}}).encode() + b"\n"
-        return Response(
-            status,
-            [
-                *self._base,
-                *more,
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                _NO_STORE,
-            ],
-            body,
-        )
+    def _error(self, status: int, code: str, message: str, more: list[Header], **details: object) -> Response:
+        return self.json(status, {"error": {"code": code, "message": message, **details}}, more)
+
+    def json(
+        self, status: int, value: object, more: list[Header], content_type: bytes = b"application/json"
+    ) -> Response:
+        """A value as JSON; nobody stores it unless ``more`` says so."""
+        body = json.dumps(value).encode() + b"\n"
+        headers = [*self._base, *more, (b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        if not any(key == b"cache-control" for key, _ in more):
+            headers.append(_NO_STORE)
+        return Response(status, headers, body)
 
     def created(self, request: Create, result: Created, location: bytes) -> Response:
         """201 for a new stream, 200 for one that was there with this configuration (PROTOCOL.md §5.1)."""

@@ -39,7 +39,7 @@ def hook(path):
 
 def test_a_token_alone_is_good_for_everything(hook):
     tokens = hook("secret\n")
-    for action in ("create", "append", "close", "read", "describe", "delete", "metrics"):
+    for action in ("create", "append", "close", "read", "describe", "delete", "control", "metrics"):
         assert allowed(tokens, "secret", action, "any/name")
 
 

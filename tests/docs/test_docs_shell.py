@@ -62,15 +62,20 @@ def served(command, directory):
 
 
 def test_the_readme_serves_and_its_curl_lines_work(tmp_path):
-    serve, curl = [block.text for block in README if "durable-log serve" in block.text or "curl" in block.text]
+    serve, curl, subscribe = [
+        block.text for block in README if "durable-log serve" in block.text or "curl" in block.text
+    ]
     with served(serve.strip(), tmp_path) as (line, port):
         said = re.search(r"prints `(durable-log serves .*)` when", text_of("README.md"))[1]
         assert line.strip().replace(port, PORT) == said
         shown = run(curl.replace(PORT, port), tmp_path)
+        woken = run(subscribe.replace(PORT, port), tmp_path)
     assert "Hello, world" in shown
     assert "stream-next-offset: 0000000000000000_0000000000000012" in shown.lower()
     assert shown.count("world") == 3
     assert shown.rstrip().endswith('"streamClosed":true}')
+    assert '{"type":"wake","subscription_id":"titles","stream":"chat/8","generation":1,' in woken
+    assert '"path": "chat/8"' in woken.splitlines()[-1]
 
 
 def test_the_page_on_access_serves_and_its_curl_lines_are_answered_as_it_says(tmp_path):
@@ -93,7 +98,7 @@ def test_a_shell_block_runs(block, tmp_path):
 
 def test_all_shell_blocks_are_run():
     run_here = [block for block in SHELL if "serve" in block.text or "curl" in block.text]
-    assert [block.page for block in run_here] == ["README.md", "README.md", "docs/access.md", "docs/access.md"]
+    assert [block.page for block in run_here] == ["README.md"] * 3 + ["docs/access.md"] * 2
 
 
 def test_the_words_of_make_are_in_the_makefile():

@@ -121,6 +121,27 @@ def test_the_request_says_who_asks_for_what(served: Served, book: Book):
     assert put.scope["type"] == "http"
 
 
+def test_subscriptions_are_asked_for_by_their_ids_unless_they_have_their_own_tokens(served: Served, book: Book):
+    root = "/__ds/subscriptions/sub"
+    created = {"type": "pull-wake", "pattern": "chat/*", "wake_stream": "wake"}
+    served.put("wake", content_type="application/json")
+    book.asked()
+    assert served.http.put(root, json=created).status_code == 201
+    assert served.http.get(root).status_code == 200
+    served.http.post(f"{root}/claim", json={"worker": "me"})
+    assert book.asked() == [("control", "sub")] * 3
+    for action in ("callback", "ack", "release"):
+        assert served.http.post(f"{root}/{action}", json={}).status_code == 401
+        refused = served.http.post(f"{root}/{action}", json={}, headers={"authorization": "Bearer x"})
+        assert refused.status_code in (400, 401)
+    served.http.get("/__ds/jwks.json")
+    assert book.asked() == []
+    book.denied["control"] = Deny()
+    assert served.http.delete(root).status_code == 403
+    book.denied.clear()
+    assert served.http.get(root).status_code == 200
+
+
 def test_a_preflight_is_never_asked_for(served: Served, book: Book):
     book.denied = dict.fromkeys(("create", "append", "close", "read", "describe", "delete"), Deny(401))
     assert served.http.options("/s", headers={"origin": "https://a.example"}).status_code == 204

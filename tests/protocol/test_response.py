@@ -11,8 +11,8 @@ from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, Pro
 from durable_log.protocol.cors import Cors
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Get
-from durable_log.protocol.response import Response, Responses, entity_tag, location, matches, timestamp
-from durable_log.protocol.tokens import offset_token
+from durable_log.protocol.response import Response, Responses, entity_tag, location, matches
+from durable_log.protocol.tokens import offset_token, timestamp
 
 RESPONSES = Responses(cors=Cors(), cache="public")
 NOW_SECONDS = 1_900_000_000.0
