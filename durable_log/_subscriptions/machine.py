@@ -194,7 +194,7 @@ def _checked(state: State, facts: Facts, generation: int, request: Ack) -> State
     """
     state = _expired(state, facts)
     current = generation == request.generation == state.generation and request.wake_id == state.wake_id
-    if state.wake_id is None or not current or not (facts.webhook or state.holder):
+    if state.wake_id is None or not current or (state.holder is None and not facts.webhook):
         raise subscriptions.fenced(state.generation)
     return state
 
