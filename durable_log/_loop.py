@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from durable_log.engine.log import LogEngine
+from durable_log.engine.state import StreamState
 from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
+from durable_log.model import Change
 
 LOADED_AT_ONCE: Final = 1024
 """What one job brings into memory: the first of very many do not wait for the last."""
@@ -118,6 +121,47 @@ class LoopPort:
                         future.set_result(None) if error is None else future.set_exception(error)
         if woken:
             self.loop.call_soon(self._wake, woken, {})
+
+
+class Feed:
+    """What every commit changes, in order: ``heard`` is called on the event loop, once for all that has come."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, engine: LogEngine, heard: Callable[[list[Change]], None]
+    ) -> None:
+        self._loop, self._watermarks, self._heard = loop, engine.watermarks, heard
+        self._queue: deque[tuple[Collection[StreamState], ...]] = deque()
+        self._due = False
+        """Whether the loop will look at the queue."""
+        self._watermarks.listen(self)
+
+    def changed(self, *states: Collection[StreamState]) -> None:
+        """See :class:`Listener`. A loop that is closed hears nothing more."""
+        self._queue.append(states)
+        if not self._due:
+            self._due = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                self.close()
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._watermarks.ignore(self)
+        self._queue.clear()
+
+    def _drain(self) -> None:
+        self._due = False
+        changes: list[Change] = []
+        while self._queue:
+            moved, created, removed = self._queue.popleft()
+            new = set(created)
+            # Lives of one name in their order: numbers grow.
+            for state in sorted(new.union(moved, removed), key=lambda state: state.number):
+                base = 0 if state.fork is None else state.fork.base
+                changes.append(Change(state.name, state.number, base, state.durable, state in new, state.gone))
+        if changes:
+            self._heard(changes)
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], Any]]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from durable_log import _face
 from durable_log._face import Data
-from durable_log._loop import LoopPort
+from durable_log._loop import Feed, LoopPort
 from durable_log.engine.log import LogEngine, open_engine
 from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
@@ -29,6 +29,7 @@ from durable_log.model import (
     Append,
     Appended,
     Backup,
+    Change,
     Chunk,
     Created,
     Delete,
@@ -317,6 +318,12 @@ class AsyncStore:
     def stream(self, name: str) -> AsyncStream:
         """The stream of that name, whether it exists or not."""
         return AsyncStream(self, check_name(name))
+
+    def listen(self, heard: Callable[[list[Change]], None]) -> Callable[[], None]:
+        """Have ``heard`` called on the running event loop with what commits change, whoever asked for it; returns what
+        ends that. It hears of a change before the one who asked for it on this loop does.
+        """
+        return Feed(asyncio.get_running_loop(), self.engine, heard).close
 
     async def delete(self, name: str) -> None:
         """Delete a stream, durably. Raises :class:`StreamNotFound`."""

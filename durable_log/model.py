@@ -160,6 +160,20 @@ class StreamInfo(NamedTuple):
     fork_at: int | None = None
 
 
+class Change(NamedTuple):
+    """What a commit made of one life of a stream: its durable ``tail``, whether it is new, whether it is gone.
+
+    ``base`` is the offset that it began at: that of its source at which it was forked, or 0.
+    """
+
+    name: str
+    number: int
+    base: int
+    tail: int
+    created: bool
+    gone: bool
+
+
 class Backup(NamedTuple):
     """What became of a backup: how many files share their bytes with the store's, how many were copied, how many bytes
     that was, and how many streams it holds.

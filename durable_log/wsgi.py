@@ -23,9 +23,11 @@ from durable_log.errors import DurableLogError, InvalidOption, StreamGone, Strea
 from durable_log.model import Chunk, Delete, StreamInfo
 from durable_log.protocol import request as requests
 from durable_log.protocol import sse
+from durable_log.protocol.cors import Cors
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
 from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.subscriptions import Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ Answer = tuple[Response, Iterable[bytes]]
 Handler = Callable[[Any, "Request"], Answer]
 
 EVENT_CHUNK_BYTES: Final = 256 * 2**10
+ALL_ORIGINS: Final = Cors()
 CLOSING_SECONDS: Final = 0.5
 """How often a thread that waits looks whether the server is to end."""
 
@@ -51,10 +54,11 @@ def app(
     heartbeat_seconds: float = 15.0,
     gap_seconds: float = 1.0,
     cache_control: CacheScope = "private",
-    cors_origin: str | None = "*",
+    cors: Cors | None = ALL_ORIGINS,
 ) -> App:
     """The Durable Streams protocol (PROTOCOL.md §5) on a store, as a WSGI application. Its settings are those of
-    :func:`durable_log.asgi.app`.
+    :func:`durable_log.asgi.app`; who may do what is for the application around it to say, and there are no
+    subscriptions.
 
     Each live viewer takes a thread of the server: give it as many as there may be viewers, and a time-out after which a
     client that takes nothing is cut off. Raises :class:`InvalidOption` for settings that cannot be meant.
@@ -67,7 +71,9 @@ def app(
         raise InvalidOption(f"a prefix begins with a slash, unlike {prefix!r}")
     if cache_control not in ("public", "private"):
         raise InvalidOption(f"cache_control is 'public' or 'private', not {cache_control!r}")
-    return App(store, prefix, limits, Responses(cors_origin=cors_origin, cache=cache_control))
+    if cors is not None:
+        cors.check()
+    return App(store, prefix, limits, Responses(cors=cors, cache=cache_control), cors)
 
 
 class Limits(NamedTuple):
@@ -125,8 +131,9 @@ class Request:
 class App:
     """The application; made by :func:`app`."""
 
-    def __init__(self, store: Store, prefix: str, limits: Limits, responses: Responses) -> None:
+    def __init__(self, store: Store, prefix: str, limits: Limits, responses: Responses, cors: Cors | None) -> None:
         self._store, self._prefix, self._limits, self._responses = store, prefix, limits, responses
+        self._cors = cors
         self._closing = threading.Event()
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
@@ -135,6 +142,7 @@ class App:
             Head: self._describe,
             Delete: self._delete,
             Preflight: lambda _parsed, _request: (self._responses.preflight(), ()),
+            Control: self._refuse,
         }
 
     def begin_shutdown(self) -> None:
@@ -151,6 +159,8 @@ class App:
         except Exception as error:  # noqa: BLE001 - whatever happens inside, the client gets an answer
             response = self._failed(environ, error)
             body = (response.body,)
+        if self._cors is not None:
+            response.headers.extend(self._cors.of_origin(environ.get("HTTP_ORIGIN", "").encode("latin-1")))
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
         return () if method == "HEAD" else body
@@ -210,6 +220,9 @@ class App:
     def _delete(self, delete: Delete, _request: Request) -> Answer:
         self._store.submit(delete)
         return self._responses.deleted(), ()
+
+    def _refuse(self, _control: Control, _request: Request) -> Answer:
+        raise Refusal(404, "reserved", "control APIs are not among what a server with threads has")
 
     def _describe(self, head: Head, _request: Request) -> Answer:
         return self._responses.described(self._store.stream(head.name).info()), ()

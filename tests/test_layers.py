@@ -24,19 +24,22 @@ ROOMS = {
     "engine": {"errors", "model", "engine", "_core"},
     "_face": {"errors", "model", "protocol"},
     "store": {"errors", "model", "protocol", "_face", "engine"},
-    "_loop": {"errors", "engine"},
+    "_loop": {"errors", "model", "engine"},
     "aio": {"errors", "model", "protocol", "_face", "_loop", "engine"},
-    "_http": {"errors", "model", "protocol", "aio", "_http"},
-    "asgi": {"errors", "model", "protocol", "aio", "_http"},
+    "access": {"errors", "model", "access"},
+    "_http": {"errors", "model", "protocol", "aio", "access", "_http"},
+    "_subscriptions": {"errors", "model", "protocol", "aio", "_subscriptions"},
+    "asgi": {"errors", "model", "protocol", "aio", "access", "_http", "_subscriptions"},
     "wsgi": {"errors", "model", "protocol"},
-    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "asgi", "_cli"},
+    "operations": {"errors", "protocol", "_http"},
+    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "access", "asgi", "operations", "_cli"},
     "cli": {"_cli"},
     "": {"errors", "model", "protocol", "_face", "engine", "store", "aio", "asgi"},
     "_build": set(),
 }
 """What each room may import of the package; "" is the package itself."""
 
-FOR_TYPES_ONLY = {"asgi": {"store"}, "wsgi": {"store"}}
+FOR_TYPES_ONLY = {"asgi": {"store"}, "wsgi": {"store"}, "operations": {"asgi"}}
 
 FORBIDDEN = {
     "protocol": {"os", "time", "threading", "asyncio", "socket"},

@@ -21,7 +21,7 @@ from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.errors import StreamNotFound
 from durable_log.model import EARLIEST, Chunk, Options, StreamInfo, is_json
-from durable_log.protocol.response import timestamp
+from durable_log.protocol.tokens import timestamp
 from durable_log.store import Store, Stream
 
 PIECE_BYTES: Final = 2**20

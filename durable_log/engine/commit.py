@@ -315,7 +315,8 @@ class Committer:
         counters.records += len(group.entries)
         counters.bytes_appended += appended
         counters.bytes_written += group.length
-        counters.sync_ns += sync_ns
+        if sync_ns:
+            counters.synced(sync_ns)
         self.pace.spend(group.length)
 
     def _publish(self, group: Group, deliveries: Deliveries) -> None:
@@ -333,6 +334,8 @@ class Committer:
         self._live.removed(group.removed)
         for state, before in group.trims:
             self._live.trimmed(state, before)
+        for listener in self.watermarks.listeners:
+            listener.changed(moved, group.created, group.hidden)
         self.watermarks.tell(moved, deliveries)
         self.watermarks.tell(group.hidden, deliveries)
 

@@ -98,6 +98,7 @@ class LogEngine:
     def _begin_work(self, manifest: Manifest, recovered: Recovered) -> None:
         catalog, writer, live = self._catalog, self._writer, self._live
         self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, live)
+        self.watermarks = self._committer.watermarks
         for state in catalog.expiring():
             self._committer.expiries.add(state)
         self.upkeep = Upkeep(
@@ -172,9 +173,7 @@ class LogEngine:
         return read_from_memory(state, offset, limit)
 
     def record_bounds(self, name: str, offset: int, number: int | None = None, *, wait: bool = True) -> tuple[int, int]:
-        """Where what is left of the record that holds the byte at ``offset`` starts and ends; at the tail, ``offset``
-        twice.
-        """
+        """Where what is left of the record with the byte at ``offset`` starts and ends; at the tail, it twice."""
         while True:
             state = self._state(name, number, wait=wait)
             if offset >= state.durable:
@@ -230,12 +229,12 @@ class LogEngine:
                     continue
                 if offset < 0:
                     offset = state.durable if offset == NOW else state.first
-                watching = self._committer.watermarks.watch(state, offset, port, token)
+                watching = self.watermarks.watch(state, offset, port, token)
             return (state, port, token) if watching else None
 
     def unwatch(self, handle: Any) -> None:
         """Stop watching."""
-        self._committer.watermarks.cancel(*handle)
+        self.watermarks.cancel(*handle)
 
     def check_alive(self, name: str, number: int, *, wait: bool = True) -> None:
         """Raise :class:`StreamGone` unless ``name`` still leads its life ``number``."""

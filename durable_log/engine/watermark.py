@@ -8,7 +8,7 @@ falls between. Everybody who waits at one port is told in one delivery. No I/O.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from durable_log.engine.state import StreamState
@@ -21,6 +21,17 @@ class Port(Protocol):
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
         """Pairs of the token that was handed in and its result; an exception as result means failure."""
+
+
+class Listener(Protocol):
+    """Who is told of all streams. One call a commit, on a foreign thread that holds the commit lock: it must not block
+    and must not raise, and what is done about the streams is done elsewhere.
+    """
+
+    def changed(
+        self, moved: Collection[StreamState], created: Collection[StreamState], removed: Collection[StreamState]
+    ) -> None:
+        """What a commit has made durable. None of the collections changes any more."""
 
 
 class Gates:
@@ -79,6 +90,8 @@ class Watermarks:
         self._mutex = threading.Lock()
         self._watched: set[StreamState] = set()
         self._closed: BaseException | None = None
+        self.listeners: tuple[Listener, ...] = ()
+        """Who is told of every commit, watched streams or not."""
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -103,6 +116,16 @@ class Watermarks:
         """Stop watching; harmless if it was told already."""
         with self._mutex:
             self._forget(state, port, token)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of every commit that is published from here on."""
+        with self._mutex:
+            self.listeners = (*self.listeners, listener)
+
+    def ignore(self, listener: Listener) -> None:
+        """Tell ``listener`` no more; harmless if it was not told anyway."""
+        with self._mutex:
+            self.listeners = tuple(each for each in self.listeners if each is not listener)
 
     def tell(self, states: Iterable[StreamState], deliveries: Deliveries) -> None:
         """These streams have moved: all who watch them are told."""

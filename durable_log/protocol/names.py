@@ -20,23 +20,38 @@ RESERVED_SEGMENT: Final = "__ds"
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-def stream_name(path: bytes, root: str = "", prefix: str = "") -> str:
-    """The name of the stream that a percent-encoded path addresses below ``root`` and ``prefix``.
+def is_reserved(name: str) -> bool:
+    """Whether a path below the mount point belongs to the control APIs."""
+    return name == RESERVED_SEGMENT or name.startswith(f"{RESERVED_SEGMENT}/")
+
+
+def relative_path(path: bytes, root: str = "", prefix: str = "") -> str:
+    """What follows ``root`` and ``prefix`` in a percent-encoded path, decoded, without the slash before it.
 
     ``root`` is where the application is mounted; servers differ in whether ``path`` still begins with it, and both are
-    understood. ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Refusal`: 400 for what is not percent-encoded UTF-8
-    of 1 to 1,024 bytes, 404 for a path outside the prefix, for an empty name and for the reserved ``__ds``.
+    understood. Raises :class:`Refusal`: 400 for what is not percent-encoded UTF-8, 404 for a path outside the prefix
+    and for one that ends there.
     """
     full = _decode_path(path)
     below = _below(full, root.rstrip("/"))
     rest = _below(full if below is None else below, prefix.rstrip("/"))
     if not rest or rest == "/":
         raise Refusal(404, "not_found", f"{full!r} addresses no stream; streams are at {root}{prefix}/<name>")
-    name = rest[1:]
-    if name.partition("/")[0] == RESERVED_SEGMENT:
-        raise Refusal(
-            404, "reserved", f"paths below {RESERVED_SEGMENT}/ are reserved for control APIs, which this server has not"
-        )
+    return rest[1:]
+
+
+def stream_name(path: bytes, root: str = "", prefix: str = "") -> str:
+    """The name of the stream that a percent-encoded path addresses below ``root`` and ``prefix``.
+
+    ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Refusal` as :func:`relative_path` and :func:`checked_name` do.
+    """
+    return checked_name(relative_path(path, root, prefix))
+
+
+def checked_name(name: str) -> str:
+    """The name itself. Raises :class:`Refusal`: 400 if it is not 1 to 1,024 bytes, 404 if it is reserved."""
+    if is_reserved(name):
+        raise Refusal(404, "reserved", f"paths below {RESERVED_SEGMENT}/ belong to control APIs; no stream is there")
     try:
         return check_name(name)
     except InvalidName as error:

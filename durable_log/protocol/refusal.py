@@ -8,8 +8,13 @@ from __future__ import annotations
 
 
 class Refusal(Exception):
-    """The request cannot be carried out; ``status`` and ``code`` say why to programs, ``message`` to people."""
+    """The request cannot be carried out; ``status`` and ``code`` say why to programs, ``message`` to people.
 
-    def __init__(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    ``details`` are more that programs are told, in the body beside the code.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = (), **details: object
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers
+        self.status, self.code, self.message, self.headers, self.details = status, code, message, headers, details

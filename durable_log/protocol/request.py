@@ -28,9 +28,10 @@ from durable_log.model import (
     StreamConfig,
     is_json,
 )
-from durable_log.protocol import json_mode
-from durable_log.protocol.names import stream_name
+from durable_log.protocol import json_mode, subscriptions
+from durable_log.protocol.names import checked_name, is_reserved, relative_path, stream_name
 from durable_log.protocol.refusal import Refusal
+from durable_log.protocol.subscriptions import Control
 from durable_log.protocol.tokens import parse_cursor, parse_offset
 
 Live = Literal["long-poll", "sse"]
@@ -123,23 +124,25 @@ class Preflight(NamedTuple):
     """A browser asks what it may send."""
 
 
-Parsed = Put | Post | Get | Head | Delete | Preflight
+Parsed = Put | Post | Get | Head | Delete | Preflight | Control
 
 
 def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str = "", prefix: str = "") -> Parsed:
-    """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`names.stream_name`.
+    """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`names.relative_path`.
 
     Raises :class:`Refusal`, or :class:`InvalidProducer` for a claim that no stream can accept.
     """
     if method == "OPTIONS":
         return Preflight()
+    rest = relative_path(path, root, prefix)
+    if is_reserved(rest):
+        return subscriptions.parse(method, rest, headers)
     parser = _PARSERS.get(method)
     if parser is None:
         allow = ", ".join(METHODS)
         refused = f"{method[:40]!r} is not a method of streams; use one of {allow}"
         raise Refusal(405, "method_not_allowed", refused, ((b"allow", allow.encode()),))
-    name_of = partial(stream_name, root=root, prefix=prefix)
-    return parser(name_of(path), query, headers, name_of)
+    return parser(checked_name(rest), query, headers, partial(stream_name, root=root, prefix=prefix))
 
 
 def declared_length(headers: Headers) -> int:

@@ -11,7 +11,6 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -19,26 +18,15 @@ from durable_log import errors
 from durable_log.errors import DurableLogError, OffsetOutOfRange
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json, is_text
 from durable_log.protocol import json_mode, sse
+from durable_log.protocol.cors import Cors, Header
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import METHODS, Get
-from durable_log.protocol.tokens import offset_token
+from durable_log.protocol.tokens import offset_token, timestamp
 
 CacheScope = Literal["public", "private"]
-Header = tuple[bytes, bytes]
 
 MAX_AGE_SECONDS: Final = 60
-PREFLIGHT_SECONDS: Final = 86400
 
-_EXPOSED: Final = (
-    "ETag, Location, Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor, Stream-TTL, "
-    "Stream-Expires-At, Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq, Producer-Expected-Seq, "
-    "Producer-Received-Seq, Retry-After"
-)
-_ALLOWED: Final = (
-    "Authorization, Content-Type, If-None-Match, Cache-Control, Last-Event-ID, Stream-Seq, Stream-TTL, "
-    "Stream-Expires-At, Stream-Closed, Stream-Forked-From, Stream-Fork-Offset, Stream-Fork-Sub-Offset, "
-    "Producer-Id, Producer-Epoch, Producer-Seq"
-)
 _CLOSED: Final[Header] = (b"stream-closed", b"true")
 _UP_TO_DATE: Final[Header] = (b"stream-up-to-date", b"true")
 _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
@@ -115,12 +103,6 @@ def matches(condition: bytes, tag: bytes) -> bool:
     return condition.strip() == b"*" or tag in _ENTITY_TAG.findall(condition)
 
 
-def timestamp(seconds: float) -> bytes:
-    """An RFC 3339 timestamp in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-
-
 def location(scheme: str, host: bytes, path: bytes, root: str) -> bytes:
     """The absolute URL of the path that the client used (percent-encoded), mounted at ``root`` or not.
 
@@ -133,29 +115,20 @@ def location(scheme: str, host: bytes, path: bytes, root: str) -> bytes:
 class Responses:
     """The responses of one application.
 
-    ``cors_origin``: the origin that browsers may read from, ``*`` for any, None for no CORS at all.
-    ``cache``: whether shared caches may store what catch-up and long-poll reads return (PROTOCOL.md §10.1).
+    ``cors``: which pages of other origins may use the streams, None for none. ``cache``: whether shared caches may
+    store what catch-up and long-poll reads return (PROTOCOL.md §10.1); None if every use of it has to be asked for.
     """
 
-    def __init__(self, *, cors_origin: str | None, cache: CacheScope) -> None:
+    def __init__(self, *, cors: Cors | None, cache: CacheScope | None) -> None:
+        methods = ", ".join(METHODS).encode()
         self._base: list[Header] = [(b"x-content-type-options", b"nosniff")]
-        self._preflight: list[Header] = [(b"allow", ", ".join(METHODS).encode())]
-        if cors_origin is None:
+        self._preflight: list[Header] = [(b"allow", methods)]
+        if cors is None:
             self._base.append((b"cross-origin-resource-policy", b"same-origin"))
         else:
-            self._base += [
-                (b"cross-origin-resource-policy", b"cross-origin"),
-                (b"access-control-allow-origin", cors_origin.encode()),
-                (b"access-control-expose-headers", _EXPOSED.encode()),
-            ]
-            self._preflight += [
-                (b"access-control-allow-methods", ", ".join(METHODS).encode()),
-                (b"access-control-allow-headers", _ALLOWED.encode()),
-                (b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS),
-            ]
-            if cors_origin != "*":
-                self._base.append((b"vary", b"origin"))
-        self._cache = cache.encode()
+            self._base += cors.of_all()
+            self._preflight += cors.of_preflight(methods)
+        self._cache = None if cache is None else cache.encode()
 
     def preflight(self) -> Response:
         """What browsers may send."""
@@ -163,7 +136,7 @@ class Responses:
 
     def refused(self, refusal: Refusal) -> Response:
         """The request was wrong."""
-        return self._error(refusal.status, refusal.code, refusal.message, list(refusal.headers))
+        return self._error(refusal.status, refusal.code, refusal.message, list(refusal.headers), **refusal.details)
 
     def failed(self, error: DurableLogError, method: str) -> Response:
         """The store refused the request, or could not carry it out."""
@@ -180,19 +153,18 @@ class Responses:
         """Something happened that nobody foresaw."""
         return self._error(500, "internal_error", _SERVER_MESSAGES[500], [])
 
-    def _error(self, status: int, code: str, message: str, more: list[Header]) -> Response:
-        body = json.dumps({"error": {"code": code, "message": message}}).encode() + b"\n"
-        return Response(
-            status,
-            [
-                *self._base,
-                *more,
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                _NO_STORE,
-            ],
-            body,
-        )
+    def _error(self, status: int, code: str, message: str, more: list[Header], **details: object) -> Response:
+        return self.json(status, {"error": {"code": code, "message": message, **details}}, more)
+
+    def json(
+        self, status: int, value: object, more: list[Header], content_type: bytes = b"application/json"
+    ) -> Response:
+        """A value as JSON; nobody stores it unless ``more`` says so."""
+        body = json.dumps(value).encode() + b"\n"
+        headers = [*self._base, *more, (b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        if not any(key == b"cache-control" for key, _ in more):
+            headers.append(_NO_STORE)
+        return Response(status, headers, body)
 
     def created(self, request: Create, result: Created, location: bytes) -> Response:
         """201 for a new stream, 200 for one that was there with this configuration (PROTOCOL.md §5.1)."""
@@ -274,6 +246,8 @@ class Responses:
 
     def _cache_control(self, info: StreamInfo, now: float) -> Header:
         """Never longer than the stream has left to live."""
+        if self._cache is None:
+            return _REVALIDATE
         left = min(
             MAX_AGE_SECONDS if info.ttl is None else info.ttl,
             MAX_AGE_SECONDS if info.expires_at is None else int(info.expires_at - now),

@@ -1,4 +1,4 @@
-"""Offsets and cursors as the text that clients see.
+"""Offsets, cursors and times as the text that clients see.
 
 Law of this room: the only place that knows what an offset token or a cursor looks like on the wire. Tokens of one
 stream sort as text the way their offsets sort as numbers, and ``parse_offset`` reads back what ``offset_token`` wrote.
@@ -8,6 +8,7 @@ Pure; any thread.
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from typing import Final
 
 from durable_log.model import EARLIEST, NOW
@@ -58,3 +59,9 @@ def cursor(now: float, echoed: int | None, jitter_seconds: int) -> int:
     if echoed is None or echoed < current:
         return current
     return echoed + max(1, -(-jitter_seconds // CURSOR_INTERVAL_SECONDS))
+
+
+def timestamp(seconds: float) -> bytes:
+    """An RFC 3339 timestamp in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()

@@ -20,9 +20,13 @@ import durable_log.wsgi
 store = durable_log.open(os.environ["DURABLE_LOG_DATA"])
 atexit.register(store.close)
 
-LIMITS = {"long_poll_seconds": 0.5, "stall_seconds": 1.0}
-bare = durable_log.asgi.app(store, prefix="/v1/stream", **LIMITS)
-inner = durable_log.asgi.app(store, **LIMITS)
+SETTINGS: dict[str, Any] = {
+    "long_poll_seconds": 0.5,
+    "stall_seconds": 1.0,
+    "subscriptions": durable_log.asgi.Subscriptions(webhook_development=True),
+}
+bare = durable_log.asgi.app(store, prefix="/v1/stream", **SETTINGS)
+inner = durable_log.asgi.app(store, **SETTINGS)
 
 
 async def alone(scope: Any, receive: Any, send: Any) -> None:
@@ -38,4 +42,4 @@ async def live(_request: Request) -> PlainTextResponse:
 
 mounted = Starlette(routes=[Route("/live", live), Mount("/v1/stream", app=inner)])
 
-threaded = durable_log.wsgi.app(store, prefix="/v1/stream", long_poll_seconds=LIMITS["long_poll_seconds"])
+threaded = durable_log.wsgi.app(store, prefix="/v1/stream", long_poll_seconds=0.5)

@@ -11,24 +11,24 @@ import vitest
 from front_ends import FRONT_ENDS
 
 SUITE = "conformance.test.js"
-SUITE_TESTS_MIN = 330
+SUITE_TESTS = 338
 CLIENTS = ["event_source.test.js", "npm_client.test.js", "tanstack_ai.test.js"]
 CLIENT_TESTS_MIN = 68
 
-EXPECTED_FAILURES = ("Reserved subscription APIs",)
-"""Groups of what this server does not do yet; a group that passes has to leave this list."""
+WSGI_HAS_NOT = "Reserved subscription APIs"
 
 Found = dict[str, Future[list[vitest.Result]]]
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
-def test_the_suite_finds_nothing_wrong_outside_of_what_is_not_there_yet(found: Found, front_end: str):
+def test_the_suite_finds_nothing_wrong(found: Found, front_end: str):
     results = [result for result in found[front_end].result() if result.file == SUITE]
     failed = [result.name for result in results if not result.passed]
-    unexpected = [name for name in failed if not name.startswith(EXPECTED_FAILURES)]
-    assert unexpected == []
-    assert len(results) > SUITE_TESTS_MIN
-    assert [group for group in EXPECTED_FAILURES if not any(name.startswith(group) for name in failed)] == []
+    if "WSGI" in front_end:
+        assert any(name.startswith(WSGI_HAS_NOT) for name in failed)
+        failed = [name for name in failed if not name.startswith(WSGI_HAS_NOT)]
+    assert failed == []
+    assert len(results) == SUITE_TESTS
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)

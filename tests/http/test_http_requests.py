@@ -134,7 +134,7 @@ def _state(served: Served, name: str) -> tuple[bytes, dict[str, str]]:
     return served.http.get(f"/{name}").content, {key: head[key] for key in head if key.startswith("stream-")}
 
 
-@pytest.mark.parametrize("path", ["/", "", "/__ds", "/__ds/subscriptions/x"])
+@pytest.mark.parametrize("path", ["/", "", "/__ds", "/__ds/subscriptions", "/__ds/keys", "/__ds/x/y"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "HEAD", "DELETE"])
 def test_paths_that_name_no_stream_are_not_found(served: Served, method: str, path: str):
     assert served.http.request(method, path, content=b"x").status_code == 404

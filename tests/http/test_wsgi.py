@@ -19,6 +19,7 @@ import durable_log
 from durable_log import errors, wsgi
 from durable_log.errors import InvalidOption
 from durable_log.model import Options
+from durable_log.protocol.cors import Cors
 
 LIMIT = 2**16
 
@@ -200,6 +201,19 @@ def test_a_failure_within_an_event_stream_ends_it(called: Called, caplog: pytest
     called("POST", "/s", b"x")
     assert viewer.body == b""
     assert [record.levelno for record in caplog.records if record.name == "durable_log"] == [logging.ERROR]
+
+
+def test_pages_of_the_origins_that_are_named_may_read():
+    called = Called(cors=Cors(("https://a.example", "https://b.example")))
+    called("PUT", "/s", b"abc")
+    named, other = (called("GET", "/s", HTTP_ORIGIN=f"https://{host}.example") for host in ("b", "c"))
+    assert named.headers["access-control-allow-origin"] == "https://b.example"
+    assert "access-control-allow-origin" not in other.headers
+    called.store.close()
+
+
+def test_control_apis_are_not_found(called: Called):
+    assert called("PUT", "/__ds/subscriptions/x", b"{}").status == 404
 
 
 @pytest.mark.parametrize(
