@@ -109,9 +109,6 @@ def app(
     )
 
 
-__all__ = ["App", "Subscriptions", "app"]
-
-
 class App:
     """The application; made by :func:`app`."""
 
@@ -353,3 +350,6 @@ def _host(scope: Message) -> bytes:
             return bytes(value)
     host, port = scope.get("server") or ("localhost", None)
     return (host if port is None else f"{host}:{port}").encode()
+
+
+__all__ = ["App", "Subscriptions", "app"]

@@ -2,7 +2,7 @@
 
 Law of this room: they live in a stream of the store that no HTTP request reaches, and appear in no log, no message and
 no ``repr``. The newest pair signs; older public keys stay published for a day, so that whatever was signed with them
-can be verified. ``cryptography`` is needed for pairs only. On the event loop; ``Keys`` itself is immutable.
+can be verified. ``cryptography`` is needed for pairs only. On the event loop.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class KeyRing:
                 await self._load()
 
     async def _load(self) -> None:
+        self._pairs.clear()
         await self._store.create(STREAM, content_type="application/json")
         for record in items(await all_chunks(self._stream)):
             self._note(record)

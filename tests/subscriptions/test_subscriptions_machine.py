@@ -19,7 +19,7 @@ from durable_log._subscriptions.records import Identity, Stored
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.subscriptions import Ack, Config
 
-PATHS = ("a", "b", "c")
+PATHS = ("a", "b")
 LEASE_MS = 10_000
 START_MS = 1_900_000_000_000
 
@@ -244,7 +244,7 @@ class Pulled(Subscribed):
     kind = "pull-wake"
 
 
-STEPS = settings(max_examples=150, stateful_step_count=40, deadline=None)
+STEPS = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestWebhook = Subscribed.TestCase
 TestWebhook.settings = STEPS
 TestPullWake = Pulled.TestCase
