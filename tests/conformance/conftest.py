@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conformance_server import served
 
 HERE = Path(__file__).parent
-INSTALL_SECONDS, START_SECONDS, STOP_SECONDS = 300, 20, 10
+INSTALL_SECONDS = 300
 
 
 @pytest.fixture(scope="session")
@@ -36,28 +33,6 @@ def node_modules() -> Path:
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server on a new directory, ended by its own process id."""
-    command = [sys.executable, "-m", "durable_log.cli", "serve", "--port", "0", "--long-poll-timeout", "0.5"]
-    command += ["--data", str(tmp_path_factory.mktemp("data"))]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        deadline = threading.Timer(START_SECONDS, process.kill)
-        deadline.start()
-        try:
-            url = _announced(process)
-            deadline.cancel()
-            yield url
-        finally:
-            deadline.cancel()
-            process.terminate()
-            process.wait(STOP_SECONDS)
-
-
-def _announced(process: subprocess.Popen[str]) -> str:
-    """The URL in the line that the server prints when it is ready."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        found = re.search(r"http://[0-9.]+:[0-9]+", line)
-        if found:
-            return found[0]
-    raise AssertionError("the server ended before it was ready")
+    """The address of a server on a new directory."""
+    with served(tmp_path_factory.mktemp("data")) as url:
+        yield url

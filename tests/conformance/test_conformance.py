@@ -8,9 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from conformance_server import served
+
 HERE = Path(__file__).parent
 SUITE_SECONDS = 300
 TESTS = 338
+SUBSCRIPTIONS = "Reserved subscription APIs"
 
 
 def test_the_suite_finds_nothing_wrong(node_modules: Path, server_url: str, tmp_path: Path):
@@ -19,8 +22,18 @@ def test_the_suite_finds_nothing_wrong(node_modules: Path, server_url: str, tmp_
     assert len(results) == TESTS
 
 
-def _run_suite(node_modules: Path, url: str, report: Path) -> list[dict[str, Any]]:
-    command = [str(node_modules / ".bin" / "vitest"), "run", "--reporter=json", f"--outputFile={report}"]
+def test_the_group_of_subscriptions_passes_again_and_again_on_a_store_whose_server_is_killed_in_between(
+    node_modules: Path, tmp_path: Path
+):
+    for _ in range(3):
+        with served(tmp_path / "data", kill=True) as url:
+            results = _run_suite(node_modules, url, tmp_path / "results.json", "-t", SUBSCRIPTIONS)
+        states = [result["status"] for result in results if result["fullName"].startswith(SUBSCRIPTIONS)]
+        assert states == ["passed"] * 6
+
+
+def _run_suite(node_modules: Path, url: str, report: Path, *more: str) -> list[dict[str, Any]]:
+    command = [str(node_modules / ".bin" / "vitest"), "run", "--reporter=json", f"--outputFile={report}", *more]
     done = subprocess.run(
         command,
         cwd=HERE,

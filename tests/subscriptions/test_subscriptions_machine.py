@@ -117,6 +117,10 @@ class Subscribed(RuleBasedStateMachine):
             assert state.lease_until > self.now
         if old.wake_id is not None and old.wake_id == state.wake_id:
             assert state == old
+        elif old.lease_until is not None and not old.sent and self.sending == old.generation:
+            assert state.attempts == old.attempts + 1
+        else:
+            assert state.attempts == old.attempts
         due = machine.due_at(state, self.links, sending=self.sending == state.generation)
         assert due is None or due > self.now or machine.unsent(state, self.now)
         return state.wake_id, state.generation

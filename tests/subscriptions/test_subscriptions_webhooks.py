@@ -265,6 +265,27 @@ def test_a_webhook_that_hangs_is_given_up_in_time_and_hinders_nobody():
         release.append(True)
 
 
+def test_a_webhook_that_hangs_longer_than_its_lease_has_failed_and_is_not_asked_again_at_once():
+    release: list[bool] = []
+
+    def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
+        while not release and number == 0:
+            time.sleep(0.01)
+        DONE(number, handler)
+
+    with world(webhook_seconds=60) as running, Receiver(answer) as receiver:
+        running.hook("s", receiver.url, lease_ttl_ms=1000)
+        running.put("events/a", 1)
+        receiver.delivery()
+        running.later(1)
+        soon(lambda: running.state("s").wake_id is None, "the end of the lease")
+        assert running.get("s")["status"] == "failed"
+        running.later(1.5)
+        assert receiver.delivery(1).wake["generation"] == 2
+        soon(lambda: running.cursors("s") == {"events/a": 2}, "the ack")
+        release.append(True)
+
+
 def test_a_webhook_that_calls_back_while_it_is_asked_has_taken_the_wake():
     answered: list[httpx.Response] = []
 
