@@ -113,6 +113,8 @@ class Subscribed(RuleBasedStateMachine):
         if state.wake_id is None and self.pending():
             assert state.next_attempt_at is not None
             assert state.next_attempt_at > self.now
+        if state.generation > old.generation:
+            assert (state.next_attempt_at or 0) <= self.now
         if state.lease_until is not None:
             assert state.lease_until > self.now
         if old.wake_id is not None and old.wake_id == state.wake_id:
@@ -279,6 +281,17 @@ def test_one_wake_tells_of_a_thousand_streams_and_the_next_of_the_others():
     assert [len(paths) for paths in told] == [1000, 1000, 500]
     assert sorted(path for paths in told for path in paths) == sorted(f"{number}" for number in range(2500))
     assert state.wake_id is None
+
+
+def test_what_was_acknowledged_in_part_waits_behind_the_others():
+    links = Links()
+    for path in ("a", "b", "c"):
+        links.put(path, Link(1, 0, False, True), 5)
+    links.ack("a", 3)
+    links.moved("b", 9)
+    assert list(links.pending.items()) == [("b", 9), ("c", 5), ("a", 5)]
+    links.ack("a", 2)
+    assert links.by_path["a"].acked == 3
 
 
 def identity() -> Identity:
