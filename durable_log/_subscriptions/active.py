@@ -45,6 +45,9 @@ Result = TypeVar("Result")
 DELIVERY: Final = "durable_log delivery"
 """The name of tasks that may be broken off: what they do is done again."""
 
+_ENDS: Final = (Refusal, StoreClosed, CommitFailed)
+"""The subscription was deleted, or the store takes no changes until somebody opens it again."""
+
 log: Final = logging.getLogger("durable_log")
 
 
@@ -248,19 +251,15 @@ class Active:
                     await self._make_so(machine.look)
                 self._send()
                 self._set_timer()
-        except Refusal:
-            pass  # it was deleted
+        except _ENDS:
+            self._cancel_timer()
         except DurableLogError as error:
-            self._warn(error)
+            log.warning("subscription %r: %s", self.identity.id, error)
             self._look_again(TROUBLE_SECONDS)
         finally:
             self._worker = None
         if self._stirred:
             self.stir()
-
-    def _warn(self, error: DurableLogError) -> None:
-        if not isinstance(error, StoreClosed | CommitFailed):  # the store has said that itself
-            log.warning("subscription %r: %s", self.identity.id, error)
 
     def _set_timer(self) -> None:
         due = machine.due_at(self.state, self.links, sending=self._is_sending)
@@ -296,10 +295,10 @@ class Active:
             decision = await self._attempt(state)
             async with self._lock:
                 await self._make_so(decision)
-        except Refusal:
-            return  # it was deleted
+        except _ENDS:
+            return
         except DurableLogError as error:
-            self._warn(error)
+            log.warning("subscription %r: %s", self.identity.id, error)
             await asyncio.sleep(TROUBLE_SECONDS)  # what can't be noted would be sent again at once
         finally:
             if self._sending == generation:
