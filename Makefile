@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/durable-log demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	DURABLE_LOG_FUZZ_SECONDS=60 $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 check: $(INSTALLED) check-c
 	$(BIN)/ruff check .

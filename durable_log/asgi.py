@@ -16,13 +16,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from durable_log._http.access_log import write as write_access_log
+from durable_log._http.authorize import Gate
+from durable_log._http.exchange import Exchange
 from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
+from durable_log._http.tally import Tally
 from durable_log._subscriptions.api import SubscriptionApi
 from durable_log._subscriptions.options import Subscriptions
+from durable_log.access import Authorize
 from durable_log.aio import AsyncStore
 from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol import request as requests
+from durable_log.protocol.cors import Cors
 from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
@@ -31,25 +37,29 @@ from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
 if TYPE_CHECKING:
-    from durable_log._http.live import Message, Receive, Send
+    from durable_log._http.exchange import Message, Receive, Send
     from durable_log.store import Store
 
 PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
 """Larger bodies are parsed on another thread: the event loop would stand still meanwhile."""
 
 SHUTDOWN_SECONDS: Final = 2.0
-_HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+ALL_ORIGINS: Final = Cors()
 SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
+_HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+__all__ = ["ALL_ORIGINS", "App", "Cors", "Subscriptions", "app"]
 
 log: Final = logging.getLogger("durable_log")
 
 
-class Exchange(NamedTuple):
-    """What ASGI gives an application for one request."""
+class Parts(NamedTuple):
+    """What an application is made of, for those who watch it."""
 
-    scope: Message
-    receive: Receive
-    send: Send
+    store: AsyncStore
+    gate: Gate
+    live: LiveSet
+    tally: Tally
 
 
 Handler = Callable[[Any, Exchange], Awaitable[Response | None]]
@@ -66,24 +76,28 @@ def app(
     heartbeat_seconds: float = 15.0,
     stall_seconds: float = 30.0,
     gap_seconds: float = 1.0,
+    authorize: Authorize | None = None,
     cache_control: CacheScope = "private",
-    cors_origin: str | None = "*",
+    cors: Cors | None = ALL_ORIGINS,
+    access_log: bool = False,
     subscriptions: Subscriptions | None = SUBSCRIPTIONS_DEFAULT,
 ) -> App:
     """The Durable Streams protocol (PROTOCOL.md §5 to §7) on a store, as an ASGI application. Times in seconds.
 
     It runs by itself or mounted under any path of another application, with lifespan events or without. Streams are at
-    ``prefix`` + ``/<name>`` below the mount point. Who may do what is for the application around it to say.
+    ``prefix`` + ``/<name>`` below the mount point.
 
     ``long_poll_seconds``: how long a long-poll waits before it answers 204. ``sse_seconds``: how long an event stream
     lasts before its client has to come back. ``heartbeat_seconds``: how often an idle event stream sends a comment.
     ``stall_seconds``: a viewer that takes nothing for so long is cut off. ``gap_seconds``: how long an idempotent
     producer's append waits for the ones before it, since requests overtake one another.
-    ``cache_control``: "public" if shared caches may store what anyone reads. ``cors_origin``: the origin whose pages
-    may use the streams, "*" for all, None for none but the server's own. ``subscriptions``: how they are run, None for
-    none at all.
+    ``authorize``: who may do what, see :mod:`durable_log.access`; without, everybody may do everything. With it, every
+    use of what a browser stored is asked for again. ``cache_control``: "public" if shared caches may store what anyone
+    reads. ``cors``: which pages of other origins may use the streams, None for none. ``access_log``: log each request
+    as a line of JSON to ``durable_log.access``. ``subscriptions``: how they are run, None for none at all.
 
-    Raises :class:`InvalidOption` for a prefix that does not begin with a slash and for times that are not positive.
+    Raises :class:`InvalidOption` for a prefix that does not begin with a slash, for times that are not positive, for
+    origins that are none, and for public caching of what ``authorize`` guards.
     """
     for what, seconds in (
         ("long_poll_seconds", long_poll_seconds),
@@ -99,13 +113,19 @@ def app(
         raise InvalidOption(f"a prefix begins with a slash, unlike {prefix!r}")
     if cache_control not in ("public", "private"):
         raise InvalidOption(f"cache_control is 'public' or 'private', not {cache_control!r}")
+    if authorize is not None and cache_control == "public":
+        raise InvalidOption("with cache_control='public', caches would give to all what authorize allows to some")
+    if cors is not None:
+        cors.check()
     return App(
-        AsyncStore.of(store),
+        Parts(AsyncStore.of(store), Gate(authorize), LiveSet(), Tally()),
         prefix,
         gap_seconds,
         Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, stall_seconds),
-        Responses(cors_origin=cors_origin, cache=cache_control),
+        Responses(cors=cors, cache=cache_control if authorize is None else None),
+        cors,
         subscriptions,
+        access_log=access_log,
     )
 
 
@@ -113,18 +133,14 @@ class App:
     """The application; made by :func:`app`."""
 
     def __init__(
-        self, store: AsyncStore, prefix: str, gap_seconds: float, limits: Limits, responses: Responses,
-        subscriptions: Subscriptions | None,
+        self, parts: Parts, prefix: str, gap_seconds: float, limits: Limits, responses: Responses, cors: Cors | None,
+        subscriptions: Subscriptions | None, *, access_log: bool,
     ) -> None:  # fmt: skip
-        self._store, self._prefix, self._gap, self._limits, self._responses = (
-            store,
-            prefix,
-            gap_seconds,
-            limits,
-            responses,
-        )
-        self._live, self._events = LiveSet(), EventCache()
-        self._subscriptions = None if subscriptions is None else SubscriptionApi(store, subscriptions, responses)
+        self.parts, self._prefix, self._gap, self._limits = parts, prefix, gap_seconds, limits
+        self._responses, self._logs = responses, access_log
+        self._cors = None if cors is None or "*" in cors.origins else cors
+        self._store, self._live, self._events = parts.store, parts.live, EventCache()
+        self._subscriptions = None if subscriptions is None else SubscriptionApi(parts.store, subscriptions, responses)
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
             Post: self._append,
@@ -163,7 +179,7 @@ class App:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
         if scope["type"] == "http":
-            await self._http(Exchange(scope, receive, send))
+            await self._http(Exchange(scope, receive, send, self._cors))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -185,27 +201,35 @@ class App:
         if self._subscriptions is not None:
             self._subscriptions.start()
         try:
-            response = await self._answer(exchange)
+            response = await self._response(exchange)
+            if response is not None:
+                await _send(exchange, response)
+        finally:
+            self.parts.tally.add(exchange)
+            if self._logs:
+                write_access_log(exchange)
+
+    async def _response(self, exchange: Exchange) -> Response | None:
+        try:
+            return await self._answer(exchange)
         except Refusal as refusal:
-            response = self._responses.refused(refusal)
+            return self._responses.refused(refusal)
         except DurableLogError as error:
-            response = self._failed(exchange, error)
+            return self._failed(exchange, error)
         except Exception:
-            log.exception("%s %s", exchange.scope["method"], exchange.scope["path"])
-            response = self._responses.broken()
-        if response is not None:
-            await _send(exchange, response)
+            log.exception("%s %s", exchange.scope["method"], quote(exchange.scope["path"]))
+            return self._responses.broken()
 
     def _failed(self, exchange: Exchange, error: DurableLogError) -> Response:
         response = self._responses.failed(error, exchange.scope["method"])
         if response.status >= 500:
-            log.error("%s %s: %s", exchange.scope["method"], exchange.scope["path"], error)
+            log.error("%s %s: %s", exchange.scope["method"], quote(exchange.scope["path"]), error)
         return response
 
     async def _answer(self, exchange: Exchange) -> Response | None:
         """The response; None if it was sent already, or if nobody is there to get it."""
         scope = exchange.scope
-        parsed = requests.parse(
+        parsed = exchange.parsed = requests.parse(
             scope["method"],
             _path(scope),
             scope["query_string"],
@@ -213,6 +237,7 @@ class App:
             root=scope.get("root_path", ""),
             prefix=self._prefix,
         )
+        exchange.seconds = await self.parts.gate.check(parsed, scope)
         return await self._handlers[type(parsed)](parsed, exchange)
 
     async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
@@ -287,18 +312,18 @@ class App:
         if get.live is None:
             return self._responses.page(get, info, await stream.read(get.offset), self._store.store_id, now, 0)
         position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
-        live = Live(self._live, exchange.receive, exchange.send, self._limits.stall)
-        options = self._store.options
+        options, limits = self._store.options, self._limits.within(exchange.seconds)
+        live = Live(self._live, exchange.receive, exchange.send, limits.stall, get.live)
         if get.live == "sse":
             viewer = Viewer(live, stream, info, event_chunk_bytes(options))
             chunk = await viewer.read(get.offset)
-            feed = EventFeed(viewer, self._events, self._limits, self._store.clock)
+            feed = EventFeed(viewer, self._events, limits, self._store.clock)
             await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
             return None
         viewer = Viewer(live, stream, info, options.chunk_bytes_max)
         chunk = await viewer.read(get.offset)
         if not chunk.data and not chunk.closed:
-            polled = await live.run(long_poll(viewer, chunk, self._limits.long_poll))
+            polled = await live.run(long_poll(viewer, chunk, limits.long_poll))
             if polled is None:
                 return None
             chunk = polled
@@ -316,6 +341,7 @@ class App:
                 return None
             part: bytes = message.get("body", b"")
             size += len(part)
+            exchange.bytes_in = size
             if size > limit:
                 raise requests.too_large(limit)
             parts.append(part)

@@ -299,12 +299,21 @@ class Store:
         ``catalog_tombstones``     those of the rows that say that a stream was deleted
         ``catalog_bytes``          sizes of these files
         ``disk_bytes``             what all files of the store take on disk, spares included
+        ``disk_free_bytes``        what the file system has left for this process; None in memory
         ``recent_bytes``           stream bytes that are kept in memory
         ``commits``                group commits since the store was opened; and of these:
         ``records``                records with data
         ``bytes_appended``         their bytes
         ``bytes_written``          bytes that went into the log for them, without padding
-        ``sync_seconds``           time that syncs took
+        ``sync_seconds``           time that syncs of commits took
+        ``syncs``                  how many there were
+        ``syncs_within_250_us``    how many of them took no longer than that
+        ``syncs_within_1000_us``   and so on; the rest took longer than the last
+        ``syncs_within_4000_us``
+        ``syncs_within_16000_us``
+        ``syncs_within_64000_us``
+        ``syncs_within_250000_us``
+        ``syncs_within_1000000_us``
         ``damaged_places``         places in the log that opening found damaged
         ``failure``                why the store takes no changes any more, or None
         =========================  =====================================================================================

@@ -18,13 +18,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 import durable_log.aio
 import durable_log.asgi
-from durable_log import StreamNotFound
-
-READS = ("GET", "HEAD", "OPTIONS")
+from durable_log import StreamNotFound, access
 
 
 async def generate(prompt: str) -> AsyncIterator[str]:
@@ -58,25 +55,18 @@ async def start(request: Request) -> JSONResponse:
     return JSONResponse({"url": url}, 200)
 
 
-class ReadOnly:
-    """The streams for the outside: here is where an application checks who may read what."""
-
-    def __init__(self, streams: ASGIApp) -> None:
-        self.streams = streams
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let reads through."""
-        if scope["type"] == "http" and scope["method"] not in READS:
-            await JSONResponse({"error": "streams are written by this server only"}, 403)(scope, receive, send)
-        else:
-            await self.streams(scope, receive, send)
+def authorize(request: access.Request) -> access.Allow | access.Deny:
+    """Here is where an application says who may read what."""
+    if request.action in ("read", "describe"):
+        return access.Allow()
+    return access.Deny(403, "streams are written by this server only")
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with durable_log.aio.open(os.environ.get("DURABLE_LOG_DATA", "durable-log-data")) as store:
         app.state.store, app.state.tasks = store, set()
-        app.mount("/v1/stream", ReadOnly(durable_log.asgi.app(store)))
+        app.mount("/v1/stream", durable_log.asgi.app(store, authorize=authorize))
         yield
 
 

@@ -26,17 +26,19 @@ ROOMS = {
     "store": {"errors", "model", "protocol", "_face", "engine"},
     "_loop": {"errors", "model", "engine"},
     "aio": {"errors", "model", "protocol", "_face", "_loop", "engine"},
-    "_http": {"errors", "model", "protocol", "aio", "_http"},
+    "access": {"errors", "model", "access"},
+    "_http": {"errors", "model", "protocol", "aio", "access", "_http"},
     "_subscriptions": {"errors", "model", "protocol", "aio", "_subscriptions"},
-    "asgi": {"errors", "model", "protocol", "aio", "_http", "_subscriptions"},
-    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "asgi", "_cli"},
+    "asgi": {"errors", "model", "protocol", "aio", "access", "_http", "_subscriptions"},
+    "operations": {"errors", "protocol", "_http"},
+    "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "access", "asgi", "operations", "_cli"},
     "cli": {"_cli"},
     "": {"errors", "model", "protocol", "_face", "engine", "store", "aio", "asgi"},
     "_build": set(),
 }
 """What each room may import of the package; "" is the package itself."""
 
-FOR_TYPES_ONLY = {"asgi": {"store"}}
+FOR_TYPES_ONLY = {"asgi": {"store"}, "operations": {"asgi"}}
 
 PURE = ("_subscriptions/machine.py", "_subscriptions/links.py", "_subscriptions/records.py")
 """Modules that decide and calculate, in a room of others that wait and write."""

@@ -97,28 +97,46 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
     help="Whether webhooks may be on this machine, as http://localhost. Default: if --host is of this machine only.",
 )
 @click.option("--backups", metavar="DIR", help="At SIGUSR1, make a backup in a new directory in DIR.")
+@click.option("--tokens", metavar="FILE", help="Ask for a token; FILE has one a line, with what it is good for.")
+@click.option("--jwks", metavar="FILE|URL", help="Ask for a JSON Web Token, signed by a key of this set.")
+@click.option("--jwt-algorithm", metavar="NAME", multiple=True, help="With --jwks: how, e.g. RS256; any number.")
+@click.option("--jwt-audience", metavar="AUD", multiple=True, help="With --jwks: whom a token is for; any number.")
+@click.option("--jwt-issuer", metavar="ISS", help="With --jwks: who made it.")
+@click.option("--url-secrets", metavar="FILE", help="Allow to read by URLs signed with a secret of FILE, one a line.")
+@click.option("--cors-origin", metavar="ORIGIN", multiple=True, help="Whose pages may use it; any number, or none.")
+@click.option("--metrics", is_flag=True, help="Figures for Prometheus at /metrics.")
+@click.option("--access-log", type=click.Choice(["json"]), help="Write a line for each request to stdout.")
 @click.option("--page", type=click.Path(exists=True, dir_okay=False), hidden=True)
 def serve(
-    data: str,
-    host: str,
-    port: int,
-    long_poll_timeout: float,
-    local_webhooks: bool | None,
-    backups: str | None,
-    page: str | None,
-) -> None:
+    data: str, host: str, port: int, long_poll_timeout: float, local_webhooks: bool | None, backups: str | None,
+    tokens: str | None, jwks: str | None, jwt_algorithm: tuple[str, ...], jwt_audience: tuple[str, ...],
+    jwt_issuer: str | None, url_secrets: str | None, cors_origin: tuple[str, ...], metrics: bool,
+    access_log: str | None, page: str | None,
+) -> None:  # fmt: skip
     """Serve a store over HTTP.
 
-    Streams are at /v1/stream/NAME, in the Durable Streams protocol; /healthz answers 200, or 503 once the store accepts
-    no changes any more. Prints one line when it is ready. SIGTERM and SIGINT end it in order, a second one at once.
+    Streams are at /v1/stream/NAME, in the Durable Streams protocol. /healthz answers 503 once only a restart helps,
+    /readyz once requests had better go elsewhere. Prints one line when it is ready. SIGTERM and SIGINT end it in order,
+    a second one at once.
 
-    It has no authentication: put it behind something that has before you let it listen to more than this machine. With
-    a proxy on this machine in front of it, give --no-local-webhooks.
+    Without --tokens, --jwks or --url-secrets, whoever reaches it may do everything. With several, what any of them
+    allows is allowed. With a proxy on this machine in front of it, give --no-local-webhooks.
     """
-    from durable_log._cli import serve as server  # noqa: PLC0415 - the other commands need no uvicorn
+    from durable_log._cli import guard  # noqa: PLC0415 - the other commands need no server
+    from durable_log._cli import serve as server  # noqa: PLC0415
 
-    pages = {} if page is None else {"/": server.Page("text/html; charset=utf-8", Path(page).read_bytes())}
-    server.serve(data, host, port, long_poll_timeout, backups, pages, local_webhooks)
+    logging.basicConfig(format="durable-log: %(levelname)s: %(message)s", level=logging.WARNING)
+    settings = server.Settings(
+        long_poll_seconds=long_poll_timeout,
+        backups=backups,
+        pages={} if page is None else {"/": server.Page("text/html; charset=utf-8", Path(page).read_bytes())},
+        authorize=guard.guard(tokens, jwks, jwt_algorithm, jwt_audience, jwt_issuer, url_secrets),
+        cors=guard.origins(cors_origin),
+        metrics=metrics,
+        access_log=access_log is not None,
+        local_webhooks=local_webhooks,
+    )
+    server.serve(data, host, port, settings)
 
 
 @commands.command("ls")
@@ -138,7 +156,8 @@ def list_streams(data: str, prefix: str, long: bool, as_json: bool) -> None:
 def cat(data: str, name: str, offset: int) -> None:
     """Write what stream NAME holds to stdout.
 
-    JSON streams come out as one message a line. NAME may be the URL of a stream: then a running server is asked.
+    JSON streams come out as one message a line. NAME may be the URL of a stream: then a running server is asked, with
+    the token in DURABLE_LOG_TOKEN, if there is one.
     """
     if follow.is_url(name):
         follow.show(name, offset)
@@ -155,7 +174,9 @@ def tail(data: str, name: str, count: int, live: bool) -> None:
     """Write the last bytes of stream NAME to stdout.
 
     Starts at a whole character, or message of a JSON stream. NAME may be the URL of a stream: then a running server is
-    asked. --follow needs that: one process at a time has a store open, so while this one had it nobody could append.
+    asked, with the token in DURABLE_LOG_TOKEN, if there is one.
+
+    --follow needs that: one process at a time has a store open, so while this one had it nobody could append.
     """
     if follow.is_url(name):
         follow.show_end(name, count, follow=live)

@@ -6,6 +6,7 @@ Main thread only.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -29,7 +30,7 @@ def is_url(name: str) -> bool:
 def show(url: str, offset: int) -> None:
     """The bytes of the stream at ``url`` from ``offset`` to its tail. Raises :class:`click.ClickException`."""
     try:
-        with RemoteStream(url) as stream:
+        with _remote(url) as stream:
             _print_rest(stream, offset_token(offset).decode())
     except (Refused, *AWAY) as error:
         raise _told(url, error) from error
@@ -40,13 +41,17 @@ def show_end(url: str, count: int, *, follow: bool) -> None:
 
     Raises :class:`click.ClickException`.
     """
-    with RemoteStream(url) as stream:
+    with _remote(url) as stream:
         try:
             token = _print_end(stream, count)
         except (Refused, *AWAY) as error:
             raise _told(url, error) from error
         if follow:
             _follow(stream, url, token)
+
+
+def _remote(url: str) -> RemoteStream:
+    return RemoteStream(url, token=os.environ.get("DURABLE_LOG_TOKEN"))
 
 
 def _follow(stream: RemoteStream, url: str, token: str) -> None:

@@ -47,9 +47,13 @@ class Page(NamedTuple):
 
 
 class RemoteStream:
-    """The stream at an http or https URL, in a ``with`` block. Calls raise :class:`Refused`, or one of ``AWAY``."""
+    """The stream at an http or https URL, in a ``with`` block. Calls raise :class:`Refused`, or one of ``AWAY``.
 
-    def __init__(self, url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    ``token`` is sent along, if the server asks for one.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float = TIMEOUT_SECONDS, token: str | None = None) -> None:
+        self._credentials = {} if token is None else {"Authorization": f"Bearer {token}"}
         parts = urlsplit(url)
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._path, self._timeout = parts.netloc.rpartition("@")[2], parts.path or "/", timeout_seconds
@@ -149,7 +153,7 @@ class RemoteStream:
             self._connection = self._kind(self._host, timeout=self._timeout)
         target = self._path + ("?" + urlencode(query) if query else "")
         try:
-            self._connection.request(method, target, body, dict(headers))
+            self._connection.request(method, target, body, {**headers, **self._credentials})
             return self._connection.getresponse()
         except AWAY:
             # What is left on a connection that failed would be taken for the answer to the next request.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -23,7 +24,9 @@ import uvicorn
 import durable_log
 from durable_log import asgi
 from durable_log._cli.upkeep import summary
+from durable_log.access import Authorize
 from durable_log.errors import DurableLogError
+from durable_log.operations import Operations
 from durable_log.protocol.webhook_url import is_loopback
 from durable_log.store import Store
 
@@ -49,39 +52,48 @@ class Page(NamedTuple):
     body: bytes
 
 
-class Front:
-    """The streams, ``/healthz``, and what pages there are beside them."""
+class Settings(NamedTuple):
+    """How to serve; see the options of the command.
 
-    def __init__(self, store: Store, streams: asgi.App, pages: Mapping[str, Page]) -> None:
-        self._store, self._streams, self._pages = store, streams, pages
+    Unless ``local_webhooks`` says otherwise, a server that only this machine reaches counts as one for development.
+    """
+
+    long_poll_seconds: float = 20.0
+    backups: str | None = None
+    pages: Mapping[str, Page] = {}
+    authorize: Authorize | None = None
+    cors: asgi.Cors | None = asgi.ALL_ORIGINS
+    metrics: bool = False
+    access_log: bool = False
+    local_webhooks: bool | None = None
+
+
+class Front:
+    """The streams, the pages for operations, and what pages there are beside them."""
+
+    def __init__(self, streams: asgi.App, operations: Operations, pages: Mapping[str, Page]) -> None:
+        self._streams, self._operations, self._pages = streams, operations, pages
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            if scope["path"] == "/healthz":
-                status, page = self._health()
-                await _reply(scope, send, status, page)
+        if scope["type"] == "http":
+            if scope["path"] in self._operations.paths:
+                await self._operations(scope, receive, send)
                 return
             found = self._pages.get(scope["path"])
-            if found is not None:
-                await _reply(scope, send, 200, found)
+            if found is not None and scope["method"] in ("GET", "HEAD"):
+                await _reply(scope, send, found)
                 return
         await self._streams(scope, receive, send)
 
-    def _health(self) -> tuple[int, Page]:
-        latched = self._store.stats()["failure"] is not None
-        # The reason names files; it is in the log, and not for everybody who can reach the port.
-        body = b'{"status":"%b"}\n' % (b"failed" if latched else b"ok")
-        return 503 if latched else 200, Page("application/json", body)
 
-
-async def _reply(scope: Message, send: Send, status: int, page: Page) -> None:
+async def _reply(scope: Message, send: Send, page: Page) -> None:
     headers = [
         (b"content-type", page.content_type.encode()),
         (b"content-length", b"%d" % len(page.body)),
         (b"cache-control", b"no-store"),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page.body})
 
 
@@ -133,42 +145,38 @@ class BackupsOnDemand:
             self._busy.release()
 
 
-def serve(
-    data: str,
-    host: str,
-    port: int,
-    long_poll_seconds: float,
-    backups: str | None,
-    pages: Mapping[str, Page],
-    local_webhooks: bool | None,
-) -> None:
+def serve(data: str, host: str, port: int, settings: Settings) -> None:
     """Serve the store in directory ``data`` until a signal comes, then close it.
 
     Raises what :func:`durable_log.open` raises, and :class:`click.ClickException` if nothing can listen there.
     """
-    logging.basicConfig(format="durable-log: %(levelname)s: %(message)s", level=logging.WARNING)
+    if settings.access_log:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger = logging.getLogger("durable_log.access")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
     with durable_log.open(data) as store, listen(host, port) as listener:
-        serve_store(store, listener, long_poll_seconds, backups, pages, local_webhooks)
+        serve_store(store, listener, settings)
 
 
-def serve_store(
-    store: Store,
-    listener: socket.socket,
-    long_poll_seconds: float,
-    backups: str | None,
-    pages: Mapping[str, Page],
-    local_webhooks: bool | None = None,
-) -> None:
-    """Serve an open store on a socket until a signal comes; closing both is left to the caller.
-
-    Unless ``local_webhooks`` says otherwise, a server that only this machine reaches counts as one for development.
-    """
+def serve_store(store: Store, listener: socket.socket, settings: Settings) -> None:
+    """Serve an open store on a socket until a signal comes; closing both is left to the caller."""
+    local_webhooks = settings.local_webhooks
     if local_webhooks is None:
         local_webhooks = is_loopback(listener.getsockname()[0])
-    subscriptions = asgi.Subscriptions(webhook_development=local_webhooks)
-    streams = asgi.app(store, prefix=ROOT, long_poll_seconds=long_poll_seconds, subscriptions=subscriptions)
+    streams = asgi.app(
+        store,
+        prefix=ROOT,
+        long_poll_seconds=settings.long_poll_seconds,
+        authorize=settings.authorize,
+        cors=settings.cors,
+        access_log=settings.access_log,
+        subscriptions=asgi.Subscriptions(webhook_development=local_webhooks),
+    )
     config = uvicorn.Config(
-        Front(store, streams, pages),
+        Front(streams, Operations(streams, metrics=settings.metrics), settings.pages),
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -185,7 +193,7 @@ def serve_store(
     # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
-    signal.signal(signal.SIGUSR1, BackupsOnDemand(store, backups).handle)
+    signal.signal(signal.SIGUSR1, BackupsOnDemand(store, settings.backups).handle)
     server.run(sockets=[listener])
 
 

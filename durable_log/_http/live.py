@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
+from durable_log._http.exchange import Receive, Send
 from durable_log.aio import AsyncStream
 from durable_log.errors import StreamGone, StreamNotFound
 from durable_log.model import Chunk, Options, StreamInfo
@@ -22,9 +24,6 @@ from durable_log.protocol import sse
 from durable_log.protocol.response import Response
 from durable_log.protocol.tokens import cursor
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 
 EVENT_CHUNK_BYTES: Final = 256 * 2**10
@@ -48,11 +47,18 @@ class Limits(NamedTuple):
     heartbeat: float
     stall: float
 
+    def within(self, seconds: float | None) -> Limits:
+        """The same, but no live response lasts longer than ``seconds``."""
+        if seconds is None:
+            return self
+        return self._replace(long_poll=min(self.long_poll, seconds), sse=min(self.sse, seconds))
+
 
 class LiveSet:
-    """The live responses of one application."""
+    """The live responses of one application. ``cut_off``: how many viewers were, for taking nothing."""
 
     def __init__(self) -> None:
+        self.cut_off = 0
         self._closing = False
         self._members: set[Live] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,6 +74,10 @@ class LiveSet:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def modes(self) -> Counter[str]:
+        """How many there are of each mode. Any thread."""
+        return Counter(live.mode for live in tuple(self._members))
 
     def closing(self) -> bool:
         """Whether nothing may wait any more."""
@@ -95,8 +105,9 @@ class LiveSet:
 class Live:
     """One live response."""
 
-    def __init__(self, members: LiveSet, receive: Receive, send: Send, stall_seconds: float) -> None:
+    def __init__(self, members: LiveSet, receive: Receive, send: Send, stall_seconds: float, mode: str) -> None:
         self.pump: asyncio.Task[Any] | None = None
+        self.mode = mode
         self._members, self._receive, self._send, self._stall = members, receive, send, stall_seconds
         self._loop = asyncio.get_running_loop()
         self._waiting = self._ended = False
@@ -170,6 +181,7 @@ class Live:
 
     def _cut(self) -> None:
         log.info("a viewer took nothing for %g s and is cut off", self._stall)
+        self._members.cut_off += 1
         # ASGI has no word for it, and an orderly close would wait for the peer that reads nothing: servers that run
         # the application on their own connection object, as uvicorn does, let the socket go at once.
         transport = getattr(getattr(self._receive, "__self__", None), "transport", None)

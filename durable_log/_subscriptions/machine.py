@@ -189,10 +189,12 @@ def _told(links: Links, acked: Mapping[str, int]) -> Tails:
 
 
 def _checked(state: State, facts: Facts, generation: int, request: Ack) -> State:
-    """The state, if token and request are those of the wake in flight (PROTOCOL.md §7.3)."""
+    """The state, if token and request are those of the wake in flight, which a worker has to have claimed
+    (PROTOCOL.md §7.3).
+    """
     state = _expired(state, facts)
-    current = generation == request.generation == state.generation
-    if state.wake_id is None or not current or request.wake_id != state.wake_id:
+    current = generation == request.generation == state.generation and request.wake_id == state.wake_id
+    if state.wake_id is None or not current or (state.holder is None and not facts.webhook):
         raise subscriptions.fenced(state.generation)
     return state
 

@@ -315,7 +315,8 @@ class Committer:
         counters.records += len(group.entries)
         counters.bytes_appended += appended
         counters.bytes_written += group.length
-        counters.sync_ns += sync_ns
+        if sync_ns:
+            counters.synced(sync_ns)
         self.pace.spend(group.length)
 
     def _publish(self, group: Group, deliveries: Deliveries) -> None:

@@ -206,9 +206,11 @@ class Compactor:
     def rewrite(self, olds: list[ClusteredSegment], needed: Needed | None = None) -> None:
         """Copy what is needed of some segments into a new one, have the manifest say so, and remove them.
 
-        Whoever has looked already says what is ``needed``; it may be more than that, never less.
+        Whoever has looked already says what is ``needed``; it may be more than that, never less. A checkpoint that is
+        finished later needs what nobody needed before, so that has been done.
         """
-        self._checkpointer.finish()
+        if needed is None:
+            self._checkpointer.finish()
         for old in olds if needed is None or needed.streams else ():
             _expect_rows(old)
         with self._committer.exclusive():

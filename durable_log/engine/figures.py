@@ -9,6 +9,7 @@ from __future__ import annotations
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.commit import Committer
+from durable_log.engine.counters import SYNC_NS
 from durable_log.engine.files import Directory
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
@@ -28,8 +29,9 @@ def figures_of(
     """
     counters, failure = committer.counters, committer.failure
     clustered, runs = list(reader.clustered.values()), catalog.runs
-    log = list(reader.segments.values())
+    log, syncs = list(reader.segments.values()), tuple(counters.syncs)
     payload = sum(segment.payload_bytes for segment in clustered)
+    used, free = _bytes_on_disk(directory)
     needed = sum(max(0, live[segment.number]) for segment in clustered)
     return {
         "streams": len(catalog),
@@ -48,20 +50,24 @@ def figures_of(
         "catalog_rows": sum(run.count for run in runs),
         "catalog_tombstones": sum(run.tombstones for run in runs),
         "catalog_bytes": sum(run.size for run in runs),
-        "disk_bytes": _bytes_on_disk(directory),
+        "disk_bytes": used,
+        "disk_free_bytes": free,
         "recent_bytes": committer.recent.total,
         "commits": counters.commits,
         "records": counters.records,
         "bytes_appended": counters.bytes_appended,
         "bytes_written": counters.bytes_written,
         "sync_seconds": counters.sync_ns / 1e9,
+        "syncs": sum(syncs),
+        **{f"syncs_within_{ns // 1000}_us": sum(syncs[: n + 1]) for n, ns in enumerate(SYNC_NS)},
         "damaged_places": len(report.damage) + len(report.unreadable_segments),
         "failure": None if failure is None else str(failure),
     }
 
 
-def _bytes_on_disk(directory: Directory) -> int:
+def _bytes_on_disk(directory: Directory) -> tuple[int, int | None]:
+    """What the store takes, and what is left."""
     try:
-        return sum(directory.sizes().values())
+        return sum(directory.sizes().values()), directory.free()
     except OSError as error:
         raise StoreUnreadable(str(error.filename or directory.path), error) from error

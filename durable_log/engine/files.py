@@ -177,6 +177,11 @@ class DiskDirectory:
         with os.scandir(self._root) as entries:
             return {entry.name: size for entry in entries if (size := _size_on_disk(entry)) is not None}
 
+    def free(self) -> int:
+        """How many bytes this process may still write there."""
+        found = os.statvfs(self._root)
+        return found.f_bavail * found.f_frsize
+
     def open(self, name: str) -> DiskFile:
         """An existing file, for reading and writing."""
         return DiskFile(os.path.join(self._root, name), os.O_RDWR)

@@ -112,6 +112,10 @@ class OverlayDirectory:
         sizes = {name: size for name, size in self._below.sizes().items() if name not in self._gone}
         return sizes | {name: file.size() for name, file in self._files.items() if file.is_copied}
 
+    def free(self) -> int | None:
+        """What is left below."""
+        return self._below.free()
+
     def open(self, name: str) -> OverlayFile:
         """An existing file."""
         if name not in self._files:

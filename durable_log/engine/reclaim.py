@@ -79,6 +79,7 @@ class Reclaimer:
         self._checkpointer.run()
 
     def _rewrite_all(self) -> None:
+        self._checkpointer.finish()
         survey = self._survey()
         failures = []
         for number, segment in sorted(self._reader.clustered.items()):

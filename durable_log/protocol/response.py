@@ -17,26 +17,15 @@ from durable_log import errors
 from durable_log.errors import DurableLogError, OffsetOutOfRange
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json
 from durable_log.protocol import json_mode, sse
+from durable_log.protocol.cors import Cors, Header
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import METHODS, Get
 from durable_log.protocol.tokens import offset_token, timestamp
 
 CacheScope = Literal["public", "private"]
-Header = tuple[bytes, bytes]
 
 MAX_AGE_SECONDS: Final = 60
-PREFLIGHT_SECONDS: Final = 86400
 
-_EXPOSED: Final = (
-    "ETag, Location, Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor, Stream-TTL, "
-    "Stream-Expires-At, Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq, Producer-Expected-Seq, "
-    "Producer-Received-Seq, Retry-After"
-)
-_ALLOWED: Final = (
-    "Authorization, Content-Type, If-None-Match, Cache-Control, Last-Event-ID, Stream-Seq, Stream-TTL, "
-    "Stream-Expires-At, Stream-Closed, Stream-Forked-From, Stream-Fork-Offset, Stream-Fork-Sub-Offset, "
-    "Producer-Id, Producer-Epoch, Producer-Seq"
-)
 _CLOSED: Final[Header] = (b"stream-closed", b"true")
 _UP_TO_DATE: Final[Header] = (b"stream-up-to-date", b"true")
 _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
@@ -125,29 +114,20 @@ def location(scheme: str, host: bytes, path: bytes, root: str) -> bytes:
 class Responses:
     """The responses of one application.
 
-    ``cors_origin``: the origin that browsers may read from, ``*`` for any, None for no CORS at all.
-    ``cache``: whether shared caches may store what catch-up and long-poll reads return (PROTOCOL.md §10.1).
+    ``cors``: which pages of other origins may use the streams, None for none. ``cache``: whether shared caches may
+    store what catch-up and long-poll reads return (PROTOCOL.md §10.1); None if every use of it has to be asked for.
     """
 
-    def __init__(self, *, cors_origin: str | None, cache: CacheScope) -> None:
+    def __init__(self, *, cors: Cors | None, cache: CacheScope | None) -> None:
+        methods = ", ".join(METHODS).encode()
         self._base: list[Header] = [(b"x-content-type-options", b"nosniff")]
-        self._preflight: list[Header] = [(b"allow", ", ".join(METHODS).encode())]
-        if cors_origin is None:
+        self._preflight: list[Header] = [(b"allow", methods)]
+        if cors is None:
             self._base.append((b"cross-origin-resource-policy", b"same-origin"))
         else:
-            self._base += [
-                (b"cross-origin-resource-policy", b"cross-origin"),
-                (b"access-control-allow-origin", cors_origin.encode()),
-                (b"access-control-expose-headers", _EXPOSED.encode()),
-            ]
-            self._preflight += [
-                (b"access-control-allow-methods", ", ".join(METHODS).encode()),
-                (b"access-control-allow-headers", _ALLOWED.encode()),
-                (b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS),
-            ]
-            if cors_origin != "*":
-                self._base.append((b"vary", b"origin"))
-        self._cache = cache.encode()
+            self._base += cors.of_all()
+            self._preflight += cors.of_preflight(methods)
+        self._cache = None if cache is None else cache.encode()
 
     def preflight(self) -> Response:
         """What browsers may send."""
@@ -264,6 +244,8 @@ class Responses:
 
     def _cache_control(self, info: StreamInfo, now: float) -> Header:
         """Never longer than the stream has left to live."""
+        if self._cache is None:
+            return _REVALIDATE
         left = min(
             MAX_AGE_SECONDS if info.ttl is None else info.ttl,
             MAX_AGE_SECONDS if info.expires_at is None else int(info.expires_at - now),

@@ -11,11 +11,13 @@ import sys
 from urllib.parse import urlsplit
 
 SECONDS_MAX = 30
+SETTINGS = ("DURABLE_LOG_DATA", "DURABLE_LOG_TOKEN", "OPENAI_API_KEY")
+"""What of the environment would change what commands do."""
 COMMAND = [sys.executable, "-m", "durable_log.cli"]
 
 
 def environment(**more):
-    kept = {key: value for key, value in os.environ.items() if key not in ("DURABLE_LOG_DATA", "OPENAI_API_KEY")}
+    kept = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     return kept | {"PYTHONWARNINGS": "error", "COLUMNS": "100"} | more
 
 

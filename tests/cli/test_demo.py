@@ -189,6 +189,11 @@ def gone(pid):
     return not Path(f"/proc/{pid}").exists()
 
 
+def listens_to_ctrl_c():
+    """A shell without a terminal starts what is to run in the background deaf to it, and so are these tests then."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ending_the_demonstration_ends_all_that_it_started(tmp_path, number, code):
     with subprocess.Popen(
@@ -196,6 +201,7 @@ def test_ending_the_demonstration_ends_all_that_it_started(tmp_path, number, cod
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(TMPDIR=str(tmp_path)),
+        preexec_fn=listens_to_ctrl_c,  # noqa: PLW1509 - no other thread is there
     ) as started:
         assert first_line(started).startswith("a server runs at http://127.0.0.1:")
         deadline = time.monotonic() + SECONDS_MAX
@@ -217,6 +223,7 @@ def test_the_page_for_browsers_shows_answers_until_ctrl_c(tmp_path):
         [*COMMAND, "demo", "--open", "--seconds", "60"],
         stdout=subprocess.PIPE,
         env=environment(TMPDIR=str(tmp_path)),
+        preexec_fn=listens_to_ctrl_c,  # noqa: PLW1509 - no other thread is there
     ) as started:
         root = re.search(r"open (http://127\.0\.0\.1:[0-9]+)/ ", first_line(started))[1]
         with RemoteStream(root + "/") as page:

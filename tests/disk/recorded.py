@@ -158,6 +158,9 @@ class RecordedDirectory:
     def sizes(self) -> dict[str, int]:
         return {name: file.size() for name, file in list(self.files.items())}
 
+    def free(self) -> None:
+        return None
+
     def open(self, name: str) -> RecordedFile:
         self.faults("open", name)
         return self._find(name)

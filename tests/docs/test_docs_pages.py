@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 
 import pytest
 from documents import PAGES, ROOT, prose, text_of
 
-from durable_log import errors
+import durable_log
+from durable_log import asgi, errors
+from durable_log.access.grants import ACTIONS
+from durable_log.operations import collector
+from durable_log.protocol.cors import Cors
 from durable_log.protocol.response import Responses
 
 
@@ -37,7 +42,7 @@ def test_every_error_of_http_is_on_the_page_of_the_protocol():
         int(status): re.findall(r"`([a-z_*]+)`", cells)
         for status, cells in re.findall(r"^\| (\d{3}) \| (.*) \|$", table, re.MULTILINE)
     }
-    responses = Responses(cors_origin="*", cache="private")
+    responses = Responses(cors=Cors(), cache="private")
     examples = [
         errors.StreamNotFound("a"),
         errors.StreamExists("a", "closed", True, False),
@@ -60,6 +65,26 @@ def test_every_error_of_http_is_on_the_page_of_the_protocol():
     for error in examples:
         status = responses.failed(error, "GET").status
         assert any(fnmatch.fnmatch(error.code, pattern) for pattern in rows[status]), (status, error.code)
+
+
+def test_every_figure_of_the_metrics_is_on_the_page_of_operations():
+    with durable_log.open(":memory:") as store:
+        metrics = list(collector(asgi.app(store)).collect())
+    told = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
+    told |= {"durable_log_append_rate_max", "durable_log_disk_free_bytes"}  # a store in memory has neither
+    table = text_of("docs/operations.md").partition("Names of streams")[0]
+    assert told == set(re.findall(r"`(durable_log_\w+)`", table))
+
+
+def test_every_action_is_on_the_page_of_access():
+    table = re.search(r"^\| word .*?\n\n", text_of("docs/access.md"), re.MULTILINE | re.DOTALL)[0]
+    assert set(ACTIONS) == set(re.findall(r"`(\w+)`", table))
+
+
+def test_the_line_of_the_access_log_is_one():
+    shown = json.loads(re.search(r"```json\n(.*?)```", text_of("docs/operations.md"), re.DOTALL)[1])
+    source = text_of("durable_log/_http/access_log.py")
+    assert list(shown) == re.findall(r'^        "(\w+)":', source, re.MULTILINE)
 
 
 def test_every_decision_has_its_four_parts():

@@ -7,7 +7,9 @@ import textwrap
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from documents import blocks, name_of
+from jwt.algorithms import OKPAlgorithm
 
 import durable_log
 
@@ -34,6 +36,10 @@ def shown():
 @pytest.fixture
 def namespace(shown, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokens").write_text("token-of-the-admin\n")
+    (tmp_path / "tokens").chmod(0o600)
+    key = OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate().public_key())
+    (tmp_path / "jwks.json").write_text(f'{{"keys": [{key}]}}')
     return {"llm": Llm(), "prompt": "why?", "offset": 0, "show": shown.append, "remember": lambda offset: None}
 
 

@@ -78,6 +78,16 @@ def test_the_readme_serves_and_its_curl_lines_work(tmp_path):
     assert '"path": "chat/8"' in woken.splitlines()[-1]
 
 
+def test_the_page_on_access_serves_and_its_curl_lines_are_answered_as_it_says(tmp_path):
+    begin, curl = [block.text for block in SHELL if block.page == "docs/access.md"]
+    prepare, serve = begin.rstrip().rsplit("\n", 1)
+    run(prepare, tmp_path)
+    with served(serve, tmp_path) as (_, port):
+        shown = run(curl.replace(PORT, port), tmp_path)
+    assert re.findall("Hello, world|forbidden|unauthorized", shown) == ["Hello, world", "forbidden", "unauthorized"]
+    assert 'durable_log_http_requests_total{action="create",status="201"} 1.0' in shown
+
+
 @pytest.mark.parametrize(
     "block", [block for block in SHELL if "serve" not in block.text and "curl" not in block.text], ids=name_of
 )
@@ -88,7 +98,7 @@ def test_a_shell_block_runs(block, tmp_path):
 
 def test_all_shell_blocks_are_run():
     run_here = [block for block in SHELL if "serve" in block.text or "curl" in block.text]
-    assert [block.page for block in run_here] == ["README.md"] * 3
+    assert [block.page for block in run_here] == ["README.md"] * 3 + ["docs/access.md"] * 2
 
 
 def test_the_words_of_make_are_in_the_makefile():
@@ -104,6 +114,9 @@ def test_the_words_of_make_are_in_the_makefile():
 
 def test_the_extra_that_is_to_be_installed_is_there():
     assert "pip install '.[server]'" in text_of("README.md")
+    for page, extra in (("docs/access.md", "jwt"), ("docs/operations.md", "metrics")):
+        assert f"the extra `{extra}`" in text_of(page)
+        assert re.search(rf"^{extra} = \[", text_of("pyproject.toml"), re.MULTILINE)
     server = re.search(r"^server = \[(.*)\]$", text_of("pyproject.toml"), re.MULTILINE)[1]
     assert {"click", "httptools", "uvicorn", "uvloop"} == set(re.findall(r'"([a-z]+)', server))
 

@@ -111,6 +111,29 @@ def test_a_compaction_goes_on_only_when_the_checkpoint_before_it_is_finished():
         assert store.stream("stays").read().data == bytes(1000) + b"more"
 
 
+@pytest.mark.parametrize("failures", range(1, 5))
+def test_what_a_checkpoint_leaves_is_counted_before_segments_are_rewritten(failures):
+    """One that had failed half-way was finished after the count: its segment seemed to be dead, and was removed."""
+    twin, left = TwinDirectory(), [failures]
+
+    def unreadable(proceed):
+        if not twin.calls[-1][1].endswith(".seg") or not left[0]:
+            return proceed()
+        left[0] -= 1
+        raise OSError(5, "Input/output error")
+
+    with open_store(twin, COLD, Clock()) as store:
+        store.create("a", data=b"stays")
+        twin.hooks["read"] = unreadable
+        with pytest.raises(StoreUnreadable, match="Input/output"):
+            store.engine.upkeep.compact()
+        twin.hooks.clear()
+        assert store.stream("a").read().data == b"stays"
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("a").read().data == b"stays"
+
+
 def test_the_number_of_a_file_that_may_count_is_never_given_to_another():
     """The manifest was renamed, its directory not synced: it may be the one in force after a crash, and names a run."""
     twin = TwinDirectory()

@@ -101,6 +101,9 @@ class TwinDirectory:
     def sizes(self) -> dict[str, int]:
         return self.inner.sizes()
 
+    def free(self) -> int | None:
+        return self.inner.free()
+
     def open(self, name: str) -> TwinFile:
         return TwinFile(self, self.call("open", name, lambda: self.inner.open(name)))
 

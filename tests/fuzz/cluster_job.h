@@ -10,6 +10,7 @@
 
 #define FILE_START DL_PAGE
 #define FAULTS 40
+#define FILE_MAX (64u << 20) /* rows may promise what no source holds: a real file would be sparse, this is memory */
 
 typedef struct {
     uint8_t *bytes;
@@ -96,6 +97,7 @@ static inline enum dl_cluster_verdict build(const build_order *order, cluster_fi
     file->rows_count = plan.rows;
     file->rows_position = FILE_START + plan.payload_bytes;
     file->entries_position = file->rows_position + plan.rows * DL_ROW;
+    if (file->entries_position > FILE_MAX) return DL_CLUSTER_ROOM;
 
     /* large and written before they are read: not worth new memory for each input */
     static uint8_t entries[3 * DL_ENTRY_MAX + 4 * DL_ROW_CHUNKS];

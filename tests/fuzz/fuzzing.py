@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
-import select
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -155,24 +154,27 @@ def inputs_of(target: str) -> list[Path]:
 
 def fuzz(
     target: str, program: Path, *, seconds: int = 0, runs: int = 0, seed: int = 1, keeps: bool = True,
-    extra: Iterable[str | Path] = (),
+    nice: int = 0, extra: Iterable[str | Path] = (),
 ) -> Result:  # fmt: skip
-    """One run, of so many seconds or runs. ``keeps``: what is found is kept, and the next run goes on from there."""
+    """One run, of so many seconds or runs. ``keeps``: what is found is kept, and the next run goes on from there.
+    ``nice``: by how much others come first.
+    """
     artifacts = BUILD / "crashes" / target
     artifacts.mkdir(parents=True, exist_ok=True)
-    folders = inputs_of(target)
-    if keeps:
-        (BUILD / "corpus" / target).mkdir(parents=True, exist_ok=True)
-        folders.insert(0, BUILD / "corpus" / target)
+    corpus = BUILD / "corpus" / target
+    corpus.mkdir(parents=True, exist_ok=True)
     limit = f"-max_total_time={seconds}" if seconds else f"-runs={runs}"
     dictionary = HERE / "dictionaries" / f"{target}.dict"
     words = [f"-dict={dictionary}"] if dictionary.exists() else []
-    command = [program, limit, f"-seed={seed}", f"-max_len={LENGTH_MAX}", "-timeout=20"]
+    command = ["nice", f"-n{nice}", program, limit, f"-seed={seed}", f"-max_len={LENGTH_MAX}", "-timeout=20"]
     command.append(f"-artifact_prefix={artifacts}/")
     started = time.monotonic()
-    done = subprocess.run(
-        [str(part) for part in (*command, *words, *extra, *folders)], capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory() as dropped:
+        # What is found is written to the first folder.
+        folders = [corpus if keeps else dropped, *inputs_of(target)]
+        done = subprocess.run(
+            [str(part) for part in (*command, *words, *extra, *folders)], capture_output=True, text=True, check=False
+        )
     took = time.monotonic() - started
     output = done.stdout + done.stderr
     if done.returncode != 0:
@@ -200,22 +202,6 @@ def report(result: Result) -> str:
     return f"{result.target:10} {figures}"
 
 
-def run_in_background(log: Path) -> None:
-    """Round after round, until whoever holds the other end of our input lets go, or a minute of each target is over.
-
-    The first round is finished in any case. Results are lines of JSON in ``log``.
-    """
-    os.nice(19)
-    programs = build_all(bare_fuzzer())
-    for turn in range(12):
-        for target in TARGETS:
-            if turn and select.select([sys.stdin], [], [], 0)[0]:
-                return
-            result = fuzz(target, programs[target], seconds=5 if turn else 2, seed=turn + 1)
-            with log.open("a") as lines:
-                lines.write(json.dumps(result) + "\n")
-
-
 def run_for(seconds: int, targets: list[str], seed: int) -> bool:
     """Every target for so long, as many at a time as there are processors. True if all held."""
     engine = fuzzer()
@@ -235,13 +221,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fuzz the decoders of the C core.")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="printed; repeats a run")
-    parser.add_argument("--background", type=Path, metavar="LOG", help=argparse.SUPPRESS)
     parser.add_argument("targets", nargs="*", default=TARGETS, help=", ".join(TARGETS))
     options = parser.parse_args()
     if unknown := set(options.targets) - set(TARGETS):
         parser.error(f"there is no target {min(unknown)}; there are {', '.join(TARGETS)}")
-    if options.background:
-        return run_in_background(options.background)
     sys.exit(0 if run_for(options.seconds, options.targets, options.seed) else 1)
 
 

@@ -138,7 +138,7 @@ class Departed:
 def test_a_response_ends_with_its_client_even_if_a_cancellation_is_lost():
     async def live() -> int:
         departed, members = Departed(), LiveSet()
-        response = Live(members, departed.receive, None, 1.0)  # type: ignore[arg-type]
+        response = Live(members, departed.receive, None, 1.0, "sse")  # type: ignore[arg-type]
 
         async def pump() -> None:
             while await response.beyond(departed, 0, math.inf, 60, None):  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ def test_a_send_that_never_returns_is_given_up():
             await asyncio.Event().wait()
             return {}
 
-        response = Live(LiveSet(), never, never, 0.01)
+        response = Live(LiveSet(), never, never, 0.01, "sse")
         await asyncio.wait_for(response.run(response.send(b"x")), PATIENCE_SECONDS)
 
     asyncio.run(live())

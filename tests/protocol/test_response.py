@@ -8,12 +8,13 @@ import pytest
 
 from durable_log import errors
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, Producer, StreamConfig, StreamInfo
+from durable_log.protocol.cors import Cors
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Get
 from durable_log.protocol.response import Response, Responses, entity_tag, location, matches
 from durable_log.protocol.tokens import offset_token, timestamp
 
-RESPONSES = Responses(cors_origin="*", cache="public")
+RESPONSES = Responses(cors=Cors(), cache="public")
 NOW_SECONDS = 1_900_000_000.0
 CLAIM = Producer("p", 3, 7)
 
@@ -272,7 +273,7 @@ def test_caches_store_data_for_no_longer_than_it_lives_and_never_an_empty_tail(
 
 
 def test_private_streams_are_for_private_caches():
-    private = Responses(cors_origin=None, cache="private")
+    private = Responses(cors=None, cache="private")
     headers = fields(private.page(catch_up(), info(), chunk(), "ab12", NOW_SECONDS, 0))
     assert headers["cache-control"] == "private, max-age=60, stale-while-revalidate=300"
 
@@ -354,12 +355,13 @@ def test_a_preflight_allows_what_clients_send():
     assert "DELETE" in headers["access-control-allow-methods"]
 
 
-def test_one_origin_makes_responses_vary():
-    headers = fields(Responses(cors_origin="https://a.example", cache="public").deleted())
-    assert (headers["access-control-allow-origin"], headers["vary"]) == ("https://a.example", "origin")
+def test_named_origins_make_responses_vary_and_none_is_in_all_of_them():
+    headers = fields(Responses(cors=Cors(("https://a.example",)), cache="public").deleted())
+    assert headers["vary"] == "origin"
+    assert "access-control-allow-origin" not in headers
 
 
 def test_without_an_origin_only_the_server_itself_reads():
-    headers = fields(Responses(cors_origin=None, cache="public").preflight())
+    headers = fields(Responses(cors=None, cache="public").preflight())
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert not [name for name in headers if name.startswith("access-control")]

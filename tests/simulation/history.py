@@ -8,7 +8,7 @@ is what a loss of power may leave. ``doubts`` are models of groups that were bro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from reference import Life, Model, Refused, Uses
 
@@ -68,7 +68,7 @@ class History:
         try:
             original()
         except BaseException:
-            whole, deletions = (self._applied(before, part, living)[0] for part in (batch, _deletions(batch)))
+            whole, deletions = (self._applied(before, part, living).model for part in (batch, _deletions(batch)))
             self.doubts += [whole, deletions]
             self.tell(f"    in doubt: {[_short(one.request) for one in batch]}")
             raise
@@ -76,7 +76,7 @@ class History:
             "    " + "; ".join(f"{type(one.request).__name__} {one.request.name}: {one.result!r}" for one in batch)
         )
         carried_out = [one for one in batch if not isinstance(one.result, StoreFull | StoreUnreadable)]
-        after, expected = self._applied(before, carried_out, living)
+        after, expected, owes_sync = self._applied(before, carried_out, living)
         for submission, result in zip(carried_out, expected, strict=True):
             _same(submission, result)
         self.versions.append(after)
@@ -84,7 +84,7 @@ class History:
         # Deletions are tried without the others, and synced. If these have no room either, nothing was written.
         if _deletions(full):
             self.versions.pop()
-        elif sync or full:
+        elif sync or full or owes_sync:
             self.synced()
         if len(carried_out) < len(batch):
             self._forget_expired(after, living)
@@ -96,22 +96,39 @@ class History:
             if life is not None and not alive and not life.deleted and not self.is_there(life):
                 model.delete(life)
 
-    def _applied(self, before: Model, batch: list[Submission], living: dict[int, bool]) -> tuple[Model, list[Any]]:
+    def _applied(self, before: Model, batch: list[Submission], living: dict[int, bool]) -> Applied:
         now, after = self._clock(), before.copy()
-        expected = []
+        expected, owes_sync = [], False
         for submission in batch:
             request = submission.request
             expected.append(after.apply(request, now, lambda life: living.get(life.number, _lives(life, now))))
-            if isinstance(expected[-1], Refused) or getattr(expected[-1], "duplicate", False):
-                continue
             life = after.find(request.name)
+            if isinstance(expected[-1], Refused):
+                continue
+            if getattr(expected[-1], "duplicate", False):
+                owes_sync = owes_sync or self._is_unsynced(life)
+                continue
             if (
                 life is not None
                 and isinstance(request, Append | Create)
                 and not getattr(expected[-1], "existed", False)
             ):
                 self.uses.use(life.number, now)
-        return after, expected
+        return Applied(after, expected, owes_sync)
+
+    def _is_unsynced(self, life: Life | None) -> bool:
+        synced = life and self.visible.lives.get(life.number)
+        return life is not None and (synced is None or synced.tail != life.tail)
+
+
+class Applied(NamedTuple):
+    """What a batch makes of a model, and what each of its requests is told. ``owes_sync``: a duplicate among them is
+    told of what may not be durable yet, and is acknowledged when it is, whatever it asked for.
+    """
+
+    model: Model
+    results: list[Any]
+    owes_sync: bool
 
 
 def _lives(life: Life, now: float) -> bool:

@@ -79,7 +79,8 @@ class Subscribed(RuleBasedStateMachine):
     def in_time(self, generation: int, wake_id: str | None) -> bool:
         lease = self.state.lease_until
         current = (self.state.generation, self.state.wake_id) == (generation, wake_id) and wake_id is not None
-        return current and not (lease is not None and lease <= self.now)
+        is_taken = self.webhook or self.state.holder is not None
+        return current and is_taken and not (lease is not None and lease <= self.now)
 
     # --- streams ---
 

@@ -30,7 +30,7 @@ import uvicorn.loops.uvloop
 import uvicorn.protocols.http.httptools_impl  # noqa: F401 - what uvicorn would import late
 
 import durable_log
-from durable_log._cli.serve import serve_store
+from durable_log._cli.serve import Settings, serve_store
 from durable_log.engine.backup import Backups
 from durable_log.engine.checkpoint import Checkpointer
 from durable_log.engine.files import DiskDirectory, DiskFile
@@ -128,7 +128,7 @@ def check_report(report: Any) -> None:
 def serve(life: Any, listener: socket.socket) -> None:
     with durable_log.open(life.directory, options=Options(**life.options)) as store:
         check_report(store.report)
-        serve_store(store, listener, 20.0, life.directory + ".backups", {})
+        serve_store(store, listener, Settings(backups=life.directory + ".backups"))
 
 
 def stress(life: Any, _listener: socket.socket) -> None:

@@ -1,0 +1,76 @@
+"""Can the tests see? Old bugs of other engines are put into a copy of this one, and the suite has to find each.
+
+A bug that breaks everything would prove nothing, so each copy first passes what every engine has to pass; and what
+fails in it has to pass in a copy without the bug.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bugs import BUGS, Bug
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECONDS_MAX = 900.0
+EVERY_ROOM = os.environ.get("DURABLE_LOG_SABOTAGE") == "all"
+"""Whether to ask all rooms that are said to find a bug, not the quickest alone."""
+NOT_COPIED = (".git", ".venv", "build", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "sabotage")
+ORDINARY = ("tests/store/test_store_appending.py", "tests/store/test_store_creating.py")
+
+
+def copied(copy: Path, bug: Bug | None = None) -> dict[str, str]:
+    """A copy of all that is here, with the bug in it; the environment in which it is the package that is imported."""
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    for edit in bug.edits if bug else ():
+        file = copy / edit.file
+        text = file.read_text()
+        assert text.count(edit.old) == 1, f"{edit.file} has changed, so this bug has to be put in anew: {edit.old!r}"
+        file.write_text(text.replace(edit.old, edit.new))
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    if bug and bug.builds:
+        build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
+        subprocess.run(build, cwd=copy, env=environment, check=True, timeout=SECONDS_MAX)
+    asked = [sys.executable, "-c", "import durable_log; print(durable_log.__file__)"]
+    imported = subprocess.run(asked, cwd=copy, env=environment, check=True, capture_output=True, text=True).stdout
+    assert imported.startswith(str(copy)), imported
+    return environment
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A copy without any bug."""
+    copy = tmp_path_factory.mktemp("sound") / "copy"
+    return copy, copied(copy)
+
+
+def run(copy: Path, environment: dict[str, str], *tests: str) -> tuple[int, str]:
+    """What the tests of that copy say, up to the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    ended = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
+    return ended.returncode, ended.stdout[-5000:] + ended.stderr[-500:]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_the_suite_finds(bug, sound, tmp_path):
+    copy = tmp_path / "copy"
+    environment = copied(copy, bug)
+    passes, output = run(copy, environment, *ORDINARY)
+    assert passes == 0, f"this breaks so much that anybody would see it:\n{output}"
+    for room in bug.found_by if EVERY_ROOM else bug.found_by[:1]:
+        failed, output = run(copy, environment, room)
+        assert failed == 1, f"{room} does not find it: {bug.story}\n{output}"
+        found = [line.split(" ")[1] for line in output.splitlines() if line.startswith("FAILED ")]
+        passes, output = run(*sound, *found)
+        assert passes == 0, f"{found} fail without the bug, too:\n{output}"
+        print(f"{bug.name}: {found}")
+
+
+def test_there_are_thirteen():
+    assert len({bug.name for bug in BUGS}) == 13
