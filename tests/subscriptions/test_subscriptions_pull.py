@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from worlds import World, ack_of, code, soon
 
@@ -169,6 +171,29 @@ def test_an_ack_of_a_stream_that_was_deleted_meanwhile_counts_for_nothing_and_hi
     answer = pool.action("s", "ack", ack_of(claim), claim["token"])
     assert answer.json() == {"ok": True, "next_wake": True}
     assert pool.cursors("s") == {"events/a": 0, "events/b": 2}
+
+
+def test_an_ack_that_is_being_noted_while_its_stream_gets_another_life_is_not_one_of_that(
+    pool: World, monkeypatch: pytest.MonkeyPatch
+):
+    pool.put("events/a", 1)
+    claim = pool.claimed("s")
+    journal = pool.manager.get("s")._journal
+    append = journal.append
+
+    async def slowly(record: dict[str, object]) -> bool:
+        grown = await append(record)
+        if "links" in record:
+            await asyncio.to_thread(pool.store.delete, "events/a")
+            await asyncio.to_thread(pool.store.create, "events/a", content_type="application/json", data=b"[1,2]")
+            await asyncio.sleep(0)  # what this thread was told, the loop has been told
+            assert pool.manager.get("s").links.by_path["events/a"].acked == 0
+        return grown
+
+    monkeypatch.setattr(journal, "append", slowly)
+    assert pool.action("s", "ack", ack_of(claim), claim["token"]).is_success
+    assert pool.cursors("s") == {"events/a": 0}
+    assert soon(lambda: pool.claimed("s"), "the claim")["streams"][0]["tail_offset"][17:] == "0000000000000004"
 
 
 def test_a_wake_that_nobody_claimed_does_not_outlive_its_streams(pool: World):
