@@ -126,6 +126,10 @@ class Subscribed(RuleBasedStateMachine):
             assert state.attempts == old.attempts
         due = machine.due_at(state, self.links, sending=self.sending == state.generation)
         assert due is None or due > self.now or machine.unsent(state, self.now)
+        waits = self.pending() if state.wake_id is None else not state.sent and self.sending != state.generation
+        if waits and state.next_attempt_at is not None:
+            assert due is not None
+            assert due <= state.next_attempt_at
         return state.wake_id, state.generation
 
     @rule()
