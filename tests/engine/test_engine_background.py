@@ -18,7 +18,7 @@ from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import Ancestor, Creation, encode_create, encode_producer, encode_touch, lsn_of
 from durable_log.engine.index import LOST, add_place, runs_of
-from durable_log.engine.keeper import SPARES, Background, Spares
+from durable_log.engine.keeper import REST_SECONDS, SPARES, Background, Spares
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.replay import CatchUp, Replay
 from durable_log.engine.segment import LogSegment, survey
@@ -78,6 +78,32 @@ def test_directories_that_never_write_in_place_get_no_spares():
     made.want()
     made.refill()
     assert directory.names() == []
+
+
+def test_more_spares_than_are_kept_are_given_back_when_nobody_has_wanted_any_for_long():
+    directory = InPlace()
+    ready = [LogSegment.create(directory, number, 256 * 1024, UUID, 0) for number in range(1, SPARES + 3)]
+    made = spares(directory, ready, SPARES + 2)
+    made.refill()
+    assert len(directory.names()) == SPARES + 2
+    made._taken_at -= REST_SECONDS + 1
+    made.refill()
+    assert directory.names() == [f"{number:08x}.log" for number in range(1, SPARES + 1)]
+
+
+def test_work_that_fails_again_and_again_is_said_once(caplog):
+    """Until it has gone well in between."""
+    outcomes = iter([OSError("one"), OSError("two"), None, OSError("three")])
+
+    def work() -> None:
+        error = next(outcomes)
+        if error is not None:
+            raise error
+
+    background = Background("worker", 3600.0, work)
+    for _ in range(4):
+        background._attempt(work)
+    assert [record.args[0].args[0] for record in caplog.records] == ["one", "three"]
 
 
 def test_a_full_disk_stops_the_making_of_spares_until_they_are_wanted_again():

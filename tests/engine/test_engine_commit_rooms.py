@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import oracle
 import pytest
-from twins import TwinDirectory, no_space, sync_error
+from stores import Disk, kill, open_quietly, quiet
+from twins import SMALL, TwinDirectory, no_space, open_store, sync_error, write_error
 
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import MemoryDirectory, SyncFailed, WriteFailed
@@ -19,9 +22,10 @@ from durable_log.engine.group import Group
 from durable_log.engine.segment import LogSegment, read_rows, size_of_segment, survey
 from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Staging, Submission
 from durable_log.engine.state import StreamState
+from durable_log.engine.watermark import Gates
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import DurableLogError, StoreClosed, StoreFull, StreamNotFound
-from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig
+from durable_log.errors import CommitFailed, DurableLogError, StoreClosed, StoreFull, StreamNotFound
+from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig, Trim
 
 UUID = bytes(16)
 
@@ -369,3 +373,92 @@ def test_a_failed_sync_moves_nothing():
     with pytest.raises(SyncFailed):
         write(log, b"x")
     assert (log.position, log.durable_lsn) == before
+
+
+def test_a_refusal_that_comes_while_somebody_is_about_to_stage_is_raised():
+    staging = Staging(100)
+
+    class Mutex:
+        def __enter__(self) -> None:
+            staging.refuse(StoreClosed("over"))
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    inner, staging._mutex = staging._mutex, Mutex()
+    staging.refuse = lambda refusal: setattr(staging, "refusal", refusal)
+    with pytest.raises(StoreClosed, match="over"):
+        staging.put(submission())
+    staging._mutex = inner
+    assert take(staging) == []
+
+
+def test_a_result_that_is_delivered_twice_lets_its_caller_go_once():
+    gate = threading.Lock()
+    gate.acquire()
+    for _ in range(2):
+        Gates().deliver([(gate, None)])
+    assert gate.acquire(timeout=1)
+    assert gate.locked()
+
+
+# --- what breaks a commit
+
+
+class Results:
+    def __init__(self) -> None:
+        self.told: dict[object, object] = {}
+
+    def deliver(self, results: list[tuple[object, object]]) -> None:
+        self.told.update(results)
+
+
+def test_a_request_that_breaks_something_is_refused_alone(monkeypatch):
+    """What was admitted before it in the same group is taken back, and admitted anew without it."""
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    engine, results = store.engine, Results()
+    store.create("a", data=b"0123456789")
+    requests = [Trim("a", 4), Create("broken", None), Append("a", b"!"), Trim("a", 6)]
+    for number, request in enumerate(requests):
+        engine.submit(request, results, number)
+    with engine._committer._lock:
+        engine._committer._commit_group()
+    assert isinstance(results.told.pop(1), AttributeError)
+    assert not any(isinstance(result, BaseException) for result in results.told.values())
+    assert results.told.keys() == {0, 2, 3}
+    info = store.stream("a").info()
+    assert (info.first, info.tail) == (6, 11)
+    assert list(store.names()) == ["a"]
+    engine.check()
+    store.close()
+
+
+def test_what_waits_when_a_close_is_broken_off_is_told_so(monkeypatch):
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    store.create("a")
+    committer, results = store.engine._committer, Results()
+    committer.submit(Append("a", b"x"), results, "x")
+
+    def interrupted() -> list[StreamState]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        committer.stop(interrupted)
+    assert isinstance(results.told["x"], CommitFailed)
+    assert "closing the store was broken off" in str(results.told["x"])
+    kill(store)
+
+
+def test_an_end_that_cannot_be_marked_is_no_good_end_and_loses_nothing(monkeypatch):
+    twin = TwinDirectory()
+    store = open_store(twin, replace(SMALL, cluster_at_close=False))
+    store.create("a", data=b"data")
+    twin.hooks["mark"] = write_error
+    store.close()
+    assert isinstance(store.engine._committer.failure, CommitFailed)
+    twin.hooks.clear()
+    with open_store(twin) as again:
+        assert again.stream("a").read().data == b"data"
+        assert not again.engine.report.damage

@@ -142,6 +142,7 @@ def made(sizes: list[int], place=lambda at: clustered_place(at, 0)) -> bytearray
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
+        ([1] * (FEW - 1), None),
         ([1] * FEW, None),
         ([1] * (FEW + 1), (0, FEW + 1)),
         ([2**20 + 1] * 50, None),
@@ -151,6 +152,7 @@ def made(sizes: list[int], place=lambda at: clustered_place(at, 0)) -> bytearray
         ([7] * 20 + [1], (0, 141)),
     ],
     ids=[
+        "fewer",
         "few",
         "many",
         "long ones",

@@ -218,9 +218,7 @@ def test_rows_and_entries_that_are_lost_are_told_and_what_follows_them_is_found(
         (4, None),
     ]
     entries = [thing for thing in told if thing["is"] == "entry" and "damage" in thing]
-    assert [(thing["at"], thing["damage"]) for thing in entries] == [
-        (entry, "it fails its checksum")
-    ]
+    assert [(thing["at"], thing["damage"]) for thing in entries] == [(entry, "it fails its checksum")]
 
 
 def test_a_segment_of_which_neither_trailer_nor_first_row_is_left_is_no_more_than_that(known: Known):
