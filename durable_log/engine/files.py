@@ -13,7 +13,6 @@ import fcntl
 import os
 import socket
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 

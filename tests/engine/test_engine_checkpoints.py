@@ -368,3 +368,78 @@ def test_a_row_does_not_grow_with_the_records_that_its_stream_has_in_the_log(mon
         store.engine.check()
         store.engine.upkeep.cluster()
         assert store.stream("a").read().data == b"first" + b"x" * 100 + b"y"
+
+
+class Interrupted(set):
+    """Is interrupted once when something is noted in it."""
+
+    done = False
+
+    def update(self, *others):
+        if not self.done:
+            self.done = True
+            raise KeyboardInterrupt
+        super().update(*others)
+
+
+def test_a_checkpoint_that_is_interrupted_when_its_log_has_left_is_finished_by_the_next():
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("a", data=b"one")
+        upkeep = store.engine.upkeep
+        upkeep.checkpointer.long = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            upkeep.cluster()
+        store.stream("a").append(b"two")
+        upkeep.cluster()
+        names = twin.names()
+        assert [len([name for name in names if name.endswith(suffix)]) for suffix in (".log", ".run")] == [1, 2]
+        with open_store(copy_of(twin), CALM, Clock()) as killed:
+            assert killed.stream("a").read().data == b"onetwo"
+            killed.engine.check()
+    with open_store(twin, CALM, Clock()) as store:
+        assert store.stream("a").read().data == b"onetwo"
+
+
+def test_a_life_that_ends_while_another_of_its_name_waits_to_be_forgotten_is_not_forgotten_with_it(monkeypatch):
+    """Its row comes with the next checkpoint, and until then nobody may find the older one."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("a", data=b"first")
+        store.create("b", data=b"b")
+        store.engine.upkeep.cluster()
+        store.delete("a")
+        edits = store.engine.upkeep.checkpointer.edits
+        settle = edits.settle
+
+        def live_and_die_again(*arguments):
+            monkeypatch.undo()
+            store.create("a", data=b"second")
+            store.delete("a")
+            settle(*arguments)
+
+        monkeypatch.setattr(edits, "settle", live_and_die_again)
+        store.stream("b").append(b"!")
+        store.engine.upkeep.cluster()
+        assert list(store.names()) == ["b"]
+        assert [state.name for state in store.engine._catalog.removed()] == ["a"]
+        with open_store(copy_of(twin), CALM, Clock()) as killed:
+            assert list(killed.names()) == ["b"]
+        store.engine.upkeep.cluster()
+        assert store.engine._catalog.removed() == []
+        store.engine.check()
+
+
+def test_an_empty_segment_that_is_left_gets_a_mark_as_only_the_last_one_may_be_without_a_block():
+    twin = TwinDirectory()
+    with open_store(twin, replace(CALM, cluster_at_close=False), Clock()) as store:
+        store.create("a", data=b"data")
+        for _ in range(2):
+            committer = store.engine._committer
+            with committer.exclusive():
+                segment = committer._writer._next_segment(committer._writer.segment.number + 1, 8192)
+                committer._writer.enter(segment, 0.0)
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("a").read().data == b"data"
+        assert not store.report.damage

@@ -12,6 +12,7 @@ from typing import Any
 
 import oracle
 import pytest
+from cluster_files import appended, write_log
 from stores import Disk, kill, open_quietly, quiet
 from twins import SMALL, TwinDirectory, no_space, open_store, sync_error, write_error
 
@@ -400,6 +401,17 @@ def test_a_result_that_is_delivered_twice_lets_its_caller_go_once():
         Gates().deliver([(gate, None)])
     assert gate.acquire(timeout=1)
     assert gate.locked()
+
+
+def test_frames_that_hold_are_one_span_where_they_follow_each_other():
+    """So a damaged block is clustered in few pieces."""
+    directory = MemoryDirectory()
+    segment = write_log(directory, 1, appended([(1, b"one"), (2, b"two"), (1, b"three"), (3, b"four")])).segment
+    at = 4096 + 64 + 2 * (24 + 3)
+    segment.file.write(at + 24, b"T")
+    [block] = survey(segment)
+    assert not block.whole
+    assert read_rows(segment, block).spans() == [(4096 + 64, 54), (at + 24 + 5, 28)]
 
 
 # --- what breaks a commit

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from damaged_stores import PAGE, Known, built, flip, make_newer, mend, places, truncate, zero
 from cluster_files import appended, write_log
+from damaged_stores import PAGE, Known, built, flip, make_newer, mend, places, truncate, zero
 from twins import SMALL, Clock, copy_of, open_store
 
 from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment

@@ -37,8 +37,8 @@ from durable_log.engine.log_repair import _causes, mend_log
 from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME
 from durable_log.engine.quarantine import Finding
 from durable_log.engine.repair import Outcome, repair
-from durable_log.engine.salvage import entry_at, open_damaged
 from durable_log.engine.run import Run
+from durable_log.engine.salvage import entry_at, open_damaged
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, NotAStore, StreamClosed
 from durable_log.model import StreamConfig
@@ -640,3 +640,22 @@ def test_lost_bytes_that_no_damage_explains_are_told_all_the_same():
     assert _causes(state, [before], 7) == [
         Finding("lost", "quarantine/0007/report.txt", 0, "nothing is left that holds them", "a", 100, 150)
     ]
+
+
+def test_a_manifest_is_made_anew_although_the_first_block_of_the_log_is_damaged_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("durable_log.engine.commit.IDLE_SECONDS", 3600.0)
+    directory = MemoryDirectory()
+    with open_store(directory, SMALL, CLOCK) as store:
+        store.create("a", data=b"a" * 100)
+        store.engine.upkeep.cluster()
+        store.stream("a").append(b"first")
+        store.stream("a").append(b"second")
+        damaged = copy_of(directory)
+    [name] = [name for name in damaged.names() if name.endswith(".log")]
+    flip(damaged, name, PAGE + 20)
+    flip(damaged, MANIFEST_NAME, 30)
+    assert mend(damaged).lost == [("a", 100, 105)]
+    assert mend(damaged).number == 0
+    with open_store(damaged, SMALL, CLOCK) as store:
+        assert store.stream("a").read().data == b"a" * 100
+        assert store.stream("a").read(105).data == b"second"
