@@ -153,7 +153,7 @@ def test_a_damaged_frame_is_told_between_those_that_hold():
     write_log(directory, 1, appended([(7, b"one"), (8, b"two"), (7, b"three")]))
     at = directory.files["00000001.log"].read(0, 2**20).index(b"two") - 24
     flip(directory, "00000001.log", at + 24)
-    header, block, *frames = in_log(directory)
+    _header, block, *frames = in_log(directory)
     assert block["damage"] == "the body fails its checksum"
     assert [(frame["is"], frame["length"]) for frame in frames] == [("data", 3), ("frame", 27), ("data", 5)]
     assert (frames[1]["at"], frames[1]["damage"]) == (at, "no frame verifies here")
@@ -178,7 +178,7 @@ def test_what_stands_where_a_block_was_is_told_and_so_is_the_block_that_misses_i
 
 
 def test_a_segment_that_begins_behind_a_cut_says_behind_which_block(log: tuple[MemoryDirectory, Store]):
-    directory, store = log
+    directory, _ = log
     blocks = [thing for thing in in_log(directory) if thing["is"] in ("block", "mark")]
     torn = copy_of(directory)
     position = int(str(blocks[-1]["at"]))
