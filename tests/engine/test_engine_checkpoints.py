@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until
+from stores import CLUSTERED_AT_CLOSE, Disk, open_quietly, quiet
+from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until, write_error
 
-from durable_log.engine import catalog, checkpoint, run_format
+from durable_log.engine import catalog, checkpoint, compaction, run_format
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
-from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable
+from durable_log.errors import CommitFailed, StoreClosed, StoreFull, StoreUnreadable
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
 COLD = replace(CALM, recent_bytes_max=1)
@@ -443,3 +444,68 @@ def test_an_empty_segment_that_is_left_gets_a_mark_as_only_the_last_one_may_be_w
     with open_store(killed, CALM, Clock()) as store:
         assert store.stream("a").read().data == b"data"
         assert not store.report.damage
+
+
+def test_lives_that_begin_and_end_while_a_checkpoint_goes_on_are_what_their_rows_and_the_log_say_together(monkeypatch):
+    """Their rows know more than the log says of them up to there: it is read over them after a kill."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("x", data=b"first life")
+        changes = [
+            lambda: store.delete("x"),
+            lambda: store.create("y", data=b"source"),
+            lambda: store.create("x", fork_of="y", fork_at=3),
+            lambda: store.delete("y"),
+        ]
+
+        def meanwhile():
+            while changes:
+                changes.pop(0)()
+
+        monkeypatch.setattr(checkpoint, "pause", meanwhile)
+        store.engine.upkeep.cluster()
+        assert not changes
+        killed = copy_of(twin)
+        for opened in (store, open_store(killed, CALM, Clock())):
+            assert list(opened.names()) == ["x"]
+            assert opened.stream("x").read().data == b"sou"
+            assert opened.engine._catalog.get("x").fork.source.forks == 1
+            opened.engine.check()
+        opened.delete("x")
+        assert len(opened.engine) == 0
+        opened.compact()
+        assert opened.stats()["clustered_segments"] == 0
+        opened.close()
+
+
+def test_a_close_merges_small_segments(monkeypatch):
+    quiet(monkeypatch)
+    disk = Disk()
+    store = open_quietly(disk, replace(CLUSTERED_AT_CLOSE, sweep_seconds=3600.0))
+    store.create("a")
+    for turn in range(compaction.SMALL_MAX):
+        assert len([name for name in disk.names() if name.endswith(".seg")]) == turn
+        store.stream("a").append(b"%d" % turn)
+        if turn < compaction.SMALL_MAX - 1:
+            store.engine.upkeep.cluster()
+    store.close()
+    assert len([name for name in disk.names() if name.endswith(".seg")]) == 1
+    again = open_quietly(disk)
+    assert again.stream("a").read().data == b"".join(b"%d" % turn for turn in range(compaction.SMALL_MAX))
+    again.close()
+
+
+def test_nothing_is_clustered_once_a_write_has_failed():
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("a", data=b"one")
+        store.engine._committer.roll()
+        store.engine.upkeep.checkpointer._sealed_since = -1e12
+        assert store.engine.upkeep.checkpointer.due()
+        twin.hooks["commit"] = write_error
+        with pytest.raises(CommitFailed):
+            store.stream("a").append(b"two")
+        before = twin.names()
+        store.engine.upkeep._cluster_if_due()
+        assert twin.names() == before
+        assert store.stream("a").read().data == b"one"
