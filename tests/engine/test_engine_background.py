@@ -91,6 +91,16 @@ def test_more_spares_than_are_kept_are_given_back_when_nobody_has_wanted_any_for
     assert directory.names() == [f"{number:08x}.log" for number in range(1, SPARES + 1)]
 
 
+def test_a_spare_that_nobody_wants_any_more_is_not_made():
+    """A compaction has given them all back between the look and the making."""
+    directory = InPlace()
+    made = spares(directory)
+    made.want()
+    made.remove()
+    assert not made._make_spare()
+    assert directory.names() == []
+
+
 def test_work_that_fails_again_and_again_is_said_once(caplog):
     """Until it has gone well in between."""
     outcomes = iter([OSError("one"), OSError("two"), None, OSError("three")])

@@ -6,7 +6,19 @@ from dataclasses import replace
 
 import pytest
 from stores import CLUSTERED_AT_CLOSE, Disk, open_quietly, quiet
-from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until, write_error
+from twins import (
+    SMALL,
+    Barrier,
+    Clock,
+    Task,
+    TwinDirectory,
+    copy_of,
+    no_space,
+    open_files,
+    open_store,
+    until,
+    write_error,
+)
 
 from durable_log.engine import catalog, checkpoint, compaction, run_format
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
@@ -402,6 +414,19 @@ def test_a_checkpoint_that_is_interrupted_when_its_log_has_left_is_finished_by_t
         assert store.stream("a").read().data == b"onetwo"
 
 
+def test_a_store_that_is_closed_after_an_interrupted_checkpoint_leaves_nothing_open(tmp_path):
+    before = open_files()
+    store = open_store(on_disk(tmp_path), replace(CALM, cluster_at_close=False), Clock())
+    store.create("a", data=b"one")
+    store.engine.upkeep.checkpointer.long = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        store.engine.upkeep.cluster()
+    store.close()
+    assert open_files() == before
+    with open_store(on_disk(tmp_path), CALM, Clock()) as again:
+        assert again.stream("a").read().data == b"one"
+
+
 def test_a_life_that_ends_while_another_of_its_name_waits_to_be_forgotten_is_not_forgotten_with_it(monkeypatch):
     """Its row comes with the next checkpoint, and until then nobody may find the older one."""
     twin = TwinDirectory()
@@ -476,6 +501,35 @@ def test_lives_that_begin_and_end_while_a_checkpoint_goes_on_are_what_their_rows
         opened.compact()
         assert opened.stats()["clustered_segments"] == 0
         opened.close()
+
+
+def test_a_life_that_a_checkpoint_knows_to_be_over_is_followed_to_its_end_for_the_sake_of_its_source(monkeypatch):
+    """The log, which is read over the rows after a kill, tells of it once more."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("x", data=b"first life")
+        store.create("source", data=b"source")
+        changes = [
+            lambda: store.delete("x"),
+            lambda: store.create("x", fork_of="source", fork_at=3),
+            lambda: store.delete("source"),
+            lambda: store.delete("x"),
+        ]
+
+        def meanwhile():
+            while changes:
+                changes.pop(0)()
+
+        monkeypatch.setattr(checkpoint, "pause", meanwhile)
+        store.engine.upkeep.cluster()
+        assert not changes
+        with open_store(copy_of(twin), CALM, Clock()) as killed:
+            assert list(killed.names()) == []
+            assert len(killed.engine) == len(store.engine) == 0
+            killed.engine.check()
+            killed.create("x", data=b"next life")
+            killed.compact()
+            assert killed.stats()["clustered_live_bytes"] == 9
 
 
 def test_a_close_merges_small_segments(monkeypatch):

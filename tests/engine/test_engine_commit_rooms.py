@@ -14,8 +14,9 @@ import oracle
 import pytest
 from cluster_files import appended, write_log
 from stores import Disk, kill, open_quietly, quiet
-from twins import SMALL, TwinDirectory, no_space, open_store, sync_error, write_error
+from twins import SMALL, Task, TwinDirectory, no_space, open_store, sync_error, until, write_error
 
+from durable_log.engine import commit
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import MemoryDirectory, SyncFailed, WriteFailed
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
@@ -23,7 +24,7 @@ from durable_log.engine.group import Group
 from durable_log.engine.segment import LogSegment, read_rows, size_of_segment, survey
 from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Staging, Submission
 from durable_log.engine.state import StreamState
-from durable_log.engine.watermark import Gates
+from durable_log.engine.watermark import Crowd, Deliveries, Gates
 from durable_log.engine.writer import LogWriter, Tail
 from durable_log.errors import CommitFailed, DurableLogError, StoreClosed, StoreFull, StreamNotFound
 from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig, Trim
@@ -414,6 +415,16 @@ def test_frames_that_hold_are_one_span_where_they_follow_each_other():
     assert read_rows(segment, block).spans() == [(4096 + 64, 54), (at + 24 + 5, 28)]
 
 
+def test_a_crowd_waits_for_all_of_its_results_and_minds_no_more_of_them():
+    crowd = Crowd(3)
+    crowd.deliver([(1, None), (2, None)])
+    waiting = Task(crowd.wait)
+    assert not waiting.done
+    for _ in range(2):
+        crowd.deliver([(3, None)])
+    waiting.result()
+
+
 # --- what breaks a commit
 
 
@@ -474,3 +485,65 @@ def test_an_end_that_cannot_be_marked_is_no_good_end_and_loses_nothing(monkeypat
     with open_store(twin) as again:
         assert again.stream("a").read().data == b"data"
         assert not again.engine.report.damage
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A committer of a store without threads, a request that waits, and where its result comes."""
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    store.create("a")
+    results = Results()
+    store.engine.submit(Append("a", b"x"), results, "x")
+    yield store.engine._committer, results
+    kill(store)
+
+
+def test_requests_of_a_commit_that_is_interrupted_before_it_begins_are_told(held, monkeypatch):
+    committer, results = held
+    take_all = committer._staging.take
+
+    def interrupted(batch):
+        take_all(batch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(committer._staging, "take", interrupted)
+    with committer._lock, pytest.raises(KeyboardInterrupt):
+        committer._commit_group()
+    assert "a commit was broken off before it began" in str(results.told["x"])
+    assert isinstance(committer.failure, CommitFailed)
+
+
+def test_results_that_are_interrupted_on_their_way_are_delivered_all_the_same(held, monkeypatch):
+    committer, results = held
+    send = Deliveries.send
+
+    def interrupted(deliveries):
+        monkeypatch.setattr(Deliveries, "send", send)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Deliveries, "send", interrupted)
+    with committer._lock, pytest.raises(KeyboardInterrupt):
+        committer._commit_group()
+    assert results.told["x"].next_offset == 1
+    assert committer.failure is None
+    assert committer._staging.staged == 0
+
+
+def test_a_caller_whose_turn_nobody_saw_looks_again_by_itself(monkeypatch):
+    """An interrupt came between letting go of the lock and looking at the queue."""
+    monkeypatch.setattr(commit, "PATIENCE_SECONDS", 0.01)
+    with open_store(TwinDirectory()) as store:
+        stream, committer = store.create("a"), store.engine._committer
+        lead, tries = committer._try_to_lead, []
+
+        def counted(submission):
+            tries.append(submission)
+            lead(submission)
+
+        monkeypatch.setattr(committer, "_try_to_lead", counted)
+        committer._lock.acquire()
+        append = Task(stream.append, b"x")
+        until(lambda: len(tries) > 1, "a second look")
+        committer._lock.let_go()
+        assert append.result().next_offset == 1

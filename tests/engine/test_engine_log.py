@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from twins import SMALL, Clock, TwinDirectory, no_space, open_files, open_store
+from twins import SMALL, Clock, TwinDirectory, no_space, open_files, open_store, write_error
 
 from durable_log.engine import catalog
 from durable_log.engine.cluster import ClusteredSegment
@@ -201,3 +201,24 @@ def test_a_store_that_is_being_closed_deletes_no_more_of_what_has_expired(monkey
     with open_store(directory, CALM, clock) as store:
         store.engine.upkeep.sweep()
         assert len(store.engine._catalog) == 0
+
+
+def test_a_close_that_another_thread_has_brought_to_its_end_does_nothing_more():
+    twin = TwinDirectory()
+    store = clustered(twin)
+    store.stream("a").append(b"more")
+    store.close()
+    twin.calls.clear()
+    store.engine._end()
+    assert twin.calls == []
+
+
+def test_uses_are_not_noted_any_more_once_a_write_has_failed():
+    twin = TwinDirectory()
+    with clustered(twin, ttl=1000) as store:
+        twin.hooks["commit"] = write_error
+        with pytest.raises(CommitFailed):
+            store.stream("a").append(b"more")
+        store.engine.clock.now += 500
+        assert store.stream("a").read().data == b"a" * 100
+        assert not store.engine._committer._touches
