@@ -14,6 +14,7 @@ from durable_log._core import ffi, lib
 from durable_log.engine.format import PAGE, encode_file_header
 from durable_log.engine.run_file import REASONS, arguments, load
 from durable_log.engine.run_format import NEVER, decode_name, key_of_row
+from durable_log.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
     from durable_log.engine.run import Run
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 def check(run: Run) -> Iterator[tuple[int, str]]:
     """Position and reason of every problem of a run, those of its pages first. Raises ``OSError``."""
     trailer = run.trailer
-    loaded = load(run.file, run.file.name)
+    try:
+        loaded = load(run.file, run.file.name)
+    except UnsupportedFormat:
+        loaded = None
     if loaded is None or loaded[1:] != (trailer, run.tables):
         yield 0, "the file header, the trailer or the tables do not verify"
     elif run.file.read(0, PAGE) != encode_file_header(loaded.header):

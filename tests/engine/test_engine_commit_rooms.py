@@ -382,13 +382,12 @@ def test_a_refusal_that_comes_while_somebody_is_about_to_stage_is_raised():
 
     class Mutex:
         def __enter__(self) -> None:
-            staging.refuse(StoreClosed("over"))
+            staging.refusal = StoreClosed("over")
 
         def __exit__(self, *_: object) -> None:
             pass
 
     inner, staging._mutex = staging._mutex, Mutex()
-    staging.refuse = lambda refusal: setattr(staging, "refusal", refusal)
     with pytest.raises(StoreClosed, match="over"):
         staging.put(submission())
     staging._mutex = inner

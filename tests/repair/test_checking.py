@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from damaged_stores import PAGE, Known, built, flip, opened
+from damaged_stores import PAGE, Known, built, flip, make_newer, opened
 
 from durable_log.engine.check import FileFault, check_log
 from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment
@@ -60,6 +60,14 @@ def test_a_damaged_page_of_a_run_is_found_at_any_look(known: Known, store: Store
     assert run is not None
     flip(known.directory, name, PAGE + 99)
     assert (name, PAGE) in [(fault.file, fault.position) for fault in found(store, deep=deep)]
+
+
+def test_a_header_that_became_one_of_a_newer_version_under_an_open_run_is_damage(known: Known):
+    """A run of an older one was opened; what stands there now can't be its header."""
+    run = Run.open(known.directory, known.names(".run")[0])
+    assert run is not None
+    make_newer(known.directory, run.file.name)
+    assert run.verify() == [(0, "the file header, the trailer or the tables do not verify")]
 
 
 # --- the log of a copy
