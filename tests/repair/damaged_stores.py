@@ -19,7 +19,7 @@ from durable_log.model import Producer
 from durable_log.store import Store
 
 PAGE = 4096
-_HEADER_BYTES = 84
+_HEADER_BYTES = 84  # of a file's first page, the checksum included
 CLOCK = Clock()
 
 
@@ -162,11 +162,9 @@ def truncate(directory: MemoryDirectory, name: str, size: int) -> None:
 
 def make_newer(directory: MemoryDirectory, name: str) -> None:
     """As if a later version, with another format, had written the file."""
-    header = bytearray(directory.files[name].read(0, PAGE).rstrip(b"\0"))
+    header = bytearray(directory.files[name].read(0, _HEADER_BYTES))
     struct.pack_into("<I", header, 12, 9)
-    size = _HEADER_BYTES - 4
-    header = header.ljust(_HEADER_BYTES, b"\0")
-    struct.pack_into("<I", header, size, crc32c(0, bytes(header[:size])))
+    struct.pack_into("<I", header, _HEADER_BYTES - 4, crc32c(0, bytes(header[:-4])))
     directory.files[name].write(0, header)
 
 
