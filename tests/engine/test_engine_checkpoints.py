@@ -563,3 +563,28 @@ def test_nothing_is_clustered_once_a_write_has_failed():
         store.engine.upkeep._cluster_if_due()
         assert twin.names() == before
         assert store.stream("a").read().data == b"one"
+
+
+def test_a_stream_that_is_deleted_while_its_segment_is_rewritten_stays_deleted(monkeypatch):
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        for name, size in (("a", 1000), ("b", 1000), ("dead", 5000)):
+            store.create(name, data=bytes(size))
+        store.engine.upkeep.cluster()
+        store.delete("dead")
+        store.engine.upkeep.cluster()
+        compactor = store.engine.upkeep._compactor
+        copy = compactor._copy
+
+        def amid(*arguments):
+            store.delete("a")
+            return copy(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(compactor, "_copy", amid)
+            assert compactor.step()
+        for opened in (store, open_store(copy_of(twin), CALM, Clock())):
+            assert list(opened.names()) == ["b"]
+            assert opened.stream("b").read().data == bytes(1000)
+            opened.engine.check()
+        opened.close()
