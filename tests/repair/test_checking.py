@@ -70,6 +70,13 @@ def test_a_header_that_became_one_of_a_newer_version_under_an_open_run_is_damage
     assert run.verify() == [(0, "the file header, the trailer or the tables do not verify")]
 
 
+def test_bytes_behind_the_header_of_a_run_are_watched_too(known: Known):
+    run = Run.open(known.directory, known.names(".run")[0])
+    assert run is not None
+    flip(known.directory, run.file.name, 2000)
+    assert run.verify() == [(0, "the header has changed")]
+
+
 # --- the log of a copy
 
 
