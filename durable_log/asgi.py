@@ -376,3 +376,6 @@ def _host(scope: Message) -> bytes:
             return bytes(value)
     host, port = scope.get("server") or ("localhost", None)
     return (host if port is None else f"{host}:{port}").encode()
+
+
+__all__ = ["App", "Subscriptions", "app"]

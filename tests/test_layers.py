@@ -41,6 +41,9 @@ ROOMS = {
 
 FOR_TYPES_ONLY = {"asgi": {"store"}, "wsgi": {"store"}, "operations": {"asgi"}}
 
+PURE = ("_subscriptions/machine.py", "_subscriptions/links.py", "_subscriptions/records.py")
+"""Modules that decide and calculate, in a room of others that wait and write."""
+
 FORBIDDEN = {
     "protocol": {"os", "time", "threading", "asyncio", "socket"},
     "engine": {"asyncio", "json", "http"},
@@ -118,6 +121,14 @@ def test_a_room_leaves_to_others_what_is_theirs(module):
         forbidden = forbidden | OPERATING_SYSTEM
     touched = {imported.module.split(".")[0] for imported in imports_of(module)}
     assert not touched & forbidden
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_what_decides_neither_waits_nor_asks_for_the_time(module):
+    touched = {imported.module for imported in imports_of(module)}
+    roots = {name.split(".")[0] for name in touched}
+    assert not roots & (FORBIDDEN["protocol"] | {"random", "secrets", "logging"})
+    assert not any(name.startswith("durable_log.aio") for name in touched)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if own_room(name) in ("engine", "protocol")])

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from durable_log._subscriptions import machine
 from durable_log._subscriptions.journal import Journal
 from durable_log._subscriptions.keys import KeyRing
 from durable_log._subscriptions.links import Link, Links
-from durable_log._subscriptions.machine import STREAMS_MAX, Facts, State, Step
+from durable_log._subscriptions.machine import Facts, State, Step
 from durable_log._subscriptions.records import Stored, difference
 from durable_log._subscriptions.webhooks import DeliveryFailed, Webhooks
 from durable_log.aio import AsyncStore
@@ -37,10 +37,16 @@ TIMER_SECONDS_MAX: Final = 30.0
 TROUBLE_SECONDS: Final = 5.0
 """When to look again after the store has refused something."""
 
+IDLE_UP_TO: Final = 100
+"""Streams without pending events are told of while a wake has no more than these."""
+
 Result = TypeVar("Result")
 
 DELIVERY: Final = "durable_log delivery"
 """The name of tasks that may be broken off: what they do is done again."""
+
+_ENDS: Final = (Refusal, StoreClosed, CommitFailed)
+"""The subscription was deleted, or the store takes no changes until somebody opens it again."""
 
 log: Final = logging.getLogger("durable_log")
 
@@ -245,19 +251,15 @@ class Active:
                     await self._make_so(machine.look)
                 self._send()
                 self._set_timer()
-        except Refusal:
-            pass  # it was deleted
+        except _ENDS:
+            self._cancel_timer()
         except DurableLogError as error:
-            self._warn(error)
+            log.warning("subscription %r: %s", self.identity.id, error)
             self._look_again(TROUBLE_SECONDS)
         finally:
             self._worker = None
         if self._stirred:
             self.stir()
-
-    def _warn(self, error: DurableLogError) -> None:
-        if not isinstance(error, StoreClosed | CommitFailed):  # the store has said that itself
-            log.warning("subscription %r: %s", self.identity.id, error)
 
     def _set_timer(self) -> None:
         due = machine.due_at(self.state, self.links, sending=self._is_sending)
@@ -290,22 +292,27 @@ class Active:
     async def _deliver(self, state: State) -> None:
         generation = state.generation
         try:
-            done = await (self._call(state) if self._webhook else self._announce(state))
-            decision = partial(machine.delivered, generation=generation, done=done)
-        except (Refusal, DurableLogError, DeliveryFailed) as error:
-            log.warning("subscription %r: wake %d was not delivered: %s", self.identity.id, generation, error)
-            decision = partial(machine.failed, generation=generation)
-        try:
+            decision = await self._attempt(state)
             async with self._lock:
                 await self._make_so(decision)
-        except Refusal:
-            return  # it was deleted
+        except _ENDS:
+            return
         except DurableLogError as error:
-            self._warn(error)
+            log.warning("subscription %r: %s", self.identity.id, error)
+            await asyncio.sleep(TROUBLE_SECONDS)  # what can't be noted would be sent again at once
         finally:
             if self._sending == generation:
                 self._sending = 0
         self.stir()
+
+    async def _attempt(self, state: State) -> Callable[[State, Facts], Step]:
+        """Send a wake; returns the decision that follows from what became of it."""
+        try:
+            done = await (self._call(state) if self._webhook else self._announce(state))
+        except (Refusal, DurableLogError, DeliveryFailed) as error:
+            log.warning("subscription %r: wake %d was not delivered: %s", self.identity.id, state.generation, error)
+            return partial(machine.failed, generation=state.generation)
+        return partial(machine.delivered, generation=state.generation, done=done)
 
     async def _call(self, state: State) -> bool:
         identity, keys = self.identity, self._host.keys
@@ -332,7 +339,7 @@ class Active:
         return False
 
     def told(self, state: State) -> list[dict[str, object]]:
-        """The streams of a wake: what it tells of first, then others, up to a limit."""
+        """The streams of a wake: what it tells of, and others as long as there are not many."""
         links = self.links.by_path
         pending = [
             (path, links[path].explicit, links[path].acked, tail)
@@ -344,7 +351,7 @@ class Active:
             for path, link in links.items()
             if path not in state.tails and path not in self.links.pending
         )
-        return subscriptions.wake_info(islice(chain(pending, idle), STREAMS_MAX))
+        return subscriptions.wake_info([*pending, *islice(idle, max(0, IDLE_UP_TO - len(pending)))])
 
     def token(self, state: State) -> str:
         """What allows to speak for the wake in flight."""

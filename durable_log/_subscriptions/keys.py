@@ -2,7 +2,7 @@
 
 Law of this room: they live in a stream of the store that no HTTP request reaches, and appear in no log, no message and
 no ``repr``. The newest pair signs; older public keys stay published for a day, so that whatever was signed with them
-can be verified. ``cryptography`` is needed for pairs only. On the event loop; ``Keys`` itself is immutable.
+can be verified. ``cryptography`` is needed for pairs only. On the event loop.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class KeyRing:
                 await self._load()
 
     async def _load(self) -> None:
+        self._pairs.clear()
         await self._store.create(STREAM, content_type="application/json")
         for record in items(await all_chunks(self._stream)):
             self._note(record)
@@ -97,7 +98,7 @@ class KeyRing:
         self._signer = signer
 
     async def _use_option(self, pem: bytes) -> None:
-        signer = _from_pem(pem)
+        signer = private_key_of(pem)
         public = signer.public_key().public_bytes_raw()
         if not self._pairs or self._pairs[-1].public != public:
             await self._append({"public": _text(public), "private": None, "since_ms": self._now()})
@@ -157,7 +158,8 @@ def _private_key(raw: bytes) -> Ed25519PrivateKey:
     return key
 
 
-def _from_pem(pem: bytes) -> Ed25519PrivateKey:
+def private_key_of(pem: bytes) -> Ed25519PrivateKey:
+    """The key in a PEM. Raises :class:`InvalidOption`, or :class:`Refusal` if ``cryptography`` is missing."""
     ed25519 = _ed25519()
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - an extra
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from durable_log._subscriptions.keys import private_key_of
 from durable_log.errors import InvalidOption
+from durable_log.protocol.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriptions:
-    """How an application runs subscriptions. Times in seconds.
+    """How an application runs subscriptions. Times in seconds. Raises :class:`InvalidOption`.
 
     ``webhook_development``: webhooks may also be ``http://localhost`` and ``http://127.0.0.x``, on this machine.
     ``webhook_hosts``: webhooks may be on no other hosts than these. ``webhook_seconds``: how long a webhook may take to
@@ -33,5 +35,13 @@ class Subscriptions:
             raise InvalidOption(f"webhook_seconds is more than 0, not {self.webhook_seconds}")
         if self.webhooks_at_once < 1:
             raise InvalidOption(f"webhooks_at_once is 1 or more, not {self.webhooks_at_once}")
+        for host in self.webhook_hosts or ():
+            if host != host.lower():
+                raise InvalidOption(f"webhook_hosts are in lower case, unlike {host!r}")
+        if self.signing_key is not None:
+            try:
+                private_key_of(self.signing_key)
+            except Refusal as missing:
+                raise InvalidOption(f"a signing_key was given, but {missing.message}") from None
         if self.public_url is not None and not self.public_url.startswith(("https://", "http://")):
             raise InvalidOption(f"public_url begins with https:// or http://, unlike {self.public_url!r}")

@@ -74,7 +74,6 @@ def fold(records: Iterable[Record]) -> Stored | None:
     telling: Stored | None = None
     for record in records:
         if "part" not in record:
-            telling = None  # what was being told was broken off
             if stored is None:
                 raise ValueError("it begins in the middle")
             stored = _changed_by(stored, record)

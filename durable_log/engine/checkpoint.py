@@ -129,14 +129,14 @@ class Checkpointer:
         snapshot, written = Snapshot(epoch, self._kept_below, sealed.below), list[ClusteredSegment]()
         try:
             self._write_all(sealed, epoch, written)
-            self._unfinished = Unfinished(sealed, epoch, written, snapshot, closing)
+            unfinished = Unfinished(sealed, epoch, written, snapshot, closing)
         except BaseException as error:
-            if self._unfinished is None:
-                self._remove_all(written)
+            self._remove_all(written)
             for source in segments:  # what lies before one that is damaged is clustered next time
                 source.damaged = source.damaged or (isinstance(error, Corruption) and source.file.name == error.file)
             raise
-        self._finish(self._unfinished)
+        self._unfinished = unfinished
+        self._finish(unfinished)
         return True
 
     def finish(self) -> None:

@@ -220,8 +220,7 @@ class Committer:
                 self._latch("a commit was broken off before it began", None)
             if isinstance(self.failure, CommitFailed):
                 submission.result = self.failure.again()
-            if submission.port is not None:
-                deliveries.add(submission.port, submission.token, submission.result)
+            deliveries.add(submission.port, submission.token, submission.result)
         self._staging.release(batch)
         deliveries.send()
 

@@ -37,7 +37,7 @@ from durable_log.engine.salvage import entry_at, open_damaged, pieces_of, rows_o
 from durable_log.engine.salvage_run import names_on, numbers_on, pages_of, rows_on
 from durable_log.engine.segment import LogSegment, segment_number
 from durable_log.engine.state import StreamState
-from durable_log.errors import Corruption, UnsupportedFormat
+from durable_log.errors import Corruption
 from durable_log.model import StreamConfig
 
 Thing = dict[str, Any]
@@ -48,9 +48,9 @@ _KINDS: Final = {KIND_MANIFEST: "manifest", KIND_LOG: "log", KIND_CLUSTERED: "cl
 
 
 def dump(directory: Directory, name: str, *, payload: bool = False) -> Iterator[Thing]:
-    """Everything in the file of that name. Raises ``OSError``."""
+    """Everything in the file of that name. Raises :class:`UnsupportedFormat`, ``OSError``."""
     with closing(directory.open(name)) as file:
-        header = _header(file, name)
+        header = decode_file_header(name, file.read(0, PAGE))
         yield _told(header, file)
         guess = header or _guess(directory, file, name)
         if guess is None:
@@ -63,13 +63,6 @@ def dump(directory: Directory, name: str, *, payload: bool = False) -> Iterator[
             yield from _clustered(directory, file, name, guess, payload=payload)
         else:
             yield from _run(file, guess)
-
-
-def _header(file: File, name: str) -> FileHeader | None:
-    try:
-        return decode_file_header(name, file.read(0, PAGE))
-    except UnsupportedFormat:
-        return None
 
 
 def _told(header: FileHeader | None, file: File) -> Thing:

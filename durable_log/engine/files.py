@@ -13,7 +13,6 @@ import fcntl
 import os
 import socket
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -283,9 +282,7 @@ def _tell_forked() -> None:
         owner.forked()
 
 
-_register: Callable[..., None] | None = getattr(os, "register_at_fork", None)
-if _register is not None:
-    _register(after_in_child=_tell_forked)
+os.register_at_fork(after_in_child=_tell_forked)
 
 
 def _make_directories(path: str) -> bool:

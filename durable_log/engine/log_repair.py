@@ -79,8 +79,8 @@ def _revive(catalog: Catalog, log: SalvagedLog, manifest: Manifest) -> list[Find
         name = f"{REVIVED}{number}"
         state = StreamState(number, name, StreamConfig(UNKNOWN_TYPE), 0)
         note = catch_up.apply(state, 0)
-        if note is not None:
-            note()
+        assert note is not None, "it has records"
+        note()
         state.closed = state.durable_closed = True
         catalog.add(state)
         findings.append(Finding("revived", "the log", 0, "its creation is lost; it is closed", name, 0, state.tail))

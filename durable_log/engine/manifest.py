@@ -135,8 +135,8 @@ def _encode(manifest: Manifest, nonce: int) -> bytearray:
     parts.append(bytes(pages(BLOCK_HEADER + length) - BLOCK_HEADER - length))
     block = bytearray().join(parts)
     info = ffi.new("dl_block *", {"lsn": PAGE, "body_length": length, "nonce": nonce})
-    if lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), len(block), info) != lib.DL_OK:
-        raise AssertionError("the manifest's frames do not fit their block")
+    sealed = lib.dl_block_seal(ffi.from_buffer("uint8_t[]", block), len(block), info)
+    assert sealed == lib.DL_OK, "the manifest's frames fit their block"
     return block
 
 

@@ -98,6 +98,7 @@ class OverlayDirectory:
         self._files: dict[str, OverlayFile] = {}
         self._folders: dict[str, OverlayDirectory] = {}
         self._gone: set[str] = set()
+        self._removed: list[OverlayFile] = []
 
     def lock(self) -> None:
         """Lock the directory below."""
@@ -134,12 +135,15 @@ class OverlayDirectory:
         file = self.open(old)
         file.write(0, b"")
         self.remove(old)
+        self.remove(new)
         file.name = new
         self._files[new] = file
 
     def remove(self, name: str) -> None:
-        """Remove a file, here."""
-        self._files.pop(name, None)
+        """Remove a file, here. Whoever has it open may read on."""
+        file = self._files.pop(name, None)
+        if file is not None:
+            self._removed.append(file)
         self._gone.add(name)
 
     def link_from(self, source: Directory, name: str) -> bool:  # noqa: ARG002 - the shape of all directories
@@ -163,8 +167,8 @@ class OverlayDirectory:
         """Let go of the lock and of the files below. What was written stays."""
         for folder in self._folders.values():
             folder.close()
-        for name, file in list(self._files.items()):
-            if not file.is_copied:
-                del self._files[name]
-                file.release()
+        read_only = [name for name, file in self._files.items() if not file.is_copied]
+        for file in (*map(self._files.pop, read_only), *self._removed):
+            file.release()
+        self._removed.clear()
         self._below.close()

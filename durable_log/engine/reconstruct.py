@@ -21,7 +21,7 @@ from durable_log.engine.run import Run
 from durable_log.engine.run_format import hash_of, run_number
 from durable_log.engine.salvage_log import first_block
 from durable_log.engine.segment import segment_number
-from durable_log.errors import Corruption, NotAStore, UnsupportedFormat
+from durable_log.errors import Corruption, NotAStore
 
 NUMBERS_SKIPPED: Final = 2**20
 """No file may be left that names the newest streams, and no number is given twice."""
@@ -62,7 +62,7 @@ def _most_common(uuids: Counter[bytes]) -> bytes:
 
 
 def _uuids(directory: Directory) -> Counter[bytes]:
-    """How many files say that they are of which store."""
+    """How many files say that they are of which store. Raises :class:`UnsupportedFormat`, ``OSError``."""
     found: Counter[bytes] = Counter()
     for name in directory.names():
         kinds = (segment_number(name), cluster_number(name), run_number(name))
@@ -71,8 +71,6 @@ def _uuids(directory: Directory) -> Counter[bytes]:
         file = directory.open(name)
         try:
             header = decode_file_header(name, file.read(0, PAGE))
-        except UnsupportedFormat:
-            header = None
         finally:
             file.close()
         if header is not None:

@@ -20,7 +20,7 @@ from durable_log._core import ffi, lib
 from durable_log.engine.cluster_records import new_uncleared
 from durable_log.engine.files import File
 from durable_log.engine.run_file import corruption
-from durable_log.engine.run_format import Row, Tables, decode_row
+from durable_log.engine.run_format import Tables
 from durable_log.errors import Corruption
 
 _PAGES: Final = 4 * lib.DL_PAGE
@@ -53,13 +53,6 @@ class Search:
         job.names, job.names_length = ffi.from_buffer("uint8_t[]", self._keys), len(self._keys)
         job.rows, job.count = ffi.from_buffer("uint32_t[]", self.at), len(keys)
         self._make_room(min(_PAGES + _ROW_ROOM * len(keys), _OUT_MAX))
-
-    def row(self, index: int) -> Row | None:
-        """The row of one of the names. Raises what keeps it from being known."""
-        found = self.found[index]
-        if isinstance(found, Unreadable):
-            raise found
-        return None if found is None else decode_row(found, self.at[index])
 
     def look_into(self, file: File, nonce: int, size: int, tables: Tables, lacks: Callable[[bytes], bool]) -> None:
         """Look in one more run for those that are not known yet. A log n of pages each; raises nothing. ``lacks`` says

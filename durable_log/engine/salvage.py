@@ -23,7 +23,7 @@ from durable_log.engine.cluster import (
 )
 from durable_log.engine.files import Directory, File
 from durable_log.engine.format import KIND_CLUSTERED, PAGE, FileHeader, crc32c, decode_file_header, nonce_of
-from durable_log.errors import Corruption, UnsupportedFormat
+from durable_log.errors import Corruption
 
 _PIECE: Final = 4 * 2**20
 _FIRST_PAYLOAD: Final = struct.pack("<Q", PAGE)
@@ -36,11 +36,8 @@ _READ_MAX: Final = 2**20
 
 
 def header_or_guess(file: File, name: str, kind: int, number: int, uuid: bytes) -> FileHeader:
-    """The header of a file, or what it must have been."""
-    try:
-        header = decode_file_header(name, file.read(0, PAGE))
-    except UnsupportedFormat:
-        header = None
+    """The header of a file, or what it must have been. Raises :class:`UnsupportedFormat`, ``OSError``."""
+    header = decode_file_header(name, file.read(0, PAGE))
     if header is not None and (header.kind, header.number, header.uuid) == (kind, number, uuid):
         return header
     return FileHeader(kind, number, uuid, nonce_of(uuid, number), file.size(), 0)

@@ -87,8 +87,7 @@ def _streams_of(segments: dict[int, LogSegment], chain: Chain) -> tuple[dict[int
     created, deleted = dict[int, str](), set[int]()
     for record in backlog.lives():
         if record.kind == CREATE:
-            row, frame = backlog.frame(record)
-            created[record.stream] = decode_create(frame[row[6] :]).name
+            created[record.stream] = backlog.decoded(record, decode_create).name
         else:
             deleted.add(record.stream)
     backlog.sort()

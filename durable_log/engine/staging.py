@@ -31,7 +31,7 @@ class Submission:
 
     __slots__ = ("port", "request", "result", "size", "token")
 
-    def __init__(self, request: Request, port: Port | None, token: Any) -> None:
+    def __init__(self, request: Request, port: Port, token: Any) -> None:
         self.request, self.port, self.token = request, port, token
         self.size = REQUEST_OVERHEAD + (len(request.data) if isinstance(request, Append | Create) else 0)
         self.result: Any = PENDING

@@ -80,8 +80,6 @@ class LogWriter:
         except OSError as error:
             if not (is_out_of_space(error) or is_out_of_files(error)):
                 raise
-            if reserved and self.position + needed <= self.segment.size:
-                return
             name = error.filename or self.segment.file.name
             raise (StoreFull(name, needed) if is_out_of_space(error) else StoreUnreadable(name, error)) from error
         self._enter(segment)

@@ -41,7 +41,7 @@ def document(*keys):
 
 
 def token(key=RSA, algorithm="RS256", kid="r", **claims):
-    claims = {"exp": time.time() + 600, "streams": ["read chat/**"]} | claims
+    claims = {"exp": time.time() + 86_400, "streams": ["read chat/**"]} | claims
     headers = {} if kid is None else {"kid": kid}
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, key, algorithm, headers)
 
@@ -93,7 +93,7 @@ def test_it_is_good_until_it_expires_and_some(hook):
         pytest.param(token(RSA, "PS256"), id="another of the same key"),
         pytest.param(token(exp=None), id="no end"),
         pytest.param(token(exp=time.time() - 31), id="expired"),
-        pytest.param(token(nbf=time.time() + 60), id="not yet"),
+        pytest.param(token(nbf=time.time() + 86_400), id="not yet"),
         pytest.param(token(aud="somebody"), id="for somebody"),
         pytest.param(token(streams="everything"), id="a claim that makes no sense"),
         pytest.param(token(streams=[""]), id="an empty grant"),

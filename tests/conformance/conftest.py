@@ -17,11 +17,15 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "http"))
 
 
 @pytest.fixture(scope="session")
+def node_modules() -> Path:
+    return installed(Path(__file__).parent)
+
+
+@pytest.fixture(scope="session")
 def found(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, node_modules: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[list[vitest.Result]]]]:
     """By front-end; as many run at a time as there are processors, since most of a run is waiting."""
-    node_modules = installed(Path(__file__).parent)
     asked = {item.callspec.params.get("front_end") for item in request.session.items if hasattr(item, "callspec")}
 
     def run(front_end: str, directory: Path) -> list[vitest.Result]:

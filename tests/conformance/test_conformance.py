@@ -5,17 +5,18 @@ servers of other makers.
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 import vitest
-from front_ends import FRONT_ENDS
+from front_ends import FRONT_ENDS, Server
 
 SUITE = "conformance.test.js"
 SUITE_TESTS = 338
 CLIENTS = ["event_source.test.js", "npm_client.test.js", "tanstack_ai.test.js"]
 CLIENT_TESTS_MIN = 68
 
-WSGI_HAS_NOT = "Reserved subscription APIs"
+SUBSCRIPTIONS = "Reserved subscription APIs"
 
 Found = dict[str, Future[list[vitest.Result]]]
 
@@ -25,8 +26,8 @@ def test_the_suite_finds_nothing_wrong(found: Found, front_end: str):
     results = [result for result in found[front_end].result() if result.file == SUITE]
     failed = [result.name for result in results if not result.passed]
     if "WSGI" in front_end:
-        assert any(name.startswith(WSGI_HAS_NOT) for name in failed)
-        failed = [name for name in failed if not name.startswith(WSGI_HAS_NOT)]
+        assert any(name.startswith(SUBSCRIPTIONS) for name in failed)
+        failed = [name for name in failed if not name.startswith(SUBSCRIPTIONS)]
     assert failed == []
     assert len(results) == SUITE_TESTS
 
@@ -37,3 +38,16 @@ def test_the_clients_of_npm_find_what_they_expect(found: Found, front_end: str):
     assert [(result.name, result.message) for result in results if not result.passed] == []
     assert sorted({result.file for result in results}) == CLIENTS
     assert len(results) >= CLIENT_TESTS_MIN
+
+
+def test_the_group_of_subscriptions_passes_again_and_again_on_a_store_whose_server_is_killed_in_between(
+    node_modules: Path, tmp_path: Path
+):
+    server = Server(FRONT_ENDS["durable-log serve"], tmp_path)
+    for _ in range(3):
+        server.start()
+        try:
+            results = vitest.run(node_modules, server.url, tmp_path, SUITE, "-t", SUBSCRIPTIONS)
+        finally:
+            server.kill()
+        assert [result.passed for result in results if result.name.startswith(SUBSCRIPTIONS)] == [True] * 6

@@ -18,10 +18,10 @@ class Result(NamedTuple):
     message: str
 
 
-def run(node_modules: Path, url: str, directory: Path) -> list[Result]:
-    """All tests beside ``node_modules``, run against the server at ``url``."""
+def run(node_modules: Path, url: str, directory: Path, *only: str) -> list[Result]:
+    """All tests beside ``node_modules``, or ``only`` those, run against the server at ``url``."""
     report = directory / "results.json"
-    command = [str(node_modules / ".bin" / "vitest"), "run", "--reporter=json", f"--outputFile={report}"]
+    command = [str(node_modules / ".bin" / "vitest"), "run", "--reporter=json", f"--outputFile={report}", *only]
     done = subprocess.run(
         command,
         cwd=node_modules.parent,

@@ -16,6 +16,7 @@ from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space,
 
 import durable_log
 from durable_log import BackupFailed, CommitFailed, NotAStore, StoreClosed, StoreLocked
+from durable_log.engine import backup
 from durable_log.engine.files import LOCK_NAME, DiskDirectory, MemoryDirectory, MemoryFile
 from durable_log.engine.format import position_of
 from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME
@@ -433,3 +434,52 @@ def test_a_failed_backup_leaves_no_directory_that_it_made(tmp_path, monkeypatch)
             store.backup(tmp_path / "old")
     assert not (tmp_path / "new" / "copy").exists()
     assert list((tmp_path / "old").iterdir()) == []
+
+
+def test_a_file_that_ends_too_early_is_told_and_leaves_nothing_behind(source, store, target):
+    fill(store)
+    name = max(name for name in source.names() if name.endswith(".log"))
+    source.hooks["read"] = lambda proceed: b"" if source.calls[-1] == ("read", name) else proceed()
+    with pytest.raises(BackupFailed, match=f"{name}: the file ends at 0, before"):
+        store.engine.upkeep.backups.fill(target, verify=True)
+    assert target.names() == []
+
+
+def test_a_long_file_is_synced_in_parts_lest_its_last_sync_takes_all_the_time(source, store, target, monkeypatch):
+    monkeypatch.setattr(backup, "_PIECE", 4096)
+    monkeypatch.setattr(backup, "_SYNC_EVERY", 8192)
+    truth = fill(store)
+    target.hooks["link"] = lambda _: False
+    store.engine.upkeep.backups.fill(target, verify=True)
+    sizes = target.sizes()
+    name = max((name for name in sizes if name.endswith(".seg")), key=sizes.__getitem__)
+    assert target.calls.count(("sync", name)) == 1 + sizes[name] // 8192 > 2
+    with open_store(target.inner, CALM, Clock()) as copy:
+        check(copy, truth)
+
+
+def test_a_manifest_that_reads_otherwise_than_it_was_written_is_no_backup(store, target, monkeypatch):
+    fill(store)
+    load = backup.load_manifest
+
+    def otherwise(directory, now_ms):
+        found = load(directory, now_ms)
+        return found._replace(lsn=found.lsn + 1) if directory is target else found
+
+    monkeypatch.setattr(backup, "load_manifest", otherwise)
+    with pytest.raises(BackupFailed, match="MANIFEST: position 0: it reads otherwise than it was written"):
+        store.engine.upkeep.backups.fill(target, verify=True)
+    assert target.names() == []
+
+
+def test_a_target_that_cannot_be_made_or_locked_is_told(tmp_path, monkeypatch):
+    with durable_log.open(tmp_path / "store", options=CALM) as store:
+        with pytest.raises(BackupFailed, match="too long"):
+            store.backup(tmp_path / ("n" * 300))
+
+        def without_locks(_):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(DiskDirectory, "lock", without_locks)
+        with pytest.raises(BackupFailed, match=os.strerror(errno.ENOLCK)):
+            store.backup(tmp_path / "copy")

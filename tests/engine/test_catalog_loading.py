@@ -549,3 +549,29 @@ def test_a_watcher_waits_for_the_disk_without_the_lock():
         barrier.let_go()
         store.stream("a").append(b"x")
         assert waiting.result() is True
+
+
+def test_a_number_is_looked_for_anew_when_the_runs_are_merged_under_the_look_up(tmp_path):
+    directory = DiskDirectory(tmp_path / "store")
+    new, old = run_of(directory, 2, [stream("b", 2)]), run_of(directory, 1, [stream("a", 1)])
+    merged = merge_runs(directory, 3, UUID, [new, old], drop_tombstones=True, pause=no_pause)
+    catalog = catalog_of(new, old)
+
+    def merge():
+        catalog.replace_runs((new, old), merged)
+        for run in (new, old):
+            run.close()
+
+    amid_first_read(old, merge)
+    assert catalog.find_number(1).name == "a"
+    merged.close()
+
+
+def test_names_that_wait_for_a_repair_are_told_beside_those_that_are_loaded():
+    catalog = catalog_of(run_of(MemoryDirectory(), 1, [stream("a", 1)]))
+    catalog.unreadable["b"] = Corruption("00000001.run", 4096, "the page fails its checksum")
+    absent = catalog.load_many(["a", "b", "c"])
+    assert absent.keys() == {"b", "c"}
+    assert isinstance(absent["b"], Corruption)
+    assert absent["c"] is None
+    assert catalog.find_resident("a").number == 1

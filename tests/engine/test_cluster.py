@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import struct
 from array import array
@@ -44,6 +45,7 @@ from durable_log.engine.format import (
 from durable_log.errors import Corruption, UnsupportedFormat
 
 NAME = "00000009.seg"
+NO_DESCRIPTOR = 10**6
 SIZES = st.one_of(st.integers(1, 300), st.sampled_from([4095, 4096, 4097, 65535, 65536, 65537, 70000, 140000]))
 WRITES = st.lists(st.tuples(st.sampled_from([1, 2, 3, 2047, 2048, 5_000_000]), SIZES), min_size=1, max_size=30)
 
@@ -477,6 +479,33 @@ def test_a_source_that_was_closed_is_an_error_of_the_system(tmp_path):
         write_clustered(directory, 9, UUID, [log], pause=nothing)
 
 
+@pytest.mark.parametrize("kind", ["log", "cluster"])
+def test_a_source_that_can_no_more_be_read_stops_the_build(kind):
+    directory = MemoryDirectory()
+    source = write_log(directory, 1, appended(filled([(1, 100), (2, 100)])))
+    if kind == "cluster":
+        segment = write_clustered(directory, 8, UUID, [source], pause=nothing)
+        source = RowSource(segment, everything(segment))
+    source.segment.file.source = lambda: (NO_DESCRIPTOR, None)
+    before = directory.names()
+    with pytest.raises(OSError, match="read failed") as caught:
+        write_clustered(directory, 9, UUID, [source], pause=nothing)
+    assert (caught.value.errno, caught.value.filename) == (errno.EBADF, source.segment.file.name)
+    assert directory.names() == before
+
+
+def test_the_same_bytes_twice_in_clustered_segments_are_refused():
+    directory = MemoryDirectory()
+    first = build(directory, appended([(1, b"one"), (3, b"abc")]), 8)
+    second = build(directory, appended([(3, b"abcd")]), 9)
+    selected = [(segment, everything(segment)) for segment in (first, second)]
+    with pytest.raises(Corruption, match="stream 3 from offset 0 on are there twice") as caught:
+        rewrite_clustered(directory, 10, UUID, selected, pause=nothing)
+    assert caught.value.file in (first.file.name, second.file.name)
+    segment, row = (first, 1) if caught.value.file == first.file.name else (second, 0)
+    assert caught.value.position == segment.trailer.rows_position + 48 * row
+
+
 # ---- damage
 
 
@@ -681,3 +710,26 @@ def test_verification_pauses_and_tells_any_number_of_faults():
     faults = segment.verify(lambda: pauses.append(1))
     assert [fault.start for fault in faults] == [page * PAGE for page in range(1000)]
     assert len(pauses) > 3
+
+
+def test_the_bounds_of_a_record_whose_entry_is_damaged_are_not_guessed():
+    segment = ClusteredSegment.open(directory_with(NAME, flipped(WHOLE, ENTRIES + 9)), NAME)
+    with pytest.raises(Corruption, match="entry fails its checksum") as caught:
+        segment.record_bounds(segment.row(0), 5)
+    assert (caught.value.file, caught.value.position) == (NAME, ENTRIES)
+
+
+def test_an_index_that_cannot_be_read_whole_is_done_without():
+    segment = ClusteredSegment.open(directory_with(NAME, WHOLE), NAME)
+    row, read, index = segment.row(1), segment.file.read, ENTRIES + sum(UNITS[:3])
+    segment.file.read = lambda position, length: b"" if position == index else read(position, length)
+    assert segment.record_bounds(row, 72_999) == (67_000, 73_000)
+    assert segment.read(row, 1000 + CHUNK, 73_000) == contents(DAMAGED)[4][CHUNK:]
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_damaged():
+    segment = ClusteredSegment.open(directory_with(NAME, WHOLE), NAME)
+    segment.file.source = lambda: (NO_DESCRIPTOR, None)
+    with pytest.raises(OSError, match="read failed") as caught:
+        segment.verify()
+    assert (caught.value.errno, caught.value.filename) == (errno.EBADF, NAME)

@@ -16,11 +16,11 @@ from durable_log.engine.backlog import Backlog
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import MemoryDirectory
-from durable_log.engine.format import Creation, encode_create, encode_producer, encode_touch, lsn_of
+from durable_log.engine.format import Ancestor, Creation, encode_create, encode_producer, encode_touch, lsn_of
 from durable_log.engine.index import LOST, add_place, runs_of
-from durable_log.engine.keeper import SPARES, Background, Spares
+from durable_log.engine.keeper import REST_SECONDS, SPARES, Background, Spares
 from durable_log.engine.reader import Reader, read_from_memory
-from durable_log.engine.replay import Replay
+from durable_log.engine.replay import CatchUp, Replay
 from durable_log.engine.segment import LogSegment, survey
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, OffsetOutOfRange
@@ -78,6 +78,42 @@ def test_directories_that_never_write_in_place_get_no_spares():
     made.want()
     made.refill()
     assert directory.names() == []
+
+
+def test_more_spares_than_are_kept_are_given_back_when_nobody_has_wanted_any_for_long():
+    directory = InPlace()
+    ready = [LogSegment.create(directory, number, 256 * 1024, UUID, 0) for number in range(1, SPARES + 3)]
+    made = spares(directory, ready, SPARES + 2)
+    made.refill()
+    assert len(directory.names()) == SPARES + 2
+    made._taken_at -= REST_SECONDS + 1
+    made.refill()
+    assert directory.names() == [f"{number:08x}.log" for number in range(1, SPARES + 1)]
+
+
+def test_a_spare_that_nobody_wants_any_more_is_not_made():
+    """A compaction has given them all back between the look and the making."""
+    directory = InPlace()
+    made = spares(directory)
+    made.want()
+    made.remove()
+    assert not made._make_spare()
+    assert directory.names() == []
+
+
+def test_work_that_fails_again_and_again_is_said_once(caplog):
+    """Until it has gone well in between."""
+    outcomes = iter([OSError("one"), OSError("two"), None, OSError("three")])
+
+    def work() -> None:
+        error = next(outcomes)
+        if error is not None:
+            raise error
+
+    background = Background("worker", 3600.0, work)
+    for _ in range(4):
+        background._attempt(work)
+    assert [record.args[0].args[0] for record in caplog.records] == ["one", "three"]
 
 
 def test_a_full_disk_stops_the_making_of_spares_until_they_are_wanted_again():
@@ -319,3 +355,68 @@ def test_a_name_that_lives_again_is_the_new_stream():
     )
     assert (catalog.get("a").number, catalog.get("a").tail) == (2, 1)
     catalog.check()
+
+
+def fork(number: int, name: str, *owners: tuple[int, int]) -> oracle.Frame:
+    """A fork of the last of these, which inherits from all of them."""
+    source, base = owners[-1]
+    ancestors = tuple(Ancestor(*owner) for owner in owners)
+    creation = Creation(name, StreamConfig("text/plain"), 1000, source, base, ancestors)
+    return oracle.Frame(oracle.CREATE, number, base, encode_create(creation))
+
+
+def test_a_stream_sequence_needs_no_producer():
+    catalog, _replay = replayed([create(1, "a"), data(1, 0, b"one", seq=b"2024")])
+    state = catalog.get("a")
+    assert (state.last_seq, state.producers) == ("2024", None)
+
+
+def test_a_record_over_bytes_that_are_there_is_passed_over_and_counted():
+    catalog, replay = replayed([create(1, "a"), data(1, 0, b"one")], [data(1, 2, b"two")], [data(1, 3, b"!")])
+    assert catalog.get("a").tail == 4
+    assert [run.segment for run in runs_of(catalog.get("a").index, 0, 4)] == [1]
+    assert (replay.lost, replay.records_of_unknown_streams) == ([], 1)
+
+
+def test_a_use_of_a_stream_that_never_expires_says_nothing():
+    catalog, _replay = replayed([create(1, "a"), oracle.Frame(oracle.TOUCH, 1, 0, encode_touch(900_000))])
+    assert catalog.get("a").expiry is None
+    catalog.check()
+
+
+def test_a_deleted_stream_stays_for_its_fork():
+    catalog, replay = replayed(
+        [create(1, "a"), data(1, 0, b"one"), fork(2, "b", (1, 2)), oracle.Frame(oracle.DELETE, 1, 3)]
+    )
+    state = catalog.get("b")
+    assert (state.fork.source.gone, state.fork.source.forks, state.fork.base) == (True, 1, 2)
+    assert replay.records_of_unknown_streams == 0
+    catalog.check()
+
+
+def test_a_fork_whose_source_was_lost_has_its_own_bytes():
+    catalog, replay = replayed([data(1, 0, b"one"), fork(2, "b", (1, 2)), data(2, 2, b"own")])
+    state = catalog.get("b")
+    assert (state.fork, state.tail, state.first) == (None, 5, 0)
+    assert [(lost.name, lost.start, lost.end) for lost in replay.lost] == [("b", 0, 2)]
+    assert replay.records_of_unknown_streams == 1
+    catalog.check()
+
+
+def test_a_fork_of_nothing_whose_source_was_lost_has_lost_nothing():
+    catalog, replay = replayed([fork(2, "b", (1, 0)), data(2, 0, b"own")])
+    assert (catalog.get("b").tail, replay.lost) == (3, [])
+
+
+def test_bytes_that_were_trimmed_are_not_told_as_lost():
+    segment = LogSegment.create(MemoryDirectory(), 1, 256 * 1024, UUID, 0)
+    segment.file.write(4096, oracle.encode_segment(1, segment.nonce, [[data(1, 10, b"new")]], 5000))
+    backlog = Backlog({1: segment})
+    backlog.take(segment, survey(segment))
+    backlog.sort()
+    for first, lost in ((10, []), (4, [("a", 4, 10)])):
+        catch_up, state = CatchUp(backlog), StreamState(1, "a", StreamConfig(), 0)
+        state.tail, state.first, state.trimmed = 10, first, first
+        catch_up.apply(state, 0)()
+        assert [tuple(each) for each in catch_up.lost] == lost
+        assert (state.tail, state.first) == (13, first)

@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, no_space, open_store, until
+from stores import CLUSTERED_AT_CLOSE, Disk, open_quietly, quiet
+from twins import (
+    SMALL,
+    Barrier,
+    Clock,
+    Task,
+    TwinDirectory,
+    copy_of,
+    no_space,
+    open_files,
+    open_store,
+    until,
+    write_error,
+)
 
-from durable_log.engine import catalog, checkpoint, run_format
+from durable_log.engine import catalog, checkpoint, compaction, run_format
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
-from durable_log.errors import StoreClosed, StoreFull, StoreUnreadable
+from durable_log.errors import CommitFailed, StoreClosed, StoreFull, StoreUnreadable
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
 COLD = replace(CALM, recent_bytes_max=1)
@@ -391,3 +404,210 @@ def test_a_row_does_not_grow_with_the_records_that_its_stream_has_in_the_log(mon
         store.engine.check()
         store.engine.upkeep.cluster()
         assert store.stream("a").read().data == b"first" + b"x" * 100 + b"y"
+
+
+class Interrupted(set):
+    """Is interrupted once when something is noted in it."""
+
+    done = False
+
+    def update(self, *others):
+        if not self.done:
+            self.done = True
+            raise KeyboardInterrupt
+        super().update(*others)
+
+
+def test_a_checkpoint_that_is_interrupted_when_its_log_has_left_is_finished_by_the_next():
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("a", data=b"one")
+        upkeep = store.engine.upkeep
+        upkeep.checkpointer.long = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            upkeep.cluster()
+        store.stream("a").append(b"two")
+        upkeep.cluster()
+        names = twin.names()
+        assert [len([name for name in names if name.endswith(suffix)]) for suffix in (".log", ".run")] == [1, 2]
+        with open_store(copy_of(twin), CALM, Clock()) as killed:
+            assert killed.stream("a").read().data == b"onetwo"
+            killed.engine.check()
+    with open_store(twin, CALM, Clock()) as store:
+        assert store.stream("a").read().data == b"onetwo"
+
+
+def test_a_store_that_is_closed_after_an_interrupted_checkpoint_leaves_nothing_open(tmp_path):
+    before = open_files()
+    store = open_store(on_disk(tmp_path), replace(CALM, cluster_at_close=False), Clock())
+    store.create("a", data=b"one")
+    store.engine.upkeep.checkpointer.long = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        store.engine.upkeep.cluster()
+    store.close()
+    assert open_files() == before
+    with open_store(on_disk(tmp_path), CALM, Clock()) as again:
+        assert again.stream("a").read().data == b"one"
+
+
+def test_a_life_that_ends_while_another_of_its_name_waits_to_be_forgotten_is_not_forgotten_with_it(monkeypatch):
+    """Its row comes with the next checkpoint, and until then nobody may find the older one."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("a", data=b"first")
+        store.create("b", data=b"b")
+        store.engine.upkeep.cluster()
+        store.delete("a")
+        edits = store.engine.upkeep.checkpointer.edits
+        settle = edits.settle
+
+        def live_and_die_again(*arguments):
+            monkeypatch.undo()
+            store.create("a", data=b"second")
+            store.delete("a")
+            settle(*arguments)
+
+        monkeypatch.setattr(edits, "settle", live_and_die_again)
+        store.stream("b").append(b"!")
+        store.engine.upkeep.cluster()
+        assert list(store.names()) == ["b"]
+        assert [state.name for state in store.engine._catalog.removed()] == ["a"]
+        with open_store(copy_of(twin), CALM, Clock()) as killed:
+            assert list(killed.names()) == ["b"]
+        store.engine.upkeep.cluster()
+        assert store.engine._catalog.removed() == []
+        store.engine.check()
+
+
+def test_an_empty_segment_that_is_left_gets_a_mark_as_only_the_last_one_may_be_without_a_block():
+    twin = TwinDirectory()
+    with open_store(twin, replace(CALM, cluster_at_close=False), Clock()) as store:
+        store.create("a", data=b"data")
+        for _ in range(2):
+            committer = store.engine._committer
+            with committer.exclusive():
+                segment = committer._writer._next_segment(committer._writer.segment.number + 1, 8192)
+                committer._writer.enter(segment, 0.0)
+        killed = copy_of(twin)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("a").read().data == b"data"
+        assert not store.report.damage
+
+
+def test_lives_that_begin_and_end_while_a_checkpoint_goes_on_are_what_their_rows_and_the_log_say_together(monkeypatch):
+    """Their rows know more than the log says of them up to there: it is read over them after a kill."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("x", data=b"first life")
+        changes = [
+            lambda: store.delete("x"),
+            lambda: store.create("y", data=b"source"),
+            lambda: store.create("x", fork_of="y", fork_at=3),
+            lambda: store.delete("y"),
+        ]
+
+        def meanwhile():
+            while changes:
+                changes.pop(0)()
+
+        monkeypatch.setattr(checkpoint, "pause", meanwhile)
+        store.engine.upkeep.cluster()
+        assert not changes
+        killed = copy_of(twin)
+        for opened in (store, open_store(killed, CALM, Clock())):
+            assert list(opened.names()) == ["x"]
+            assert opened.stream("x").read().data == b"sou"
+            assert opened.engine._catalog.get("x").fork.source.forks == 1
+            opened.engine.check()
+        opened.delete("x")
+        assert len(opened.engine) == 0
+        opened.compact()
+        assert opened.stats()["clustered_segments"] == 0
+        opened.close()
+
+
+def test_a_life_that_a_checkpoint_knows_to_be_over_is_followed_to_its_end_for_the_sake_of_its_source(monkeypatch):
+    """The log, which is read over the rows after a kill, tells of it once more."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("x", data=b"first life")
+        store.create("source", data=b"source")
+        changes = [
+            lambda: store.delete("x"),
+            lambda: store.create("x", fork_of="source", fork_at=3),
+            lambda: store.delete("source"),
+            lambda: store.delete("x"),
+        ]
+
+        def meanwhile():
+            while changes:
+                changes.pop(0)()
+
+        monkeypatch.setattr(checkpoint, "pause", meanwhile)
+        store.engine.upkeep.cluster()
+        assert not changes
+        with open_store(copy_of(twin), CALM, Clock()) as killed:
+            assert list(killed.names()) == []
+            assert len(killed.engine) == len(store.engine) == 0
+            killed.engine.check()
+            killed.create("x", data=b"next life")
+            killed.compact()
+            assert killed.stats()["clustered_live_bytes"] == 9
+
+
+def test_a_close_merges_small_segments(monkeypatch):
+    quiet(monkeypatch)
+    disk = Disk()
+    store = open_quietly(disk, replace(CLUSTERED_AT_CLOSE, sweep_seconds=3600.0))
+    store.create("a")
+    for turn in range(compaction.SMALL_MAX):
+        assert len([name for name in disk.names() if name.endswith(".seg")]) == turn
+        store.stream("a").append(b"%d" % turn)
+        if turn < compaction.SMALL_MAX - 1:
+            store.engine.upkeep.cluster()
+    store.close()
+    assert len([name for name in disk.names() if name.endswith(".seg")]) == 1
+    again = open_quietly(disk)
+    assert again.stream("a").read().data == b"".join(b"%d" % turn for turn in range(compaction.SMALL_MAX))
+    again.close()
+
+
+def test_nothing_is_clustered_once_a_write_has_failed():
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        store.create("a", data=b"one")
+        store.engine._committer.roll()
+        store.engine.upkeep.checkpointer._sealed_since = -1e12
+        assert store.engine.upkeep.checkpointer.due()
+        twin.hooks["commit"] = write_error
+        with pytest.raises(CommitFailed):
+            store.stream("a").append(b"two")
+        before = twin.names()
+        store.engine.upkeep._cluster_if_due()
+        assert twin.names() == before
+        assert store.stream("a").read().data == b"one"
+
+
+def test_a_stream_that_is_deleted_while_its_segment_is_rewritten_stays_deleted(monkeypatch):
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        for name, size in (("a", 1000), ("b", 1000), ("dead", 5000)):
+            store.create(name, data=bytes(size))
+        store.engine.upkeep.cluster()
+        store.delete("dead")
+        store.engine.upkeep.cluster()
+        compactor = store.engine.upkeep._compactor
+        copy = compactor._copy
+
+        def amid(*arguments):
+            store.delete("a")
+            return copy(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(compactor, "_copy", amid)
+            assert compactor.step()
+        for opened in (store, open_store(copy_of(twin), CALM, Clock())):
+            assert list(opened.names()) == ["b"]
+            assert opened.stream("b").read().data == bytes(1000)
+            opened.engine.check()
+        opened.close()

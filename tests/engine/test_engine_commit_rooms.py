@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import oracle
 import pytest
-from twins import TwinDirectory, no_space, sync_error
+from cluster_files import appended, write_log
+from stores import Disk, kill, open_quietly, quiet
+from twins import SMALL, Task, TwinDirectory, no_space, open_store, sync_error, until, write_error
 
+from durable_log.engine import commit
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import MemoryDirectory, SyncFailed, WriteFailed
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
@@ -19,9 +24,10 @@ from durable_log.engine.group import Group
 from durable_log.engine.segment import LogSegment, read_rows, size_of_segment, survey
 from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Staging, Submission
 from durable_log.engine.state import StreamState
+from durable_log.engine.watermark import Crowd, Deliveries, Gates
 from durable_log.engine.writer import LogWriter, Tail
-from durable_log.errors import DurableLogError, StoreClosed, StoreFull, StreamNotFound
-from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig
+from durable_log.errors import CommitFailed, DurableLogError, StoreClosed, StoreFull, StreamNotFound
+from durable_log.model import Append, Create, Created, Delete, Producer, StreamConfig, Trim
 
 UUID = bytes(16)
 
@@ -369,3 +375,174 @@ def test_a_failed_sync_moves_nothing():
     with pytest.raises(SyncFailed):
         write(log, b"x")
     assert (log.position, log.durable_lsn) == before
+
+
+def test_a_refusal_that_comes_while_somebody_is_about_to_stage_is_raised():
+    staging = Staging(100)
+
+    class Mutex:
+        def __enter__(self) -> None:
+            staging.refusal = StoreClosed("over")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    inner, staging._mutex = staging._mutex, Mutex()
+    with pytest.raises(StoreClosed, match="over"):
+        staging.put(submission())
+    staging._mutex = inner
+    assert take(staging) == []
+
+
+def test_a_result_that_is_delivered_twice_lets_its_caller_go_once():
+    gate = threading.Lock()
+    gate.acquire()
+    for _ in range(2):
+        Gates().deliver([(gate, None)])
+    assert gate.acquire(timeout=1)
+    assert gate.locked()
+
+
+def test_frames_that_hold_are_one_span_where_they_follow_each_other():
+    """So a damaged block is clustered in few pieces."""
+    directory = MemoryDirectory()
+    segment = write_log(directory, 1, appended([(1, b"one"), (2, b"two"), (1, b"three"), (3, b"four")])).segment
+    at = 4096 + 64 + 2 * (24 + 3)
+    segment.file.write(at + 24, b"T")
+    [block] = survey(segment)
+    assert not block.whole
+    assert read_rows(segment, block).spans() == [(4096 + 64, 54), (at + 24 + 5, 28)]
+
+
+def test_a_crowd_waits_for_all_of_its_results_and_minds_no_more_of_them():
+    crowd = Crowd(3)
+    crowd.deliver([(1, None), (2, None)])
+    waiting = Task(crowd.wait)
+    assert not waiting.done
+    for _ in range(2):
+        crowd.deliver([(3, None)])
+    waiting.result()
+
+
+# --- what breaks a commit
+
+
+class Results:
+    def __init__(self) -> None:
+        self.told: dict[object, object] = {}
+
+    def deliver(self, results: list[tuple[object, object]]) -> None:
+        self.told.update(results)
+
+
+def test_a_request_that_breaks_something_is_refused_alone(monkeypatch):
+    """What was admitted before it in the same group is taken back, and admitted anew without it."""
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    engine, results = store.engine, Results()
+    store.create("a", data=b"0123456789")
+    requests = [Trim("a", 4), Create("broken", None), Append("a", b"!"), Trim("a", 6)]
+    for number, request in enumerate(requests):
+        engine.submit(request, results, number)
+    with engine._committer._lock:
+        engine._committer._commit_group()
+    assert isinstance(results.told.pop(1), AttributeError)
+    assert not any(isinstance(result, BaseException) for result in results.told.values())
+    assert results.told.keys() == {0, 2, 3}
+    info = store.stream("a").info()
+    assert (info.first, info.tail) == (6, 11)
+    assert list(store.names()) == ["a"]
+    engine.check()
+    store.close()
+
+
+def test_what_waits_when_a_close_is_broken_off_is_told_so(monkeypatch):
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    store.create("a")
+    committer, results = store.engine._committer, Results()
+    committer.submit(Append("a", b"x"), results, "x")
+
+    def interrupted() -> list[StreamState]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        committer.stop(interrupted)
+    assert isinstance(results.told["x"], CommitFailed)
+    assert "closing the store was broken off" in str(results.told["x"])
+    kill(store)
+
+
+def test_an_end_that_cannot_be_marked_is_no_good_end_and_loses_nothing(monkeypatch):
+    twin = TwinDirectory()
+    store = open_store(twin, replace(SMALL, cluster_at_close=False))
+    store.create("a", data=b"data")
+    twin.hooks["mark"] = write_error
+    store.close()
+    assert isinstance(store.engine._committer.failure, CommitFailed)
+    twin.hooks.clear()
+    with open_store(twin) as again:
+        assert again.stream("a").read().data == b"data"
+        assert not again.engine.report.damage
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A committer of a store without threads, a request that waits, and where its result comes."""
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    store.create("a")
+    results = Results()
+    store.engine.submit(Append("a", b"x"), results, "x")
+    yield store.engine._committer, results
+    kill(store)
+
+
+def test_requests_of_a_commit_that_is_interrupted_before_it_begins_are_told(held, monkeypatch):
+    committer, results = held
+    take_all = committer._staging.take
+
+    def interrupted(batch):
+        take_all(batch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(committer._staging, "take", interrupted)
+    with committer._lock, pytest.raises(KeyboardInterrupt):
+        committer._commit_group()
+    assert "a commit was broken off before it began" in str(results.told["x"])
+    assert isinstance(committer.failure, CommitFailed)
+
+
+def test_results_that_are_interrupted_on_their_way_are_delivered_all_the_same(held, monkeypatch):
+    committer, results = held
+    send = Deliveries.send
+
+    def interrupted(deliveries):
+        monkeypatch.setattr(Deliveries, "send", send)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Deliveries, "send", interrupted)
+    with committer._lock, pytest.raises(KeyboardInterrupt):
+        committer._commit_group()
+    assert results.told["x"].next_offset == 1
+    assert committer.failure is None
+    assert committer._staging.staged == 0
+
+
+def test_a_caller_whose_turn_nobody_saw_looks_again_by_itself(monkeypatch):
+    """An interrupt came between letting go of the lock and looking at the queue."""
+    monkeypatch.setattr(commit, "PATIENCE_SECONDS", 0.01)
+    with open_store(TwinDirectory()) as store:
+        stream, committer = store.create("a"), store.engine._committer
+        lead, tries = committer._try_to_lead, []
+
+        def counted(submission):
+            tries.append(submission)
+            lead(submission)
+
+        monkeypatch.setattr(committer, "_try_to_lead", counted)
+        committer._lock.acquire()
+        append = Task(stream.append, b"x")
+        until(lambda: len(tries) > 1, "a second look")
+        committer._lock.let_go()
+        assert append.result().next_offset == 1

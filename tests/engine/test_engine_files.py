@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import errno
+import gc
+import importlib.util
 import os
+import sys
+import weakref
 from array import array
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import oracle
 import pytest
-from twins import open_files
+from stores import kill
+from twins import SMALL, open_files
 
+import durable_log
 from durable_log._core import ffi
-from durable_log.engine import files
+from durable_log.engine import files, log
 from durable_log.engine.files import (
     DiskDirectory,
     MemoryDirectory,
@@ -23,9 +31,11 @@ from durable_log.engine.files import (
     is_out_of_space,
 )
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
+from durable_log.engine.index import _numbers, new_index
 from durable_log.engine.manifest import check_directory, load_manifest
+from durable_log.engine.run_format import _from_bytes, _to_bytes
 from durable_log.engine.segment import LogSegment, segment_name, segment_number, size_of_segment
-from durable_log.errors import Corruption, NotAStore, StoreLocked
+from durable_log.errors import Corruption, NotAStore, StoreClosed, StoreLocked
 
 NONCE = 77
 
@@ -290,3 +300,120 @@ def test_a_segment_that_could_not_be_made_leaves_nothing_behind(tmp_path, monkey
         LogSegment.create(directory, 1, 64 * 1024, bytes(16), 0)
     assert directory.names() == []
     assert open_files() == before
+
+
+# --- what other systems do
+
+
+def test_a_system_that_has_a_full_sync_is_asked_for_it(tmp_path, monkeypatch):
+    """On macOS an ordinary one leaves the bytes in the disk's cache."""
+    asked = []
+    monkeypatch.setattr(files.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(files.fcntl, "fcntl", lambda fd, what: asked.append(what))
+    file = DiskDirectory(tmp_path).create("a")
+    file.sync()
+    file.close()
+    assert asked == [51]
+
+
+def test_a_system_without_locks_is_told_apart_from_a_lock_that_is_taken(tmp_path, monkeypatch):
+    def without_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", without_locks)
+    before = open_files()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        DiskDirectory(tmp_path).lock()
+    assert open_files() == before
+
+
+def test_a_directory_that_somebody_else_makes_at_the_same_time_is_taken_as_it_is(tmp_path, monkeypatch):
+    mkdir = os.mkdir
+
+    def twice(path):
+        mkdir(path)
+        mkdir(path)
+
+    monkeypatch.setattr(files.os, "mkdir", twice)
+    path = tmp_path / "store"
+    assert not files._make_directories(str(path))
+    assert path.is_dir()
+
+
+def test_a_file_that_somebody_makes_where_a_directory_is_to_be_is_said(tmp_path, monkeypatch):
+    def file_instead(path):
+        Path(path).touch()
+        raise FileExistsError
+
+    monkeypatch.setattr(files.os, "mkdir", file_instead)
+    with pytest.raises(NotAStore, match="it is a file"):
+        DiskDirectory(tmp_path / "store")
+
+
+def test_a_file_that_goes_while_sizes_are_looked_up_takes_no_room(tmp_path):
+    directory = DiskDirectory(tmp_path)
+    directory.create("a").close()
+    with os.scandir(tmp_path) as entries:
+        entry = next(entries)
+        directory.remove("a")
+        assert files._size_on_disk(entry) is None
+
+
+def test_folders_are_made_and_are_the_same_for_whoever_asks(tmp_path):
+    directory = DiskDirectory(tmp_path)
+    for _ in range(2):
+        folder = directory.folder("quarantine").folder("0001")
+        folder.create("report").close()
+    assert folder.names() == ["report"]
+    assert (tmp_path / "quarantine" / "0001" / "report").is_file()
+
+
+def test_memory_links_to_memory_only(tmp_path):
+    source, target = DiskDirectory(tmp_path), MemoryDirectory()
+    source.create("a").close()
+    assert not target.link_from(source, "a")
+    assert target.names() == []
+
+
+def test_on_a_machine_of_the_other_byte_order_numbers_are_turned_around(monkeypatch):
+    """Files are the same everywhere: little-endian."""
+    there = {"little": "big", "big": "little"}[sys.byteorder]
+    entries = new_index(7)
+    monkeypatch.setattr(sys, "byteorder", "big")
+    numbers = [_to_bytes(array("Q", [1])), _from_bytes("Q", b"\1" + bytes(7))[0], _numbers(entries, 0, 8)[0]]
+    assert numbers == [(1).to_bytes(8, there), int.from_bytes(b"\1" + bytes(7), there), 7 << 56]
+
+
+def test_without_ctypes_the_collector_looks_at_everything(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    spec = importlib.util.find_spec("durable_log.engine.untracked")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tracked = [[]]
+    module.untrack(tracked)
+    assert gc.is_tracked(tracked)
+
+
+# --- forks of the process
+
+
+def test_the_child_of_a_fork_can_do_nothing_with_the_store_and_lets_go_of_its_lock(tmp_path, monkeypatch):
+    """As a child would see it; real ones are made in ``tests/store``."""
+    monkeypatch.setattr(files, "_forked", weakref.WeakSet())
+    options = replace(SMALL, cluster_segments=1000, cluster_seconds=1e9, sweep_seconds=3600.0)
+    store = durable_log.open(tmp_path / "store", options=options)
+    store.create("a", data=b"data")
+    store.engine.upkeep._keeper.stop()
+    store.engine.upkeep._clusterer.stop()
+    monkeypatch.setattr(log, "process_id", lambda: 4711)
+    files._tell_forked()
+    stream = store.stream("a")
+    for call in (stream.read, partial(stream.append, b"x"), partial(store.create, "b"), store.compact):
+        with pytest.raises(StoreClosed, match=f"opened by process {os.getpid()} and can't be used by its child 4711"):
+            call()
+    store.close()
+    directory = DiskDirectory(tmp_path / "store")
+    directory.lock()
+    directory.close()
+    store.engine._close_files()
+    kill(store)

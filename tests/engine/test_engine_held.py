@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_store
 
-from durable_log.engine import checkpoint, snapshot
+from durable_log.engine import checkpoint, compaction, snapshot
 from durable_log.engine.manifest import load_manifest
 from durable_log.errors import Corruption
 from durable_log.store import Store
@@ -252,3 +252,43 @@ def is_manifest(twin: TwinDirectory) -> bool:
     """Whether the call at hand is about the manifest."""
     what, name = twin.calls[-1]
     return name == "MANIFEST.tmp" or (what == "sync directory" and twin.calls[-2] == ("rename", "MANIFEST.tmp"))
+
+
+def test_a_segment_that_a_stream_without_a_row_has_left_stays_and_is_not_tried_again(monkeypatch):
+    """The row that counts names it, and no newer one can be written."""
+    twin = TwinDirectory()
+    with open_store(twin, CALM, Clock()) as store:
+        truth = {"odd": b"odd" * 100, "one": b"one" * 100}
+        for name, data in truth.items():
+            store.create(name, data=data)
+        store.create("dead", data=bytes(5000))
+        store.engine.upkeep.cluster()
+        [segment] = clustered_files(twin)
+        store.delete("dead")
+        store.engine.upkeep.cluster()
+        row = compaction.row_or_none
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                compaction, "row_or_none", lambda state, lsn: None if state.name == "odd" else row(state, lsn)
+            )
+            steps = 0
+            while store.engine.upkeep._compactor.step():
+                steps += 1
+        assert steps == 1
+        assert segment in clustered_files(twin)
+        assert read_all(store) == truth
+        check_killed(twin, truth, monkeypatch)
+
+
+def test_what_fails_again_for_the_same_damage_is_raised(monkeypatch):
+    """Once it is passed over, and then nobody goes round in circles."""
+    with open_store(TwinDirectory(), CALM, Clock()) as store:
+        compactor = store.engine.upkeep._compactor
+
+        def damaged() -> bool:
+            raise Corruption("00000007.run", 4096, "the page fails its checksum")
+
+        monkeypatch.setattr(compactor, "_merge_runs", damaged)
+        assert compactor.step()
+        with pytest.raises(Corruption, match=r"00000007\.run: position 4096"):
+            compactor.step()

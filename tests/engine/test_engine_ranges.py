@@ -142,6 +142,7 @@ def made(sizes: list[int], place=lambda at: clustered_place(at, 0)) -> bytearray
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
+        ([1] * (FEW - 1), None),
         ([1] * FEW, None),
         ([1] * (FEW + 1), (0, FEW + 1)),
         ([2**20 + 1] * 50, None),
@@ -151,6 +152,7 @@ def made(sizes: list[int], place=lambda at: clustered_place(at, 0)) -> bytearray
         ([7] * 20 + [1], (0, 141)),
     ],
     ids=[
+        "fewer",
         "few",
         "many",
         "long ones",
@@ -171,3 +173,64 @@ def test_what_lies_in_the_log_is_no_range_and_stays():
     assert frayed(entries) == (0, 20)
     found = list(places_of(gathered(entries, 0, 20, [(0, 20, clustered_place(9, 9))])))
     assert found == [(0, 20, clustered_place(9, 9)), *((end - 1, end, lsn_of(1, end)) for end in range(21, 40))]
+
+
+def frayed_store(twin: TwinDirectory, *names: str) -> tuple[Store, dict[str, bytes]]:
+    """One whose streams lie in too many ranges, and what they hold."""
+    store, truth = open_store(twin, CALM, Clock()), dict.fromkeys(names, b"")
+    for name in truth:
+        store.create(name)
+    for turn in range(FEW + 2):
+        for name in truth:
+            store.stream(name).append(b"%d;" % turn)
+            truth[name] += b"%d;" % turn
+        store.engine.upkeep.cluster()
+    return store, truth
+
+
+def test_a_stream_that_is_deleted_while_its_ranges_are_copied_stays_deleted(monkeypatch):
+    twin = TwinDirectory()
+    store, truth = frayed_store(twin, "a", "b")
+    compactor = store.engine.upkeep._compactor
+    copy = compactor._copy
+
+    def amid(*arguments):
+        if truth.pop("a", None):
+            store.delete("a")
+        return copy(*arguments)
+
+    monkeypatch.setattr(compactor, "_copy", amid)
+    while compactor.step():
+        pass
+    assert ranges(store, "b") < FEW
+    check(store, truth)
+    with open_store(copy_of(twin), CALM, Clock()) as killed:
+        assert list(killed.names()) == ["b"]
+        check(killed, truth)
+    store.close()
+
+
+def test_ranges_in_a_segment_that_is_damaged_are_not_copied():
+    twin = TwinDirectory()
+    store, truth = frayed_store(twin, "a")
+    compactor = store.engine.upkeep._compactor
+    before = ranges(store, "a")
+    compactor._damaged.add(min(name for name in twin.names() if name.endswith(".seg")))
+    while compactor.step():
+        pass
+    assert ranges(store, "a") == before
+    check(store, truth)
+    store.close()
+
+
+def test_ranges_of_which_nothing_is_needed_any_more_are_copied_nowhere():
+    twin = TwinDirectory()
+    store, truth = frayed_store(twin, "a")
+    store.stream("a").trim(len(truth["a"]))
+    twin.calls.clear()
+    while store.engine.upkeep._compactor.step():
+        pass
+    assert ranges(store, "a") == 1
+    assert not any(name.endswith(".seg") for what, name in twin.calls if what == "create")
+    check(store, truth)
+    store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import pytest
 from twins import SMALL, Clock, Task, TwinDirectory, copy_of, open_store, until
 
 from durable_log.engine import catalog
@@ -29,6 +30,25 @@ def test_who_waits_for_the_commit_lock_is_seen_by_those_who_only_try():
     lock.let_go()
     guest.result()
     assert (lock.wanted(), lock.attempt()) == (False, True)
+
+
+def test_whoever_is_interrupted_when_the_lock_is_his_lets_go_of_it():
+    lock = CommitLock()
+    inner = lock._inner
+
+    class Interrupted:
+        def acquire(self) -> None:
+            inner.acquire()
+            raise KeyboardInterrupt
+
+        release = inner.release
+
+    lock._inner = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire()
+    lock._inner = inner
+    assert (lock.is_mine(), lock.wanted()) == (False, False)
+    assert Task(lock.attempt).result()
 
 
 def test_a_fork_keeps_after_a_kill_what_its_source_gave_up_later():

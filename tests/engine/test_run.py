@@ -23,6 +23,7 @@ from durable_log.engine.run_format import (
     NUMBER_MAX,
     NameEntry,
     Row,
+    decode_row,
     encode_hashed_row,
     encode_row,
     hash_of,
@@ -121,7 +122,10 @@ def found_many(runs, names, hashes=None):
     search = Search(names, hashes)
     for run in runs:
         run.find_many(search)
-    return [found if isinstance(found, Exception) else search.row(at) for at, found in enumerate(search.found)]
+    return [
+        decode_row(found, at) if isinstance(found, bytes) else found
+        for found, at in zip(search.found, search.at, strict=True)
+    ]
 
 
 @pytest.fixture(params=["disk", "memory"])

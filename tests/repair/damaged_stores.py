@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from twins import SMALL, Clock, copy_of, open_store
 
 from durable_log.engine.files import Directory, MemoryDirectory
+from durable_log.engine.format import crc32c
 from durable_log.engine.index import places_of
 from durable_log.engine.repair import Outcome, repair
 from durable_log.errors import Corruption
@@ -17,6 +19,7 @@ from durable_log.model import Producer
 from durable_log.store import Store
 
 PAGE = 4096
+_HEADER_BYTES = 84  # of a file's first page, the checksum included
 CLOCK = Clock()
 
 
@@ -155,6 +158,14 @@ def zero(directory: MemoryDirectory, name: str, page: int) -> None:
 def truncate(directory: MemoryDirectory, name: str, size: int) -> None:
     content = directory.files[name].read(0, size)
     directory.create(name).write(0, content)
+
+
+def make_newer(directory: MemoryDirectory, name: str) -> None:
+    """As if a later version, with another format, had written the file."""
+    header = bytearray(directory.files[name].read(0, _HEADER_BYTES))
+    struct.pack_into("<I", header, 12, 9)
+    struct.pack_into("<I", header, _HEADER_BYTES - 4, crc32c(0, bytes(header[:-4])))
+    directory.files[name].write(0, header)
 
 
 def double(directory: MemoryDirectory, name: str, source: int, target: int) -> None:

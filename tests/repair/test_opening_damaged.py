@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 
 import pytest
-from damaged_stores import CLOCK, PAGE, Known, built, flip, mend, opened
+from damaged_stores import CLOCK, PAGE, Known, built, flip, mend, missing, opened
 from twins import SMALL, open_store
 
+from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.manifest import load_manifest
 from durable_log.engine.run import Run
+from durable_log.engine.run_format import encode_row
+from durable_log.engine.run_writer import write_run
 from durable_log.errors import Corruption
 from durable_log.model import Producer
 from durable_log.store import Store
@@ -171,7 +175,7 @@ def test_a_producer_whose_first_claim_is_lost_does_not_keep_its_stream_from_bein
         assert store.stream("a").append(b"once", producer=Producer("p", 0, 0)).duplicate
 
 
-@pytest.mark.parametrize("damage", ["segment", "run"])
+@pytest.mark.parametrize("damage", ["segment", "row", "run"])
 def test_what_is_damaged_does_not_hold_up_the_compaction_of_others(damage: str):
     directory = MemoryDirectory()
     with open_store(directory, SMALL, CLOCK) as store:
@@ -188,6 +192,10 @@ def test_what_is_damaged_does_not_hold_up_the_compaction_of_others(damage: str):
     with open_store(directory, SMALL, CLOCK) as store:
         if damage == "segment":
             flip(directory, segments[0], PAGE + 100)
+        elif damage == "row":
+            segment = ClusteredSegment.open(directory, segments[0])
+            assert segment is not None
+            flip(directory, segments[0], segment.trailer.rows_position + 18)
         else:
             for page in (1, 2, 3):
                 flip(directory, runs[0], page * PAGE + 40)
@@ -216,3 +224,52 @@ def test_a_file_that_is_named_and_cannot_be_opened_is_told_with_what_to_do(suffi
     with pytest.raises(Corruption, match="durable-log repair"):
         opened(known)
     assert set(known.directory.names()) == before
+
+
+@pytest.mark.parametrize("what", ["nothing that verifies", "rows of another store", "no page", "a row of nothing"])
+def test_a_run_that_nobody_names_and_that_knows_nothing_is_a_leftover(what: str):
+    known = built().copy()
+    if what == "nothing that verifies":
+        known.directory.create("000000ff.run").write(0, b"r" * 9000)
+    else:
+        uuid = load_manifest(known.directory, 0).uuid
+        rows = {"rows of another store": [encode_row("a", 1, bytes(8))], "a row of nothing": [encode_row("a", 1, b"")]}
+        other = bytes(16) if what == "rows of another store" else uuid
+        write_run(known.directory, 255, other, rows.get(what, []), pause=lambda: None)
+    with opened(known) as store:
+        assert missing(store, known) == {}
+    assert "000000ff.run" not in known.directory.names()
+
+
+def test_a_log_segment_without_header_and_blocks_is_passed_over():
+    known = built().copy()
+    known.directory.create("000000ff.log").write(0, bytes(2 * PAGE))
+    with opened(known) as store:
+        assert missing(store, known) == {}
+        assert not store.report.damage
+    assert mend(known.directory).number == 1
+    with opened(known) as store:
+        assert missing(store, known) == {}
+
+
+def test_a_fork_shows_what_its_source_had_although_the_record_is_damaged():
+    """The source has a row, and so its records were applied before anybody knew of the fork."""
+
+    def write(store: Store) -> None:
+        store.stream("a").append(b"damaged")
+        store.create("fork", fork_of="a")
+        store.engine._committer.roll()
+
+    directory = after(write)
+    name, at = next(
+        (name, at)
+        for name in directory.names()
+        if name.endswith(".log") and (at := directory.files[name].read(0, 2**20).find(b"damaged")) >= 0
+    )
+    flip(directory, name, at)
+    with open_store(directory, SMALL, CLOCK) as store:
+        assert sorted((lost.name, lost.start, lost.end) for lost in store.report.lost) == [("a", 100, 107)]
+        assert store.stream("a").append(b"on").offset == 107, "its offsets are not given out again"
+        assert store.stream("fork").read().data == b"a" * 100
+        with pytest.raises(Corruption):
+            store.stream("fork").read(100)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -10,6 +12,7 @@ from damaged_stores import (
     CLOCK,
     PAGE,
     Known,
+    Truth,
     Writer,
     assert_works,
     build,
@@ -23,15 +26,22 @@ from damaged_stores import (
     truncate,
     zero,
 )
-from twins import SMALL, Clock, copy_of, open_store
+from twins import SMALL, Clock, TwinDirectory, copy_of, open_store
 
+from durable_log.engine.chain import Damage
 from durable_log.engine.cluster import CHUNK, ROW_SIZE, ClusteredSegment
 from durable_log.engine.files import MemoryDirectory
-from durable_log.engine.index import clustered_segment, is_clustered
-from durable_log.engine.manifest import MANIFEST_NAME
+from durable_log.engine.format import lsn_of
+from durable_log.engine.index import LOST, add_place, clustered_segment, is_clustered
+from durable_log.engine.log_repair import _causes, mend_log
+from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME
+from durable_log.engine.quarantine import Finding
 from durable_log.engine.repair import Outcome, repair
 from durable_log.engine.run import Run
-from durable_log.errors import Corruption, StreamClosed
+from durable_log.engine.salvage import entry_at, open_damaged
+from durable_log.engine.state import StreamState
+from durable_log.errors import Corruption, NotAStore, StreamClosed
+from durable_log.model import StreamConfig
 
 STREAMS = [f"s{number:02}" for number in range(30)]
 
@@ -245,6 +255,97 @@ def test_a_damaged_row_is_worked_out_from_its_entries(known: Known, rows: tuple[
         flip(known.directory, name, segment.trailer.rows_position + row * ROW_SIZE + 18)
     _, lost = repaired(known)
     assert lost == {}
+
+
+def test_rows_that_cannot_be_worked_out_cost_their_bytes_and_nobody_elses(known: Known):
+    """The first entry of row 2 is damaged, too, so nobody knows where the bytes of row 3 begin."""
+    name, segment = in_segment(known)
+    held = {segment.row(row).stream for row in (2, 3)}
+    flip(known.directory, name, segment.row(2).entries_position + 9)
+    for row in (2, 3):
+        flip(known.directory, name, segment.trailer.rows_position + row * ROW_SIZE + 18)
+    outcome, lost = repaired(known)
+    assert {known.streams[stream].number for stream in lost} == held
+    rows = [finding for finding in outcome.findings if finding.reason == "a row fails its checksum"]
+    assert {(row.file, row.position) for row in rows} == {
+        (name, segment.trailer.rows_position + row * ROW_SIZE) for row in (2, 3)
+    }
+
+
+def long_stream() -> Known:
+    """One clustered stream of some chunks."""
+    directory = MemoryDirectory()
+    content = b"".join(bytes([97 + number]) * 10_000 for number in range(20))
+    with opened(Known(directory, {}, set())) as store:
+        stream = store.create("a")
+        for number in range(20):
+            stream.append(content[number * 10_000 : (number + 1) * 10_000])
+        store.create("b", data=b"b" * 100)
+        truth = {"a": Truth(1, content), "b": Truth(2, b"b" * 100)}
+    return Known(directory, truth, set())
+
+
+def test_a_damaged_row_of_many_chunks_is_worked_out_from_all_of_its_entries():
+    known = long_stream()
+    name, segment = in_segment(known)
+    assert segment.row(0).end > 2 * CHUNK
+    flip(known.directory, name, segment.trailer.rows_position + 18)
+    _, lost = repaired(known)
+    assert lost == {}
+
+
+def test_a_damaged_row_is_worked_out_up_to_an_entry_that_is_damaged_too():
+    known = long_stream()
+    name, segment = in_segment(known)
+    first = entry_at(segment, segment.row(0).entries_position)
+    flip(known.directory, name, segment.trailer.rows_position + 18)
+    flip(known.directory, name, segment.trailer.entries_position + first.size + 9)
+    _, lost = repaired(known)
+    assert lost == {"a": set(range(CHUNK, 200_000))}
+
+
+@pytest.mark.parametrize("where", ["length", "ends"])
+def test_an_entry_that_says_it_is_longer_than_any_is_none(known: Known, where: str):
+    name, segment = in_segment(known)
+    row = segment.row(2)
+    known.directory.files[name].write(row.entries_position + {"length": 4, "ends": 28}[where], b"\xff\xff\xff\x7f")
+    assert entry_at(segment, row.entries_position) is None
+    assert entry_at(segment, segment.trailer.size - 4) is None, "and none begins behind the last"
+    _, lost = repaired(known)
+    assert len(lost) == 1
+
+
+def test_what_is_left_of_a_damaged_segment_may_take_many_blocks(known: Known, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("durable_log.engine.mend._BLOCK_MAX", 1)
+    name, segment = in_segment(known)
+    row = next(segment.row(number) for number in range(segment.rows_count) if segment.row(number).end > 4 * PAGE)
+    flip(known.directory, name, row.payload_position + PAGE + 7)
+    _, lost = repaired(known)
+    assert [len(offsets) for offsets in lost.values()] == [PAGE]
+
+
+def test_what_one_repair_found_lost_the_next_one_does_not_find_again():
+    known = long_stream()
+    name, segment = in_segment(known)
+    flip(known.directory, name, segment.row(0).payload_position + 5)
+    assert mend(known.directory).lost == [("a", 0, PAGE)]
+    name, segment = in_segment(known)
+    flip(known.directory, name, segment.row(0).payload_position + 5)
+    second = mend(known.directory)
+    assert second.number == 2
+    assert second.lost == [("a", PAGE, 2 * PAGE)]
+    assert [(one.name, one.start) for one in second.findings if one.kind == "lost"] == [("a", PAGE)]
+
+
+def test_a_damaged_segment_that_cannot_be_read_is_closed_again(known: Known):
+    def fail(proceed: Callable[[], object]) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    twin = TwinDirectory(known.directory)
+    twin.hooks["read"] = fail
+    with pytest.raises(OSError, match="Input/output error"):
+        open_damaged(twin, known.names(".seg")[0], bytes(16), 1)
+    assert [what for what, _ in twin.calls] == ["open", "read", "close"]
 
 
 @pytest.mark.parametrize("where", ["header", "trailer"])
@@ -505,3 +606,56 @@ def test_lost_ranges_survive_compaction_forks_and_backups(known: Known, tmp_path
     assert "quarantine" not in target.names()
     with opened(Known(target, known.streams, known.deleted)) as copy, pytest.raises(Corruption, match="lost"):
         copy.stream(stream).read(row.start + PAGE)
+
+
+def test_a_run_that_is_damaged_while_the_repair_goes_on_is_mended_when_it_is_run_again(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+):
+    def and_then_damage(directory: MemoryDirectory, *rest: object) -> None:
+        mend_log(directory, *rest)  # type: ignore[arg-type]
+        flip(directory, known.names(".run")[-1], 20)
+
+    *_, file, position = data_frame(known)
+    flip(known.directory, file, position + 60)
+    with monkeypatch.context() as patched:
+        patched.setattr("durable_log.engine.repair.mend_log", and_then_damage)
+        with pytest.raises(Corruption, match="the file header or the trailer fails"):
+            mend(known.directory)
+    assert mend(known.directory).number == 1, "it goes on in the same quarantine"
+    assert mend(known.directory).number == 0
+
+
+def test_a_backup_that_was_not_finished_is_not_repaired(known: Known):
+    known.directory.remove(MANIFEST_NAME)
+    known.directory.create(UNFINISHED_NAME)
+    with pytest.raises(NotAStore, match="the backup into it was not finished"):
+        mend(known.directory)
+
+
+def test_lost_bytes_that_no_damage_explains_are_told_all_the_same():
+    state = StreamState(1, "a", StreamConfig("text/plain"), 0)
+    add_place(state.index, 100, lsn_of(1, PAGE))
+    add_place(state.index, 150, LOST)
+    before = Damage(lsn_of(0, PAGE), lsn_of(0, 2 * PAGE), True, "a block's body fails its checksum")
+    assert _causes(state, [before], 7) == [
+        Finding("lost", "quarantine/0007/report.txt", 0, "nothing is left that holds them", "a", 100, 150)
+    ]
+
+
+def test_a_manifest_is_made_anew_although_the_first_block_of_the_log_is_damaged_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("durable_log.engine.commit.IDLE_SECONDS", 3600.0)
+    directory = MemoryDirectory()
+    with open_store(directory, SMALL, CLOCK) as store:
+        store.create("a", data=b"a" * 100)
+        store.engine.upkeep.cluster()
+        store.stream("a").append(b"first")
+        store.stream("a").append(b"second")
+        damaged = copy_of(directory)
+    [name] = [name for name in damaged.names() if name.endswith(".log")]
+    flip(damaged, name, PAGE + 20)
+    flip(damaged, MANIFEST_NAME, 30)
+    assert mend(damaged).lost == [("a", 100, 105)]
+    assert mend(damaged).number == 0
+    with open_store(damaged, SMALL, CLOCK) as store:
+        assert store.stream("a").read().data == b"a" * 100
+        assert store.stream("a").read(105).data == b"second"

@@ -53,16 +53,17 @@ def test_a_name_that_comes_amid_a_listing_hides_no_other(opened):
 
     def amid(frame, event, _argument):
         if event == "return":
-            sys.settrace(None)
+            sys.settrace(outer)
             creation = Task(store.execute, Create("a", StreamConfig()))
             creation._thread.join(0.2)  # one that is kept waiting until the list is taken is fine, too
         return amid
 
+    outer = sys.gettrace()
     sys.settrace(lambda frame, event, _argument: amid if frame.f_code.co_name == "irange" else None)
     try:
         found = list(store.names("s"))
     finally:
-        sys.settrace(None)
+        sys.settrace(outer)
     assert found == names
 
 

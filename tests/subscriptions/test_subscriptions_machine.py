@@ -19,7 +19,7 @@ from durable_log._subscriptions.records import Identity, Stored
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.subscriptions import Ack, Config
 
-PATHS = ("a", "b", "c")
+PATHS = ("a", "b")
 LEASE_MS = 10_000
 START_MS = 1_900_000_000_000
 
@@ -114,12 +114,22 @@ class Subscribed(RuleBasedStateMachine):
         if state.wake_id is None and self.pending():
             assert state.next_attempt_at is not None
             assert state.next_attempt_at > self.now
+        if state.generation > old.generation:
+            assert (state.next_attempt_at or 0) <= self.now
         if state.lease_until is not None:
             assert state.lease_until > self.now
         if old.wake_id is not None and old.wake_id == state.wake_id:
             assert state == old
+        elif old.lease_until is not None and not old.sent and self.sending == old.generation:
+            assert state.attempts == old.attempts + 1
+        else:
+            assert state.attempts == old.attempts
         due = machine.due_at(state, self.links, sending=self.sending == state.generation)
         assert due is None or due > self.now or machine.unsent(state, self.now)
+        waits = self.pending() if state.wake_id is None else not state.sent and self.sending != state.generation
+        if waits and state.next_attempt_at is not None:
+            assert due is not None
+            assert due <= state.next_attempt_at
         return state.wake_id, state.generation
 
     @rule()
@@ -245,7 +255,7 @@ class Pulled(Subscribed):
     kind = "pull-wake"
 
 
-STEPS = settings(max_examples=150, stateful_step_count=40, deadline=None)
+STEPS = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestWebhook = Subscribed.TestCase
 TestWebhook.settings = STEPS
 TestPullWake = Pulled.TestCase
@@ -276,6 +286,17 @@ def test_one_wake_tells_of_a_thousand_streams_and_the_next_of_the_others():
     assert [len(paths) for paths in told] == [1000, 1000, 500]
     assert sorted(path for paths in told for path in paths) == sorted(f"{number}" for number in range(2500))
     assert state.wake_id is None
+
+
+def test_what_was_acknowledged_in_part_waits_behind_the_others():
+    links = Links()
+    for path in ("a", "b", "c"):
+        links.put(path, Link(1, 0, False, True), 5)
+    links.ack("a", 3)
+    links.moved("b", 9)
+    assert list(links.pending.items()) == [("b", 9), ("c", 5), ("a", 5)]
+    links.ack("a", 2)
+    assert links.by_path["a"].acked == 3
 
 
 def identity() -> Identity:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from worlds import World, ack_of, code, soon
+
+from durable_log._subscriptions import active, records
+from durable_log.errors import StoreFull
 
 
 def events(world: World, name: str) -> list[dict[str, object]]:
@@ -169,6 +176,63 @@ def test_an_ack_of_a_stream_that_was_deleted_meanwhile_counts_for_nothing_and_hi
     answer = pool.action("s", "ack", ack_of(claim), claim["token"])
     assert answer.json() == {"ok": True, "next_wake": True}
     assert pool.cursors("s") == {"events/a": 0, "events/b": 2}
+
+
+def test_an_ack_that_is_being_noted_while_its_stream_gets_another_life_is_not_one_of_that(
+    pool: World, monkeypatch: pytest.MonkeyPatch
+):
+    pool.put("events/a", 1)
+    claim = pool.claimed("s")
+    journal = pool.manager.get("s")._journal
+    append = journal.append
+
+    async def slowly(record: dict[str, object]) -> bool:
+        grown = await append(record)
+        if "links" in record:
+            await asyncio.to_thread(pool.store.delete, "events/a")
+            await asyncio.to_thread(pool.store.create, "events/a", content_type="application/json", data=b"[1,2]")
+            await asyncio.sleep(0)  # what this thread was told, the loop has been told
+            assert pool.manager.get("s").links.by_path["events/a"].acked == 0
+        return grown
+
+    monkeypatch.setattr(journal, "append", slowly)
+    assert pool.action("s", "ack", ack_of(claim), claim["token"]).is_success
+    assert pool.cursors("s") == {"events/a": 0}
+    assert soon(lambda: pool.claimed("s"), "the claim")["streams"][0]["tail_offset"][17:] == "0000000000000004"
+
+
+def refusing_once(world: World, monkeypatch: pytest.MonkeyPatch, what: Callable[[dict[str, Any]], bool]) -> list[int]:
+    """Have the store refuse a record of that kind, once; the list has an item when it has."""
+    journal, refused = world.manager.get("s")._journal, list[int]()
+    append = journal.append
+
+    async def refusing(record: dict[str, Any]) -> bool:
+        if what(record) and not refused:
+            refused.append(1)
+            raise StoreFull("a segment", 4096)
+        return await append(record)
+
+    monkeypatch.setattr(journal, "append", refusing)
+    return refused
+
+
+def test_a_wake_whose_announcement_could_not_be_noted_is_announced_once(pool: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(active, "TROUBLE_SECONDS", 0.01)
+    refused = refusing_once(pool, monkeypatch, lambda record: record.get("state", {}).get("sent"))
+    pool.put("events/a", 1)
+    soon(lambda: refused and pool.state("s").sent, "the second announcement")
+    assert [event["generation"] for event in events(pool, "s")] == [1]
+
+
+def test_a_link_that_could_not_be_noted_is_noted_when_it_is_asked_for_again(
+    pool: World, monkeypatch: pytest.MonkeyPatch
+):
+    refusing_once(pool, monkeypatch, lambda record: "links" in record)
+    assert pool.action("s", "streams", {"streams": ["named"]}).status_code == 507
+    assert pool.action("s", "streams", {"streams": ["named"]}).status_code == 204
+    stored = records.fold(pool.store.stream("__ds/subscriptions/s").read().items)
+    assert stored is not None
+    assert stored.links["named"].explicit
 
 
 def test_a_wake_that_nobody_claimed_does_not_outlive_its_streams(pool: World):

@@ -11,6 +11,9 @@ from receivers import Receiver
 from serving import Served, serving
 from worlds import World, ack_of, code, world
 
+from durable_log import asgi
+from durable_log.errors import InvalidOption
+
 PULL = {"type": "pull-wake", "pattern": "events/*", "wake_stream": "wake/s"}
 HOOK = {"type": "webhook", "pattern": "events/*", "webhook": {"url": "http://127.0.0.1:9/hook"}}
 
@@ -247,6 +250,24 @@ def test_without_the_extra_a_webhook_is_told_what_to_install_and_workers_are_wok
     at_work.put("events/a", 1)
     claim = at_work.claimed("t")
     assert at_work.action("t", "ack", ack_of(claim), claim["token"]).is_success
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"webhook_seconds": 0}, {"webhook_seconds": -1}, {"webhooks_at_once": 0}, {"public_url": "streams.example"},
+        {"webhook_hosts": frozenset(("Hooks.example",))}, {"signing_key": b""}, {"signing_key": b"-----BEGIN KEY-----"},
+    ],
+)  # fmt: skip
+def test_an_option_that_cannot_be_meant_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(InvalidOption):
+        asgi.Subscriptions(**wrong)
+
+
+def test_a_signing_key_needs_the_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    with pytest.raises(InvalidOption, match=r"durable-log\[subscriptions\]"):
+        asgi.Subscriptions(signing_key=b"key")
 
 
 @pytest.fixture(scope="module")

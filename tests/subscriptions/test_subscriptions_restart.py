@@ -241,6 +241,24 @@ def test_another_application_on_the_store_goes_on_when_the_first_has_stopped():
         second.stop()
 
 
+def test_a_store_that_is_closed_under_its_application_is_left_alone(caplog: pytest.LogCaptureFixture):
+    clock = Clock()
+    store = durable_log.open(":memory:", clock=clock)
+    served = served_on(store, clock, subscriptions=asgi.Subscriptions(webhook_development=True))
+    one = World(served, durable_log.aio.AsyncStore.of(store), clock)
+    one.put("wake/s")
+    one.pull("s")
+    one.put("events/a", 1)
+    one.claimed("s")
+    store.close()
+    one.later(30)
+    assert code(one.claim("s")) == (503, "store_closed")
+    until(lambda: one.manager.get("s")._timer is None, "the end of its timers")
+    one.close()
+    served.stop()
+    assert [record.getMessage() for record in caplog.records if record.module != "asgi"] == []
+
+
 def test_a_subscription_that_cannot_be_read_hinders_no_other_and_can_be_deleted(serve: Serve, tmp_path: Path):
     server = serve()
     server.pull("s")

@@ -8,6 +8,7 @@ import re
 import time
 from base64 import urlsafe_b64decode
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import ed25519
 import httpx
@@ -16,7 +17,7 @@ from receivers import DONE, Delivery, Receiver, answering
 from worlds import World, ack_of, code, soon, world
 
 from durable_log import asgi
-from durable_log.errors import InvalidOption
+from durable_log.errors import InvalidOption, StoreFull
 
 
 def decoded(text: str) -> bytes:
@@ -138,6 +139,26 @@ def test_what_comes_after_the_wake_was_sent_is_not_acknowledged_by_its_done(at_w
         soon(lambda: at_work.cursors("s") == {"events/a": 4}, "the second ack")
 
 
+def test_done_says_nothing_of_a_stream_that_was_deleted_meanwhile_nor_of_its_next_life(at_work: World):
+    def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
+        if number == 0:
+            at_work.delete("events/gone")
+            at_work.delete("events/reborn")
+            at_work.put("events/reborn", 1, 2, 3)
+        DONE(number, handler)
+
+    at_work.put("events/gone")
+    at_work.put("events/reborn")
+    with Receiver(answer) as receiver:
+        at_work.hook("s", receiver.url, lease_ttl_ms=600_000)
+        at_work.post("events/gone")
+        wake = receiver.delivery(1).wake
+        told = {each["path"]: int(each["acked_offset"][17:]) for each in wake["streams"] if each["has_pending"]}
+        assert told == {"events/reborn": 0}
+        assert len(wake["streams"]) == 1
+        soon(lambda: at_work.cursors("s") == {"events/reborn": 6}, "the ack")
+
+
 def test_a_callback_acknowledges_and_ends_the_wake(at_work: World, receiver: Receiver):
     at_work.hook("s", receiver.url)
     at_work.put("events/a", 1)
@@ -205,6 +226,29 @@ def test_a_webhook_that_is_not_there_is_a_failure_like_others(at_work: World):
     soon(lambda: at_work.get("s")["status"] == "failed", "the failure")
 
 
+def test_a_delivery_that_cannot_be_noted_is_made_again_later_and_not_at_once(
+    at_work: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    from durable_log._subscriptions import active
+
+    monkeypatch.setattr(active, "TROUBLE_SECONDS", 0.2)
+    at_work.hook("s", receiver.url)
+    journal, refused = at_work.manager.get("s")._journal, list[float]()
+    append = journal.append
+
+    async def refusing(record: dict[str, Any]) -> bool:
+        if record["state"].get("sent") and not refused:
+            refused.append(time.monotonic())
+            raise StoreFull("a segment", 4096)
+        return await append(record)
+
+    monkeypatch.setattr(journal, "append", refusing)
+    at_work.put("events/a", 1)
+    first, second = receiver.delivery().wake, receiver.delivery(1).wake
+    assert time.monotonic() - refused[0] >= 0.2
+    assert second["wake_id"] == first["wake_id"]
+
+
 def test_a_webhook_that_hangs_is_given_up_in_time_and_hinders_nobody():
     release: list[bool] = []
 
@@ -218,6 +262,27 @@ def test_a_webhook_that_hangs_is_given_up_in_time_and_hinders_nobody():
         running.put("events/a", 1)
         soon(lambda: running.cursors("t") == {"events/a": 2}, "the ack of the other")
         soon(lambda: running.get("s")["status"] == "failed", "the failure")
+        release.append(True)
+
+
+def test_a_webhook_that_hangs_longer_than_its_lease_has_failed_and_is_not_asked_again_at_once():
+    release: list[bool] = []
+
+    def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
+        while not release and number == 0:
+            time.sleep(0.01)
+        DONE(number, handler)
+
+    with world(webhook_seconds=60) as running, Receiver(answer) as receiver:
+        running.hook("s", receiver.url, lease_ttl_ms=1000)
+        running.put("events/a", 1)
+        receiver.delivery()
+        running.later(1)
+        soon(lambda: running.state("s").wake_id is None, "the end of the lease")
+        assert running.get("s")["status"] == "failed"
+        running.later(1.5)
+        assert receiver.delivery(1).wake["generation"] == 2
+        soon(lambda: running.cursors("s") == {"events/a": 2}, "the ack")
         release.append(True)
 
 

@@ -32,7 +32,7 @@ class Api:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(timeout=PATIENCE_SECONDS)
+        self.http = httpx.Client(timeout=PATIENCE_SECONDS, verify=False)
 
     def close(self) -> None:
         self.http.close()
