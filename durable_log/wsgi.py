@@ -166,7 +166,7 @@ class App:
         return () if method == "HEAD" else body
 
     def _failed(self, environ: Environ, error: Exception) -> Response:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        method, path = environ["REQUEST_METHOD"], quote(environ["PATH_INFO"].encode("latin-1"))
         if isinstance(error, Refusal):
             return self._responses.refused(error)
         if not isinstance(error, DurableLogError):

@@ -183,10 +183,12 @@ def test_a_failure_is_logged_and_told_without_details(
         raise error
 
     monkeypatch.setattr(called.store, "submit", fail)
-    answer = called("PUT", "/s")
+    answer = called("PUT", "/s\nERROR forged")
     body = answer.body
     assert (answer.status, code in body, b"/var" in body) == (status, True, False)
-    assert [record.levelno for record in caplog.records if record.name == "durable_log"] == [logging.ERROR]
+    told = [record for record in caplog.records if record.name == "durable_log"]
+    assert [record.levelno for record in told] == [logging.ERROR]
+    assert told[0].getMessage().startswith("PUT /s%0AERROR%20forged"), "a path makes no line of its own"
 
 
 def test_a_failure_within_an_event_stream_ends_it(called: Called, caplog: pytest.LogCaptureFixture, monkeypatch):
