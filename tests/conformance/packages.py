@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -17,12 +18,18 @@ def installed(folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
-    modules, lock = folder / "node_modules", (folder / "package-lock.json").read_bytes()
+    modules = folder / "node_modules"
     stamp = modules / ".durable-log-lock"
-    digest = hashlib.sha256(lock).hexdigest()
-    if not stamp.exists() or stamp.read_text() != digest:
-        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=folder, check=False, timeout=INSTALL_SECONDS, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        stamp.write_text(digest)
+    with (folder / "package-lock.json").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        digest = hashlib.sha256(lock.read()).hexdigest()
+        if not stamp.exists() or stamp.read_text() != digest:
+            _install(npm, folder)
+            stamp.write_text(digest)
     return modules
+
+
+def _install(npm: str, folder: Path) -> None:
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, check=False, timeout=INSTALL_SECONDS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
