@@ -285,6 +285,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.uses.reopened(self.model, self.clock.now, crashed=crashed)
         report = self.store.report
         assert (report.damage, report.lost, report.unreadable_segments, report.cut) == ([], [], [], False)
+        for name, life in self.model.readable(self.living).items():
+            for known in life.producers:
+                self.retry(name, Producer(*known))
+
+    def retry(self, name: str, claim: Producer) -> None:
+        """Whoever saw no answer to the last append before the end asks again."""
+        self.append_both(Append(name, b"again", claim), lambda stream, named: stream.append(b"again", **named))
 
     @invariant()
     def all_is_as_in_the_model(self) -> None:
