@@ -291,7 +291,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     def retry(self, name: str, claim: Producer) -> None:
         """Whoever saw no answer to the last append before the end asks again."""
-        self.append_both(Append(name, b"again", claim), lambda stream, named: stream.append(b"again", **named))
+        if self.is_json(name):
+            self.append_both(Append(name, b"0,", claim), lambda stream, named: stream.append_json(0, **named))
+        else:
+            self.append_both(Append(name, b"again", claim), lambda stream, named: stream.append(b"again", **named))
 
     @invariant()
     def all_is_as_in_the_model(self) -> None:
