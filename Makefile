@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 
 # The tests of the engine take every line and branch of it, by themselves.
 ENGINE_TESTS = tests/engine tests/forks tests/repair tests/store
-SIDE_BY_SIDE = $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE = $(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 test: $(INSTALLED)
 	$(SIDE_BY_SIDE) --cov --cov-report=term $(ENGINE_TESTS)
 	DURABLE_LOG_FUZZ_SECONDS=60 $(SIDE_BY_SIDE) $(ENGINE_TESTS:%=--ignore=%)

@@ -6,22 +6,36 @@ in one process; but for the files that have little to share and take long, whose
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-ALONE = (
+FIRST = (
+    "tests/conformance/test_conformance.py",
     "tests/sabotage/test_sabotage.py",
     "tests/fuzz/test_fuzz_for_long.py",
     "tests/disk/test_crash_images.py",
     "tests/faults/test_faults.py",
 )
-"""Files of long tests. The longest come first, or one process would be left with them at the end."""
+"""Files that take long. They come first, or one process would be left with them at the end."""
+DIVIDED = FIRST[1:]
 
 
-@pytest.hookimpl(tryfirst=True)
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort, and group for ``--dist loadgroup``."""
-    files = {item: item.nodeid.partition("::")[0] for item in items}
-    for item, file in files.items():
-        if file not in ALONE:
-            item.add_marker(pytest.mark.xdist_group(file))
-    items.sort(key=lambda item: ALONE.index(files[item]) if files[item] in ALONE else len(ALONE))
+    files = {item: file_of(item.nodeid) for item in items}
+    items.sort(key=lambda item: FIRST.index(files[item]) if files[item] in FIRST else len(FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if file_of(nodeid) in DIVIDED else file_of(nodeid)
+
+    return ByFile(config, log)
