@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from images import open_at
@@ -12,6 +13,7 @@ from twins import SMALL, TwinDirectory, copy_of, open_files, open_store
 import durable_log
 from durable_log.engine import files
 from durable_log.engine import format as layout
+from durable_log.engine.commit import Committer
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import encode_file_header
 from durable_log.errors import Corruption, NotAStore, StoreUnreadable, UnsupportedFormat
@@ -176,7 +178,8 @@ def kill_in(directory: Volatile, what: str, count: int) -> Volatile:
 
     store: Store | None = None
     try:
-        store = open_store(twin, ROOMY)
+        with mock.patch.object(Committer, "start"):  # or it would commit whatever this thread is too slow to commit
+            store = open_store(twin, ROOMY)
         twin.hooks[what] = hook
         stream = store.create("a")
         for _ in range(120):
