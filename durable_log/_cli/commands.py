@@ -123,7 +123,7 @@ def serve(
     allows is allowed. With a proxy on this machine in front of it, give --no-local-webhooks.
     """
     from durable_log._cli import guard  # noqa: PLC0415 - the other commands need no server
-    from durable_log._cli import serve as server  # noqa: PLC0415
+    from durable_log._cli import serve as server  # noqa: PLC0415 - as above
 
     logging.basicConfig(format="durable-log: %(levelname)s: %(message)s", level=logging.WARNING)
     settings = server.Settings(

@@ -78,7 +78,7 @@ class Collector:
         yield from _of_store(figures)
 
     def _of_requests(self) -> Iterator[Metric]:
-        from prometheus_client.core import (  # noqa: PLC0415
+        from prometheus_client.core import (  # noqa: PLC0415 - an extra
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,
@@ -112,7 +112,7 @@ class Collector:
 
 
 def _of_store(figures: Mapping[str, Any]) -> Iterator[Metric]:
-    from prometheus_client.core import (  # noqa: PLC0415
+    from prometheus_client.core import (  # noqa: PLC0415 - an extra
         CounterMetricFamily,
         GaugeMetricFamily,
         HistogramMetricFamily,
@@ -142,7 +142,7 @@ def _classes(ends: Iterable[float], counts: Iterable[int]) -> list[tuple[str, fl
 
 def exposition(collector: Collector) -> tuple[str, bytes]:
     """The content type and the text of all figures."""
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - an extra
 
     registry = CollectorRegistry()
     registry.register(collector)
