@@ -332,7 +332,8 @@ class App:
     async def _body(self, exchange: Exchange, limit: int | None = None) -> bytes | None:
         """The request's body; None if the client left before its end. Raises :class:`Refusal` if it is too large."""
         limit = self._store.options.record_bytes_max if limit is None else limit
-        if requests.declared_length(exchange.scope["headers"]) > limit:
+        declared = requests.declared_length(exchange.scope["headers"])
+        if declared > limit:
             raise requests.too_large(limit)
         parts, size = [], 0
         while True:
@@ -346,6 +347,8 @@ class App:
                 raise requests.too_large(limit)
             parts.append(part)
             if not message.get("more_body", False):
+                if size < declared:  # servers drop what follows an Upgrade
+                    raise requests.incomplete(declared - size)
                 return part if len(parts) == 1 else b"".join(parts)
 
 

@@ -122,7 +122,7 @@ class Request:
             parts.append(part)
             left -= len(part)
         if declared and left:
-            raise Refusal(400, "incomplete_body", f"the body ended {left} bytes before its declared length")
+            raise requests.incomplete(left)
         if not declared and not left:
             raise requests.too_large(limit)
         return b"".join(parts)

@@ -40,6 +40,7 @@ NameOf = Callable[[bytes], str]
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 CONTENT_TYPE_BYTES_MAX: Final = 256
+LENGTH_DIGITS_MAX: Final = 20
 
 _ONCE: Final = frozenset(
     (
@@ -149,8 +150,15 @@ def declared_length(headers: Headers) -> int:
     """What ``Content-Length`` says, in bytes; 0 if it says nothing, as chunked bodies do."""
     for key, value in headers:
         if key == b"content-length":
+            if len(value) > LENGTH_DIGITS_MAX:
+                raise Refusal(400, "invalid_header", f"Content-Length has at most {LENGTH_DIGITS_MAX} digits")
             return int(value) if value.isdigit() else 0
     return 0
+
+
+def incomplete(missing: int) -> Refusal:
+    """The answer to a body that ended before its declared length."""
+    return Refusal(400, "incomplete_body", f"the body ended {missing} bytes before its declared length")
 
 
 def too_large(limit: int) -> Refusal:
@@ -282,6 +290,9 @@ def _pick(headers: Headers) -> dict[bytes, bytes]:
             if key in found:
                 raise Refusal(400, "repeated_header", f"{key.decode().title()} occurs more than once; send it once")
             found[key] = value.strip(b" \t")
+        elif key == b"content-encoding" and value.strip(b" \t").lower() not in (b"", b"identity"):
+            refused = f"Content-Encoding {value[:40].decode('latin-1')!r} is not undone here; send the body as it is"
+            raise Refusal(415, "unsupported_encoding", refused, ((b"accept-encoding", b"identity"),))
     return found
 
 
