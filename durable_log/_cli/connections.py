@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -40,7 +41,6 @@ class Connection(HttpToolsProtocol):
         self._owed_since: float | None = self.loop.time()
         """Since when the rest of a request is missing; None if none is."""
         self._came = self._loose = 0
-        self._unsent, self._took = 0, self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -139,20 +139,12 @@ class Connection(HttpToolsProtocol):
     def _is_upgrade(self) -> bool:
         return bool(self.parser.should_upgrade()) and self._method != b"CONNECT"
 
-    def resume_writing(self) -> None:
-        """The client has taken what there was."""
-        self._took = self.loop.time()
-        super().resume_writing()
-
     def _owe(self) -> None:
         if self._owed_since is None:
             self._owed_since, self._came = self.loop.time(), 0
 
     def is_overdue(self, now: float, seconds: float) -> bool:
-        """Whether the client has sent or taken too little for so long."""
-        return self._sends_nothing(now, seconds) or self._takes_nothing(now, seconds)
-
-    def _sends_nothing(self, now: float, seconds: float) -> bool:
+        """Whether the client has sent too little for so long."""
         if self._owed_since is None:
             return False
         cycle = self.cycle
@@ -163,21 +155,18 @@ class Connection(HttpToolsProtocol):
         earned = 0 if answered else self._came / BYTES_PER_SECOND_MIN
         return now - self._owed_since >= seconds + earned
 
-    def _takes_nothing(self, now: float, seconds: float) -> bool:
-        unsent = self.transport.get_write_buffer_size()
-        cycle = self.cycle
-        growing = not (self.flow.write_paused or self.transport.is_closing() or cycle is None or cycle.response_complete)
-        if not unsent or growing or unsent != self._unsent:
-            self._unsent, self._took = unsent, now
-            return False
-        return now - self._took >= seconds
-
 
 def cut_off(connections: Iterable[object], now: float, seconds: float) -> None:
-    """Let go of those whose clients have sent or taken too little for so long."""
+    """Let go of those whose clients have sent too little for so long."""
     for connection in tuple(connections):
         if isinstance(connection, Connection) and connection.is_overdue(now, seconds):
             connection.cut_off()
+
+
+def must_be_taken_within(seconds: float, listener: socket.socket) -> None:
+    """Have the kernel end connections, all that ``listener`` accepts, of which nothing is taken for so long."""
+    # Only it can tell a client that takes little from one that takes nothing: it holds megabytes for either.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))
 
 
 def connections_max() -> int:

@@ -25,7 +25,7 @@ import uvicorn
 
 import durable_log
 from durable_log import asgi
-from durable_log._cli.connections import Connection, connections_max, cut_off
+from durable_log._cli.connections import Connection, connections_max, cut_off, must_be_taken_within
 from durable_log._cli.upkeep import summary
 from durable_log.access import Authorize
 from durable_log.errors import DurableLogError
@@ -205,6 +205,7 @@ def serve_store(store: Store, listener: socket.socket, settings: Settings) -> No
     )
     ready_line = f"durable-log serves {store.engine.path} at {url_of(listener)}"
     server = Server(config, streams, ready_line, settings.client_seconds)
+    must_be_taken_within(settings.client_seconds, listener)
     # Once it is done uvicorn raises the signal again under the handlers that it found. With these that ends
     # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
     for number in (signal.SIGTERM, signal.SIGINT):
