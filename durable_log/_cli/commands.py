@@ -117,9 +117,9 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
 @click.option("--page", type=click.Path(exists=True, dir_okay=False), hidden=True)
 def serve(
     data: str, host: str, port: int, long_poll_timeout: float, client_timeout: float, local_webhooks: bool | None,
-    backups: str | None, tokens: str | None, jwks: str | None, jwt_algorithm: tuple[str, ...], jwt_audience: tuple[str, ...],
-    jwt_issuer: str | None, url_secrets: str | None, cors_origin: tuple[str, ...], metrics: bool,
-    access_log: str | None, page: str | None,
+    backups: str | None, tokens: str | None, jwks: str | None, jwt_algorithm: tuple[str, ...],
+    jwt_audience: tuple[str, ...], jwt_issuer: str | None, url_secrets: str | None, cors_origin: tuple[str, ...],
+    metrics: bool, access_log: str | None, page: str | None,
 ) -> None:  # fmt: skip
     """Serve a store over HTTP.
 

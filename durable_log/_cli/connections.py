@@ -117,7 +117,11 @@ class Connection(HttpToolsProtocol):
         """The head is there. Raises ``ValueError``, which ends the connection, for one that can't be meant."""
         self._head_done, self._loose = True, 0
         self._method: bytes = self.parser.get_method()
-        if self.parser.get_http_version() not in ("1.0", "1.1") or b"#" in self.url or len(self._unanswered) > AHEAD_MAX:
+        if (
+            self.parser.get_http_version() not in ("1.0", "1.1")
+            or b"#" in self.url
+            or len(self._unanswered) > AHEAD_MAX
+        ):
             raise ValueError(self.url)
         if self._is_upgrade():
             self.scope["http_version"] = self.parser.get_http_version()
@@ -147,9 +151,9 @@ class Connection(HttpToolsProtocol):
         """Whether the client has sent too little for so long."""
         if self._owed_since is None:
             return False
-        cycle = self.cycle
-        answered = cycle is not None and cycle.response_complete
-        if self.flow.read_paused or (cycle is not None and not cycle.more_body and not answered):
+        last = self._unanswered[-1] if self._unanswered else None
+        answered = last is not None and last.response_complete
+        if self.flow.read_paused or (last is not None and not last.more_body and not answered):
             self._owed_since, self._came = now, 0  # it is the client that waits
             return False
         earned = 0 if answered else self._came / BYTES_PER_SECOND_MIN

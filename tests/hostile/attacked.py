@@ -6,7 +6,6 @@ import os
 import random
 import re
 import resource
-import socket
 import threading
 import time
 from collections.abc import Iterator

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), *(str(HERE.parent / room) for room in ("http", "conformance", "cli"))]
+sys.path += [str(Path(__file__).resolve().parent.parent / room) for room in ("hostile", "http", "conformance")]
 
 from attacked import Attacked, attacked
 

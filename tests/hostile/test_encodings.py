@@ -11,7 +11,9 @@ from attacked import Attacked
 BOMB = gzip.compress(bytes(64 * 2**20))
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "compress", "x-gzip", "identity, gzip", "nonsense"])
+@pytest.mark.parametrize(
+    "coding", ["gzip", "br", "deflate", "zstd", "compress", "x-gzip", "identity, gzip", "nonsense"]
+)
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_an_encoded_body_is_refused_as_such_and_changes_nothing(server: Attacked, method: str, coding: str):
     server.put("plain", b"kept")

@@ -82,9 +82,7 @@ def test_the_headers_are_those_that_browsers_may_send_and_see():
     ours = {each.decode() for each in request._ONCE} - {"content-type"}
     assert shown == ours | {"if-none-match", "content-encoding"}
     headers = {
-        name.lower()
-        for answer in DOCUMENT["components"]["responses"].values()
-        for name in answer.get("headers", {})
+        name.lower() for answer in DOCUMENT["components"]["responses"].values() for name in answer.get("headers", {})
     }
     exposed = dict(Cors().of_all())[b"access-control-expose-headers"].decode().lower().split(", ")
     assert headers == set(exposed) | {"allow", "accept-encoding"}
@@ -96,7 +94,9 @@ def test_the_parameters_are_those_of_the_protocol():
 
 
 def test_the_methods_are_those_of_streams():
-    assert {method.upper() for method in DOCUMENT["paths"]["/v1/stream/{name}"]} - {"PARAMETERS"} == set(request.METHODS)
+    assert {method.upper() for method in DOCUMENT["paths"]["/v1/stream/{name}"]} - {"PARAMETERS"} == set(
+        request.METHODS
+    )
 
 
 @pytest.fixture

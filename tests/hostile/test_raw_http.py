@@ -170,7 +170,21 @@ def test_absolute_targets_mean_the_same_stream_whatever_host_they_name(server: A
         assert server.replies(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode()) in ([200, 200], [400])
 
 
-PIECES = (b"\r\n", b"\r", b"\n", b" ", b"\t", b"\x00", b":", b"\xff", b"%", b"0", b"-1", b"chunked", b"Content-Length: 3\r\n")
+PIECES = (
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b" ",
+    b"\t",
+    b"\x00",
+    b":",
+    b"\xff",
+    b"%",
+    b"0",
+    b"-1",
+    b"chunked",
+    b"Content-Length: 3\r\n",
+)
 SOUND = (
     f"PUT {ROOT}/fuzz HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello".encode(),
     f"POST {ROOT}/fuzz HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nProducer-Id: p\r\nProducer-Epoch: 1\r\n"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import selectors
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import httpx
-import pytest
-from attacked import CLIENT_SECONDS, PATIENCE_SECONDS, ROOT, Attacked, Neighbour, attacked
+from attacked import CLIENT_SECONDS, PATIENCE_SECONDS, ROOT, Attacked, Neighbour
 from serving import until
 
 SLOW = 200
