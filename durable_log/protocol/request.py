@@ -40,7 +40,6 @@ NameOf = Callable[[bytes], str]
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 CONTENT_TYPE_BYTES_MAX: Final = 256
-LENGTH_DIGITS_MAX: Final = 20
 
 _ONCE: Final = frozenset(
     (
@@ -144,28 +143,6 @@ def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str
         refused = f"{method[:40]!r} is not a method of streams; use one of {allow}"
         raise Refusal(405, "method_not_allowed", refused, ((b"allow", allow.encode()),))
     return parser(checked_name(rest), query, headers, partial(stream_name, root=root, prefix=prefix))
-
-
-def declared_length(headers: Headers) -> int:
-    """What ``Content-Length`` says, in bytes; 0 if it says nothing, as chunked bodies do."""
-    for key, value in headers:
-        if key == b"content-length":
-            if len(value) > LENGTH_DIGITS_MAX:
-                raise Refusal(400, "invalid_header", f"Content-Length has at most {LENGTH_DIGITS_MAX} digits")
-            return int(value) if value.isdigit() else 0
-    return 0
-
-
-def incomplete(missing: int) -> Refusal:
-    """The answer to a body that ended before its declared length."""
-    return Refusal(400, "incomplete_body", f"the body ended {missing} bytes before its declared length")
-
-
-def too_large(limit: int) -> Refusal:
-    """The answer to a body of more than ``limit`` bytes, declared or arriving."""
-    return Refusal(
-        413, "record_too_large", f"the body is over the limit of {limit} bytes; split it into several appends"
-    )
 
 
 def needs_source(fork: Fork, content_type: str) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from durable_log.errors import InvalidData, InvalidProducer
 from durable_log.model import EARLIEST, NOW, Append, Create, Delete, Producer, StreamConfig
+from durable_log.protocol.body import declared_length
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import (
     Get,
@@ -17,7 +18,6 @@ from durable_log.protocol.request import (
     Post,
     Preflight,
     Put,
-    declared_length,
     parse,
     to_append,
     to_create,
