@@ -64,7 +64,7 @@ def test_a_crowd_of_idle_viewers_costs_little_and_is_told_at_once(tmp_path: Path
     may_open(VIEWERS + 500)
     with attacked(tmp_path, COMMAND) as server:
         assert server.put("crowd").status_code == 201
-        descriptors, spent = server.descriptors(), server.cpu_seconds()
+        sockets, spent = server.sockets(), server.cpu_seconds()
         each, took = asyncio.run(crowd(server, mode))
         spent = server.cpu_seconds() - spent
         print(
@@ -72,4 +72,4 @@ def test_a_crowd_of_idle_viewers_costs_little_and_is_told_at_once(tmp_path: Path
         )
         assert each < BYTES_MAX
         assert took < SECONDS_MAX
-        until(lambda: server.descriptors() <= descriptors + 1, "the end of all connections")
+        until(lambda: server.sockets() <= sockets + 1, "the end of all connections")

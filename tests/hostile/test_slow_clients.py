@@ -66,7 +66,7 @@ def test_slow_senders_are_ended_while_others_are_served_and_nothing_is_stored(se
 
 def test_who_takes_nothing_of_a_response_is_ended_whatever_waits_behind_it(server: Attacked):
     server.put("large", b"x" * 3 * 2**20)
-    at_rest = server.descriptors()
+    at_rest = server.sockets()
     read = f"GET {ROOT}/large HTTP/1.1\r\nHost: h\r\n\r\n".encode()
     deaf = []
     for text in (read, read * 20, read.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) * 5:
@@ -75,8 +75,8 @@ def test_who_takes_nothing_of_a_response_is_ended_whatever_waits_behind_it(serve
         client.connect(("127.0.0.1", server.port))
         client.sendall(text)
         deaf.append(client)
-    until(lambda: server.descriptors() >= at_rest + len(deaf), "the connections")
-    until(lambda: server.descriptors() <= at_rest + 1, "their end")
+    until(lambda: server.sockets() >= at_rest + len(deaf), "the connections")
+    until(lambda: server.sockets() <= at_rest + 1, "their end")
     for client in deaf:
         client.close()
 
