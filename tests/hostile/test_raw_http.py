@@ -6,7 +6,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from attacked import LONG, ROOT, Attacked, seeded
+from attacked import LAST, LONG, ROOT, Attacked, seeded
 from serving import until
 
 HEAD = f"PUT {ROOT}/raw HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n".encode()
@@ -217,6 +217,8 @@ def test_damaged_requests_are_answered_or_ended_and_nothing_breaks(server: Attac
     numbers = seeded("damaged requests")
     requests = [mutated(numbers) for _ in range(20_000 if LONG else 600)]
     with ThreadPoolExecutor(48) as clients:
-        for request, statuses in zip(requests, clients.map(server.replies, requests), strict=True):
+        # a length that is damaged swallows the last request, maybe just so much of it that the connection is kept
+        answers = clients.map(server.replies, [request + LAST for request in requests])
+        for request, statuses in zip(requests, answers, strict=True):
             assert all(status < 500 for status in statuses), (request, statuses)
     server.serves()
