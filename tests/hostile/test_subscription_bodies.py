@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from attacked import PATIENCE_SECONDS, Attacked, Neighbour, seeded
+from attacked import Attacked, Neighbour, seeded
 
 from durable_log.protocol.globs import parse_glob
 
@@ -225,4 +225,3 @@ def test_the_token_of_a_former_life_is_fenced(server: Attacked, claimed: dict[st
     assert server.http.put(path, json=config).status_code == 201
     answer = ack(server, claimed, claimed["token"], done=True)
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "FENCED")
-    assert answer.elapsed.total_seconds() < PATIENCE_SECONDS
