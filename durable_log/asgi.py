@@ -28,6 +28,7 @@ from durable_log.aio import AsyncStore
 from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol import request as requests
+from durable_log.protocol.body import declared_length, incomplete, too_large
 from durable_log.protocol.cors import Cors
 from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
@@ -332,8 +333,9 @@ class App:
     async def _body(self, exchange: Exchange, limit: int | None = None) -> bytes | None:
         """The request's body; None if the client left before its end. Raises :class:`Refusal` if it is too large."""
         limit = self._store.options.record_bytes_max if limit is None else limit
-        if requests.declared_length(exchange.scope["headers"]) > limit:
-            raise requests.too_large(limit)
+        declared = declared_length(exchange.scope["headers"])
+        if declared > limit:
+            raise too_large(limit)
         parts, size = [], 0
         while True:
             message = await exchange.receive()
@@ -343,9 +345,11 @@ class App:
             size += len(part)
             exchange.bytes_in = size
             if size > limit:
-                raise requests.too_large(limit)
+                raise too_large(limit)
             parts.append(part)
             if not message.get("more_body", False):
+                if size < declared:  # servers drop what follows an Upgrade
+                    raise incomplete(declared - size)
                 return part if len(parts) == 1 else b"".join(parts)
 
 

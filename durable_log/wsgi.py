@@ -23,6 +23,7 @@ from durable_log.errors import DurableLogError, InvalidOption, StreamGone, Strea
 from durable_log.model import Chunk, Delete, StreamInfo
 from durable_log.protocol import request as requests
 from durable_log.protocol import sse
+from durable_log.protocol.body import declared_length, incomplete, too_large
 from durable_log.protocol.cors import Cors
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
@@ -112,9 +113,9 @@ class Request:
 
     def body(self, limit: int) -> bytes:
         """Raises :class:`Refusal` if there is more of it than ``limit``, or if the client left before its end."""
-        declared = requests.declared_length(self.headers)
+        declared = declared_length(self.headers)
         if declared > limit:
-            raise requests.too_large(limit)
+            raise too_large(limit)
         if not declared and not self._environ.get("wsgi.input_terminated"):
             return b""
         source, parts, left = self._environ["wsgi.input"], [], declared or limit + 1
@@ -122,9 +123,9 @@ class Request:
             parts.append(part)
             left -= len(part)
         if declared and left:
-            raise Refusal(400, "incomplete_body", f"the body ended {left} bytes before its declared length")
+            raise incomplete(left)
         if not declared and not left:
-            raise requests.too_large(limit)
+            raise too_large(limit)
         return b"".join(parts)
 
 

@@ -92,6 +92,14 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
     help="How long a long-poll waits for news.",
 )
 @click.option(
+    "--client-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    default=45.0,
+    show_default=True,
+    help="Cut off a client that sends the rest of a request, or takes a response, no further for so long.",
+)
+@click.option(
     "--local-webhooks/--no-local-webhooks",
     default=None,
     help="Whether webhooks may be on this machine, as http://localhost. Default: if --host is of this machine only.",
@@ -108,10 +116,10 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
 @click.option("--access-log", type=click.Choice(["json"]), help="Write a line for each request to stdout.")
 @click.option("--page", type=click.Path(exists=True, dir_okay=False), hidden=True)
 def serve(
-    data: str, host: str, port: int, long_poll_timeout: float, local_webhooks: bool | None, backups: str | None,
-    tokens: str | None, jwks: str | None, jwt_algorithm: tuple[str, ...], jwt_audience: tuple[str, ...],
-    jwt_issuer: str | None, url_secrets: str | None, cors_origin: tuple[str, ...], metrics: bool,
-    access_log: str | None, page: str | None,
+    data: str, host: str, port: int, long_poll_timeout: float, client_timeout: float, local_webhooks: bool | None,
+    backups: str | None, tokens: str | None, jwks: str | None, jwt_algorithm: tuple[str, ...],
+    jwt_audience: tuple[str, ...], jwt_issuer: str | None, url_secrets: str | None, cors_origin: tuple[str, ...],
+    metrics: bool, access_log: str | None, page: str | None,
 ) -> None:  # fmt: skip
     """Serve a store over HTTP.
 
@@ -135,6 +143,7 @@ def serve(
         metrics=metrics,
         access_log=access_log is not None,
         local_webhooks=local_webhooks,
+        client_seconds=client_timeout,
     )
     server.serve(data, host, port, settings)
 

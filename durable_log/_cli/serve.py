@@ -7,6 +7,7 @@ It decides nothing about streams. Main thread only.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -14,15 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import click
 import uvicorn
 
 import durable_log
 from durable_log import asgi
+from durable_log._cli.connections import Connection, connections_max, cut_off, must_be_taken_within
 from durable_log._cli.upkeep import summary
 from durable_log.access import Authorize
 from durable_log.errors import DurableLogError
@@ -66,6 +69,7 @@ class Settings(NamedTuple):
     metrics: bool = False
     access_log: bool = False
     local_webhooks: bool | None = None
+    client_seconds: float = 45.0
 
 
 class Front:
@@ -98,17 +102,28 @@ async def _reply(scope: Message, send: Send, page: Page) -> None:
 
 
 class Server(uvicorn.Server):
-    """Says when it accepts connections, and ends live responses as soon as it is asked to stop."""
+    """Says when it accepts connections, cuts off clients that send or take nothing for ``client_seconds``, and ends
+    live responses as soon as it is asked to stop.
+    """
 
-    def __init__(self, config: uvicorn.Config, streams: asgi.App, ready_line: str) -> None:
+    def __init__(self, config: uvicorn.Config, streams: asgi.App, ready_line: str, client_seconds: float) -> None:
         super().__init__(config)
-        self._streams, self._ready_line = streams, ready_line
+        self._streams, self._ready_line, self._client_seconds = streams, ready_line, client_seconds
+        self._looked = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, then print the one line that says so."""
         await super().startup(sockets)
         if self.started and not self.should_exit:
             click.echo(self._ready_line)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections now and then. Called ten times a second."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked >= self._client_seconds / 8:
+            self._looked = now
+            cut_off(self.server_state.connections, now, self._client_seconds)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends the server in order, a second at once. Called by the interpreter between two steps."""
@@ -178,7 +193,7 @@ def serve_store(store: Store, listener: socket.socket, settings: Settings) -> No
     config = uvicorn.Config(
         Front(streams, Operations(streams, metrics=settings.metrics), settings.pages),
         loop="uvloop",
-        http="httptools",
+        http=cast("type[asyncio.Protocol]", partial(Connection, connections_max=connections_max())),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -188,7 +203,9 @@ def serve_store(store: Store, listener: socket.socket, settings: Settings) -> No
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = Server(config, streams, f"durable-log serves {store.engine.path} at {url_of(listener)}")
+    ready_line = f"durable-log serves {store.engine.path} at {url_of(listener)}"
+    server = Server(config, streams, ready_line, settings.client_seconds)
+    must_be_taken_within(settings.client_seconds, listener)
     # Once it is done uvicorn raises the signal again under the handlers that it found. With these that ends
     # nothing, so the store is closed and the process leaves with 0; and a signal before its start is not lost.
     for number in (signal.SIGTERM, signal.SIGINT):

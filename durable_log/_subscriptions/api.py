@@ -145,8 +145,11 @@ class SubscriptionApi:
         )
 
     async def _streams(self, call: Call) -> Response:
-        manager = call.manager
-        await manager.finish(manager.add(call.active(), parsing.to_streams(call.body)))
+        manager, active, streams = call.manager, call.active(), parsing.to_streams(call.body)
+        wake_stream = active.config.wake_stream
+        if wake_stream is not None and wake_stream in streams:
+            raise parsing.wakes_itself(wake_stream)
+        await manager.finish(manager.add(active, streams))
         return self._responses.deleted()
 
     async def _stream(self, call: Call) -> Response:

@@ -145,21 +145,6 @@ def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str
     return parser(checked_name(rest), query, headers, partial(stream_name, root=root, prefix=prefix))
 
 
-def declared_length(headers: Headers) -> int:
-    """What ``Content-Length`` says, in bytes; 0 if it says nothing, as chunked bodies do."""
-    for key, value in headers:
-        if key == b"content-length":
-            return int(value) if value.isdigit() else 0
-    return 0
-
-
-def too_large(limit: int) -> Refusal:
-    """The answer to a body of more than ``limit`` bytes, declared or arriving."""
-    return Refusal(
-        413, "record_too_large", f"the body is over the limit of {limit} bytes; split it into several appends"
-    )
-
-
 def needs_source(fork: Fork, content_type: str) -> bool:
     """Whether only the source's bytes can tell where the fork leaves it: JSON is never cut inside of a message."""
     return fork.sub_offset > 0 or is_json(content_type)
@@ -282,6 +267,9 @@ def _pick(headers: Headers) -> dict[bytes, bytes]:
             if key in found:
                 raise Refusal(400, "repeated_header", f"{key.decode().title()} occurs more than once; send it once")
             found[key] = value.strip(b" \t")
+        elif key == b"content-encoding" and value.strip(b" \t").lower() not in (b"", b"identity"):
+            refused = f"Content-Encoding {value[:40].decode('latin-1')!r} is not undone here; send the body as it is"
+            raise Refusal(415, "unsupported_encoding", refused, ((b"accept-encoding", b"identity"),))
     return found
 
 

@@ -154,7 +154,7 @@ def to_config(body: bytes) -> Config:
     else:
         wake_stream = _path("wake_stream", given.get("wake_stream"))
         if wake_stream in streams:
-            raise invalid(f"{wake_stream!r} is the wake stream and one of the streams: each wake would cause another")
+            raise wakes_itself(wake_stream)
     lease_ms = given.get("lease_ttl_ms")
     lease_ms = LEASE_MS_DEFAULT if lease_ms is None else lease_ms
     if type(lease_ms) is not int or not LEASE_MS_MIN <= lease_ms <= LEASE_MS_MAX:
@@ -267,6 +267,11 @@ def _pattern(given: str) -> str:
 def invalid(reason: str) -> Refusal:
     """The request can't be meant."""
     return Refusal(400, "INVALID_REQUEST", reason)
+
+
+def wakes_itself(wake_stream: str) -> Refusal:
+    """Its wake stream is to be one of its streams."""
+    return invalid(f"{wake_stream!r} is the wake stream and one of the streams: each wake would cause another")
 
 
 def not_found(name: str) -> Refusal:

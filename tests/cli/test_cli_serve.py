@@ -89,7 +89,7 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path):
     import uvicorn
 
     with durable_log.open(tmp_path / "store") as store:
-        server = Server(uvicorn.Config(None), asgi.app(store), "ready")
+        server = Server(uvicorn.Config(None), asgi.app(store), "ready", 45)
         server.handle_exit(signal.SIGTERM, None)
         assert server.should_exit
         assert not server.force_exit

@@ -244,6 +244,14 @@ def test_a_client_that_leaves_within_its_body_has_sent_nothing(
     assert served.tail(f"{name}/POST") == 0
 
 
+def test_a_body_that_the_server_has_dropped_behind_an_upgrade_is_missed(served: Served, name: str):
+    wish = b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+    with served.raw(f"PUT /{name} HTTP/1.1\r\nHost: h\r\n".encode() + wish) as client:
+        status, _, body = client.response()
+    assert (status, json.loads(body)["error"]["code"]) == (400, "incomplete_body")
+    assert served.http.head(f"/{name}").status_code == 404
+
+
 def test_a_large_json_body_is_checked_beside_the_event_loop(served: Served, name: str):
     served.put(name, content_type="application/json")
     messages = [{"n": n, "text": "x" * 90} for n in range(2000)]

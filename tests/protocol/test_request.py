@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from durable_log.errors import InvalidData, InvalidProducer
 from durable_log.model import EARLIEST, NOW, Append, Create, Delete, Producer, StreamConfig
+from durable_log.protocol.body import declared_length
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import (
     Get,
@@ -17,7 +18,6 @@ from durable_log.protocol.request import (
     Post,
     Preflight,
     Put,
-    declared_length,
     parse,
     to_append,
     to_create,
@@ -318,6 +318,23 @@ def test_conditions_join_into_one_list():
 def test_a_declared_length_is_a_number(value: bytes, length: int):
     assert declared_length(((b"host", b"x"), (b"content-length", value))) == length
     assert declared_length(()) == 0
+
+
+def test_a_declared_length_of_more_digits_than_python_reads_is_refused():
+    with pytest.raises(Refusal) as refusal:
+        declared_length(((b"content-length", b"0" * 5000 + b"5"),))
+    assert (refusal.value.status, refusal.value.code) == (400, "invalid_header")
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"identity, gzip", b"GZIP", b"none", b"\xff"])
+def test_a_body_that_was_encoded_is_refused_before_it_is_read(method: str, coding: bytes):
+    assert refused(method, (b"content-encoding", coding)) == (415, "unsupported_encoding")
+
+
+@pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
+def test_a_body_that_says_that_it_was_not_encoded_is_taken(coding: bytes):
+    put((b"content-encoding", coding))
 
 
 @given(

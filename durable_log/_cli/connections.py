@@ -1,0 +1,182 @@
+"""The connections of a server process, and an end to those whose clients send or take nothing.
+
+Law of this room: uvicorn and httptools read and write HTTP. Here is what they leave without a bound (how long a request
+may take to come, how long a response to be taken, the size of a head, requests sent ahead, the number of connections),
+and what they would mistake: trailers for headers, and a body behind ``Upgrade`` for another protocol. What a request
+means is not known here. Event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Iterable
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+HEAD_BYTES_MAX: Final = 64 * 2**10
+"""How much may come, more or less, that is neither the end of a head nor part of a body."""
+
+AHEAD_MAX: Final = 64
+"""How many requests of a connection may wait for the answer to the one before them."""
+
+BYTES_PER_SECOND_MIN: Final = 1024
+"""Each of so many bytes of a body earn its client another second."""
+
+STORE_DESCRIPTORS: Final = 256
+"""How many descriptors are kept for everything that is no connection: a store that can't open a file fails."""
+
+
+class Connection(HttpToolsProtocol):
+    """One client. ``connections_max``: with more than so many, it is cut off at once."""
+
+    def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._connections_max = connections_max
+        self._head_done = False
+        self._unanswered: list[RequestResponseCycle] = []
+        self._owed_since: float | None = self.loop.time()
+        """Since when the rest of a request is missing; None if none is."""
+        self._came = self._loose = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        if len(self.connections) > self._connections_max:
+            self.cut_off()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All that is under way learns of it; uvicorn tells only the request that came last."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def cut_off(self) -> None:
+        """End it at once, whatever is under way."""
+        self._forget()
+        self.transport.abort()
+
+    def _forget(self) -> None:
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _refuse(self, why: str) -> None:
+        """Answer and end it; without an answer, which could not be told from theirs, if others are under way."""
+        unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        if len(unanswered) > 1 or any(cycle.response_started for cycle in unanswered):
+            self.cut_off()
+        else:
+            self._forget()
+            self.send_400_response(why)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; what is no HTTP ends the connection. Clients' mistakes are nothing to fill the log with."""
+        self._unset_keepalive_if_required()
+        self._owe()
+        self._came += len(data)
+        self._loose += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse("Invalid HTTP request received.")
+            return
+        if self._loose > HEAD_BYTES_MAX:
+            self._refuse("The head of the request is too large.")
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser has dropped the body; a new one is shown the same request without the wish (RFC 9110 §7.8).
+                self.parser = httptools.HttpRequestParser(self)
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b %b HTTP/%b" % (self._method, self.url, self.scope["http_version"].encode())]
+        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def on_message_begin(self) -> None:
+        """A request, maybe right behind another one."""
+        self._owe()
+        self._head_done = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; after the body, a trailer, which counts for nothing."""
+        if not self._head_done:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there. Raises ``ValueError``, which ends the connection, for one that can't be meant."""
+        self._head_done, self._loose = True, 0
+        self._method: bytes = self.parser.get_method()
+        if (
+            self.parser.get_http_version() not in ("1.0", "1.1")
+            or b"#" in self.url
+            or len(self._unanswered) > AHEAD_MAX
+        ):
+            raise ValueError(self.url)
+        if self._is_upgrade():
+            self.scope["http_version"] = self.parser.get_http_version()
+        else:
+            super().on_headers_complete()
+            self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete] + [self.cycle]
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._loose = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Nothing more is owed."""
+        if not self._is_upgrade():
+            self._owed_since, self._loose = None, 0
+            super().on_message_complete()
+
+    def _is_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self._method != b"CONNECT"
+
+    def _owe(self) -> None:
+        if self._owed_since is None:
+            self._owed_since, self._came = self.loop.time(), 0
+
+    def is_overdue(self, now: float, seconds: float) -> bool:
+        """Whether the client has sent too little for so long."""
+        if self._owed_since is None:
+            return False
+        last = self._unanswered[-1] if self._unanswered else None
+        answered = last is not None and last.response_complete
+        if self.flow.read_paused or (last is not None and not last.more_body and not answered):
+            self._owed_since, self._came = now, 0  # it is the client that waits
+            return False
+        earned = 0 if answered else self._came / BYTES_PER_SECOND_MIN
+        return now - self._owed_since >= seconds + earned
+
+
+def cut_off(connections: Iterable[object], now: float, seconds: float) -> None:
+    """Let go of those whose clients have sent too little for so long."""
+    for connection in tuple(connections):
+        if isinstance(connection, Connection) and connection.is_overdue(now, seconds):
+            connection.cut_off()
+
+
+def must_be_taken_within(seconds: float, listener: socket.socket) -> None:
+    """Have the kernel end connections, all that ``listener`` accepts, of which nothing is taken for so long."""
+    # Only it can tell a client that takes little from one that takes nothing: it holds megabytes for either.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))
+
+
+def connections_max() -> int:
+    """How many connections this process may have, once it is allowed as many descriptors as it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(soft - STORE_DESCRIPTORS, soft // 2)
