@@ -23,8 +23,8 @@ HEAD_BYTES_MAX: Final = 64 * 2**10
 AHEAD_MAX: Final = 64
 """How many requests of a connection may wait for the answer to the one before them."""
 
-BYTES_PER_SECOND_MIN: Final = 1024
-"""Each of so many bytes of a body earn its client another second."""
+BYTES_PER_SECOND_MIN: Final = 16
+"""Each of so many bytes of a body earn its client another second: a body may be an answer, as slow as its model."""
 
 STORE_DESCRIPTORS: Final = 256
 """How many descriptors are kept for everything that is no connection: a store that can't open a file fails."""

@@ -11,6 +11,7 @@ from attacked import CLIENT_SECONDS, PATIENCE_SECONDS, ROOT, Attacked, Neighbour
 from serving import until
 
 SLOW = 200
+PAUSE_SECONDS = 0.25
 HEAD = f"POST {ROOT}/slow HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n".encode()
 DRIPPED = {
     "silence": b"",
@@ -30,7 +31,7 @@ def drip(clients: dict[socket.socket, bytes], deadline: float) -> None:
             selector.register(client, selectors.EVENT_READ)
         while sent:
             assert time.monotonic() < deadline, f"{len(sent)} slow clients are still there"
-            for key, _ in selector.select(0.05):
+            for key, _ in selector.select(PAUSE_SECONDS):
                 client = key.fileobj
                 assert isinstance(client, socket.socket)
                 try:
@@ -55,13 +56,26 @@ def test_slow_senders_are_ended_while_others_are_served_and_nothing_is_stored(se
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(SLOW)]
     texts = list(DRIPPED.values())
     with Neighbour(server) as neighbour:
-        # Each byte of a body earns a thousandth of a second, so none lasts for longer than twice the time-out.
+        # Four bytes a second earn a quarter of a second, so none lasts for longer than twice the time-out.
         drip({client: texts[at % len(texts)] for at, client in enumerate(clients)}, time.monotonic() + PATIENCE_SECONDS)
     for client in clients:
         client.close()
     assert neighbour.longest_seconds < CLIENT_SECONDS / 2
     assert server.resident_bytes() - resident < 16 * 2**20
     assert server.figures() == before
+
+
+def test_an_answer_sent_on_as_slowly_as_a_model_makes_it_is_stored_whole(server: Attacked):
+    server.put("slow")
+    with server.raw(HEAD.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked") + b"\r\n") as client:
+        began, sent = time.monotonic(), 0
+        while time.monotonic() - began < 2 * CLIENT_SECONDS:
+            client.send(b"4\r\nword\r\n")
+            sent += 1
+            time.sleep(0.05)  # this is what is tested: the request takes longer than the time-out
+        client.send(b"0\r\n\r\n")
+        assert client.response()[0] == 204
+    assert server.read("slow") == b"word" * sent
 
 
 def test_who_takes_nothing_of_a_response_is_ended_whatever_waits_behind_it(server: Attacked):
