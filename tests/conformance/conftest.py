@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import vitest
-from front_ends import FRONT_ENDS, running
+from front_ends import FRONT_ENDS, KILLED, restarts, running
 from packages import installed
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "http"))
+
+
+SUITE_GROUPS = 34
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +32,15 @@ def found(
     asked = {item.callspec.params.get("front_end") for item in request.session.items if hasattr(item, "callspec")}
 
     def run(front_end: str, directory: Path) -> list[vitest.Result]:
+        if front_end == KILLED:
+            with running("durable-log serve", directory) as server, restarts(server) as url:
+                results = vitest.run(node_modules, server.url, directory, DURABLE_LOG_RESTART=url)
+                assert server.lives > SUITE_GROUPS
+                return results
         with running(front_end, directory) as server:
             return vitest.run(node_modules, server.url, directory)
 
+    names = [name for name in (KILLED, *FRONT_ENDS) if name in asked]
     with ThreadPoolExecutor(os.cpu_count()) as lanes:
-        yield {name: lanes.submit(run, name, tmp_path_factory.mktemp("run")) for name in FRONT_ENDS if name in asked}
+        yield {name: lanes.submit(run, name, tmp_path_factory.mktemp("run")) for name in names}
         lanes.shutdown(cancel_futures=True)

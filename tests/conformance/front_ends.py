@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,6 +31,7 @@ FRONT_ENDS = {
     ),
 }
 """How each is started; clients keep connections for longer than the few seconds that some servers do."""
+KILLED = "durable-log serve, killed before each group of tests"
 
 
 class Server:
@@ -41,6 +44,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [part.format(port=self.port, data=directory / "data") for part in command.split()]
         self._process: subprocess.Popen[bytes] | None = None
+        self.lives = 0
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
@@ -58,6 +62,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
+        self.lives += 1
         deadline = time.monotonic() + START_SECONDS
         while not self._accepts():
             assert self._process.poll() is None, self._log.read_text()
@@ -105,6 +110,30 @@ def running(name: str, directory: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def restarts(server: Server) -> Iterator[str]:
+    """Where a ``POST`` kills the server, and is answered once it accepts connections again."""
+
+    class Restart(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            server.kill()
+            server.start()
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Restart) as listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_port}"
+        finally:
+            listener.shutdown()
+            thread.join()
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import vitest
-from front_ends import FRONT_ENDS, Server
+from front_ends import FRONT_ENDS, KILLED, Server
 
 SUITE = "conformance.test.js"
 SUITE_TESTS = 338
@@ -21,7 +21,7 @@ SUBSCRIPTIONS = "Reserved subscription APIs"
 Found = dict[str, Future[list[vitest.Result]]]
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", [KILLED, *FRONT_ENDS])
 def test_the_suite_finds_nothing_wrong(found: Found, front_end: str):
     results = [result for result in found[front_end].result() if result.file == SUITE]
     failed = [result.name for result in results if not result.passed]
@@ -32,7 +32,7 @@ def test_the_suite_finds_nothing_wrong(found: Found, front_end: str):
     assert len(results) == SUITE_TESTS
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize("front_end", [KILLED, *FRONT_ENDS])
 def test_the_clients_of_npm_find_what_they_expect(found: Found, front_end: str):
     results = [result for result in found[front_end].result() if result.file != SUITE]
     assert [(result.name, result.message) for result in results if not result.passed] == []

@@ -18,14 +18,14 @@ class Result(NamedTuple):
     message: str
 
 
-def run(node_modules: Path, url: str, directory: Path, *only: str) -> list[Result]:
+def run(node_modules: Path, url: str, directory: Path, *only: str, **environment: str) -> list[Result]:
     """All tests beside ``node_modules``, or ``only`` those, run against the server at ``url``."""
     report = directory / "results.json"
     command = [str(node_modules / ".bin" / "vitest"), "run", "--reporter=json", f"--outputFile={report}", *only]
     done = subprocess.run(
         command,
         cwd=node_modules.parent,
-        env=os.environ | {"DURABLE_LOG_URL": url},
+        env=os.environ | {"DURABLE_LOG_URL": url} | environment,
         timeout=RUN_SECONDS,
         capture_output=True,
         text=True,
