@@ -12,7 +12,7 @@ import pytest
 from attacked import LONG, PATIENCE_SECONDS, ROOT, Attacked, attacked, may_open
 from serving import until
 
-VIEWERS = 9_500 if LONG else 1_000
+VIEWERS = 10_000 if LONG else 1_000
 COMMAND = "durable_log.cli serve --port {port} --data {data} --metrics --long-poll-timeout 60"
 BYTES_MAX = 32 * 2**10
 """For one viewer that waits: a connection, a request and two tasks."""
