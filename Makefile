@@ -18,10 +18,10 @@ demo: $(INSTALLED)
 
 # The tests of the engine take every line and branch of it, by themselves.
 ENGINE_TESTS = tests/engine tests/forks tests/repair tests/store
-SIDE_BY_SIDE = $(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
+SIDE_BY_SIDE = $(BIN)/pytest --dist loadscope --no-loadscope-reorder -n
 test: $(INSTALLED)
-	$(SIDE_BY_SIDE) --cov --cov-report=term $(ENGINE_TESTS)
-	DURABLE_LOG_FUZZ_SECONDS=60 $(SIDE_BY_SIDE) $(ENGINE_TESTS:%=--ignore=%)
+	$(SIDE_BY_SIDE) 3 --cov --cov-report=term $(ENGINE_TESTS)
+	DURABLE_LOG_FUZZ_SECONDS=60 $(SIDE_BY_SIDE) 4 $(ENGINE_TESTS:%=--ignore=%)
 
 check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
