@@ -88,7 +88,9 @@ def create_request(
         raise InvalidOption(f"fork_at is {fork_at} but fork_of does not say of which stream; give both")
     if fork_at is not None and fork_at < 0:
         raise InvalidOption(f"fork_at is an offset from 0 on, not {fork_at}; leave it out to fork at the tail")
-    return Create(check_name(name), config, _bounded(raw, content_type, options), closed, fork_of, fork_at)
+    if len(raw) > options.record_bytes_max:
+        _check_size(raw, content_type, options)
+    return Create(check_name(name), config, raw, closed, fork_of, fork_at)
 
 
 def append_request(
@@ -106,7 +108,8 @@ def append_request(
         durability = options.durability
     elif durability not in ("sync", "written"):
         raise InvalidOption(f"durability is 'sync' or 'written', not {durability!r}")
-    raw = _bounded(raw, content_type, options)
+    if len(raw) > options.record_bytes_max:
+        _check_size(raw, content_type, options)
     return Append(name, raw, producer, seq, close, durability, content_type)
 
 
@@ -199,10 +202,9 @@ def fork_point(
     return anchor + at
 
 
-def _bounded(raw: bytes, content_type: str | None, options: Options) -> bytes:
+def _check_size(raw: bytes, content_type: str | None, options: Options) -> None:
     size = len(raw)
-    if size > options.record_bytes_max and content_type is not None and is_json(content_type):
+    if content_type is not None and is_json(content_type):
         size -= 1  # the comma behind the last message is the store's
     if size > options.record_bytes_max:
         raise RecordTooLarge(size, options.record_bytes_max)
-    return raw

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from durable_log.engine.log import LogEngine
 from durable_log.engine.state import StreamState
 from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
-from durable_log.model import Change
+from durable_log.model import Change, Request
 
 LOADED_AT_ONCE: Final = 1024
 """What one job brings into memory: the first of very many do not wait for the last."""
@@ -44,6 +44,34 @@ class LoopPort:
         """Results of futures, which are the tokens: one wake-up. A loop that is closed has nobody who waits."""
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(_settle, results)
+
+    def submit(self, request: Request) -> asyncio.Future[Any]:
+        """Commit a request, after those that were submitted before; awaits to what became of it."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        self._engine.submit(request, self, future)
+        return future
+
+    def content_type(self, name: str) -> str | None:
+        """That of a stream; None if the stream, or others who ask for it, have to be waited for.
+
+        Raises :class:`StreamNotFound`.
+        """
+        if name in self.waiting:
+            return None
+        try:
+            return self._engine.content_type(name, wait=False)
+        except BlockingIOError:
+            return None
+
+    async def content_type_later(self, name: str) -> str:
+        """The same, after waiting. A coroutine whose frame is not kept where many wait for streams."""
+        waits = self.turn(name) if name in self.waiting else self.arrival(name)
+        while True:
+            await waits
+            try:
+                return self._engine.content_type(name, wait=False)
+            except BlockingIOError:
+                waits = self.arrival(name)
 
     async def ask(self, name: str, question: Callable[[], Answer], number: int | None = None) -> Answer:
         """The answer to a ``question`` that raises ``BlockingIOError`` while the stream is not in memory.

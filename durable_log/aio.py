@@ -31,7 +31,6 @@ from durable_log.model import (
     Backup,
     Change,
     Chunk,
-    Created,
     Delete,
     Durability,
     Options,
@@ -78,8 +77,10 @@ class AsyncStream:
         durability: Durability | None = None,
     ) -> Appended:
         """Append ``data`` as one record; see :meth:`durable_log.Stream.append`."""
-        content_type = await self._content_type()
-        return await self._append(_face.stored(data, content_type), content_type, producer, seq, close, durability)
+        port = self._store.port()
+        content_type = port.content_type(self.name) or await port.content_type_later(self.name)
+        raw = _face.stored(data, content_type)
+        return await self._append(port, raw, content_type, producer, seq, close, durability)
 
     async def append_many(
         self,
@@ -91,9 +92,10 @@ class AsyncStream:
         durability: Durability | None = None,
     ) -> Appended:
         """Append all ``items`` as one record; see :meth:`durable_log.Stream.append_many`."""
-        content_type = await self._content_type()
+        port = self._store.port()
+        content_type = port.content_type(self.name) or await port.content_type_later(self.name)
         raw = b"".join([_face.stored(item, content_type) for item in items])
-        return await self._append(raw, content_type, producer, seq, close, durability)
+        return await self._append(port, raw, content_type, producer, seq, close, durability)
 
     async def append_json(
         self,
@@ -104,14 +106,15 @@ class AsyncStream:
         durability: Durability | None = None,
     ) -> Appended:
         """Append Python values to a JSON stream; see :meth:`durable_log.Stream.append_json`."""
-        content_type = await self._content_type()
+        port = self._store.port()
+        content_type = port.content_type(self.name) or await port.content_type_later(self.name)
         raw = _face.stored_values(values, content_type)
-        return await self._append(raw, content_type, producer, seq, close, durability)
+        return await self._append(port, raw, content_type, producer, seq, close, durability)
 
     async def close(self, *, producer: Producer | None = None, seq: str | None = None) -> Appended:
         """End the stream, durably. Closing a closed stream again is fine."""
         await self._store.load(self.name)
-        return await self._append(b"", None, producer, seq, True, None)
+        return await self._append(self._store.port(), b"", None, producer, seq, True, None)
 
     async def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
         """What the stream holds from ``offset`` on; see :meth:`durable_log.Stream.read`.
@@ -194,31 +197,20 @@ class AsyncStream:
         first: int = await self._store.commit(Trim(self.name, before, info.number))
         return first
 
-    async def _content_type(self) -> str:
-        name, engine, port = self.name, self._engine, self._store.port()
-        waits = port.turn(name) if name in port.waiting else None
-        while True:
-            if waits is not None:
-                await waits
-            try:
-                return engine.content_type(name, wait=False)
-            except BlockingIOError:  # whose frames are not to be kept while others are waited for
-                waits = port.arrival(name)
-
-    async def _append(
+    def _append(
         self,
+        port: LoopPort,
         raw: bytes,
         content_type: str | None,
         producer: Producer | None,
         seq: str | None,
         close: bool,
         durability: Durability | None,
-    ) -> Appended:
-        request = _face.append_request(
-            self.name, raw, content_type, producer, seq, close, durability, self._engine.options
+    ) -> asyncio.Future[Appended]:
+        options = self._engine.options
+        return port.submit(
+            _face.append_request(self.name, raw, content_type, producer, seq, close, durability, options)
         )
-        appended: Appended = await self._store.submit(request)
-        return appended
 
 
 class AsyncStore:
@@ -269,10 +261,7 @@ class AsyncStore:
 
         Requests are committed in the order of the calls.
         """
-        port = self.port()
-        future: asyncio.Future[Created | Appended | None] = port.loop.create_future()
-        self.engine.submit(request, port, future)
-        return future
+        return self.port().submit(request)
 
     async def commit(self, request: Append | Delete | Trim) -> Any:
         """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what

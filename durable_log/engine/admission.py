@@ -37,7 +37,7 @@ def admit_append(state: StreamState, request: Append) -> Appended | None:
         if request.close and not request.data and request.producer is None:
             return Appended(state.tail, state.tail, True, True)
         raise StreamClosed(state.name, state.tail)
-    if request.content_type is not None and request.data:
+    if request.content_type not in (None, state.config.content_type) and request.data:
         _check_content_type(state, request.content_type)
     if request.producer is not None:
         _check_claim(state, request.producer)
@@ -89,7 +89,7 @@ def _duplicate(state: StreamState, producer: Producer) -> Appended | None:
 
 def _check_content_type(state: StreamState, received: str) -> None:
     expected = state.config.content_type
-    if received != expected and media_type(received) != media_type(expected):
+    if media_type(received) != media_type(expected):
         raise ContentTypeMismatch(state.name, expected, received)
 
 

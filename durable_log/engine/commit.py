@@ -215,12 +215,12 @@ class Committer:
 
     def _settle(self, batch: list[Submission], deliveries: Deliveries) -> None:
         """Deliver the results of a batch. Doing it twice is harmless."""
-        for submission in batch:
-            if submission.result is PENDING and not self._latched():
-                self._latch("a commit was broken off before it began", None)
-            if isinstance(self.failure, CommitFailed):
+        if not self._latched() and any(submission.result is PENDING for submission in batch):
+            self._latch("a commit was broken off before it began", None)
+        if isinstance(self.failure, CommitFailed):
+            for submission in batch:
                 submission.result = self.failure.again()
-            deliveries.add(submission.port, submission.token, submission.result)
+        deliveries.add_all(batch)
         self._staging.release(batch)
         deliveries.send()
 
@@ -303,12 +303,9 @@ class Committer:
         self._used(writer)
 
     def _note(self, group: Group, body: int, sync_ns: int) -> None:
-        recent, appended = self.recent, 0
         for state, offset, position, data in group.entries:
-            end = offset + len(data)
-            add_place(state.index, end, body + position)
-            recent.add(state, offset, data)
-            appended += len(data)
+            add_place(state.index, offset + len(data), body + position)
+        appended = self.recent.add(group.entries)
         counters = self.counters
         counters.commits += 1
         counters.records += len(group.entries)

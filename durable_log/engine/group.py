@@ -34,6 +34,7 @@ from durable_log.engine.format import (
     frame_head,
     stored_time,
 )
+from durable_log.engine.recent import Entry
 from durable_log.engine.staging import Submission
 from durable_log.engine.state import Expiry, ProducerState, StreamState
 from durable_log.errors import (
@@ -66,8 +67,7 @@ class Group:
         self._touched: list[tuple[Expiry, float]] = []
         self.parts: list[bytes] = [_HEADER_ROOM]
         self.length = 0
-        self.entries: list[tuple[StreamState, int, int, bytes]] = []
-        """Data that was accepted: stream, offset, position of its frame in the block's body, payload."""
+        self.entries: list[Entry] = []
         self.created: list[StreamState] = []
         self.hidden: list[StreamState] = []
         """Deleted for whoever asks; those of them that no fork needs, and what was kept for them, are ``removed``."""
@@ -184,7 +184,7 @@ class Group:
         state = self._find(name)
         if state is not None and state.deleted:
             raise StreamGone(name)
-        if state is None or state.deadline <= self._now:
+        if state is None or (state.expiry is not None and state.expiry.deadline <= self._now):
             raise StreamNotFound(name)
         return state
 
@@ -212,34 +212,34 @@ class Group:
         return state
 
     def _append(self, state: StreamState, request: Append) -> Appended:
-        data, offset = request.data, state.tail
+        _, data, producer, seq, close, _, _ = request
+        offset, expiry = state.tail, state.expiry
         if state.epoch != self._catalog.epoch:
             self._catalog.change(state)
         if state not in self._saved:
-            expiry = state.expiry
             uses = None if expiry is None else (expiry.touched, expiry.saved, expiry.deadline)
             self._saved[state] = (offset, state.closed, state.last_seq, uses)
-        flags, extension = 0, b""
-        if request.producer is not None:
-            flags, extension = FLAG_PRODUCER, self._claim(state, request.producer)
-        if request.seq is not None:
+        flags, extension, producer_seq = 0, b"", None
+        if producer is not None:
+            flags, extension, producer_seq = FLAG_PRODUCER, self._claim(state, producer), producer.seq
+        if seq is not None:
             flags |= FLAG_SEQ
-            extension += encode_seq(request.seq.encode("utf-8", "surrogatepass"))
-            state.last_seq = request.seq
-        if request.close:
+            extension += encode_seq(seq.encode("utf-8", "surrogatepass"))
+            state.last_seq = seq
+        if close:
             flags |= FLAG_CLOSE
             state.closed = True
-        length = len(extension) + len(data)
+        size, position = len(data), self.length
+        length = len(extension) + size
         self.parts += (frame_head(DATA, flags, state.number, offset, length), extension, data)
-        if data:
-            self.entries.append((state, offset, self.length, data))
-            state.tail = offset + len(data)
-        self.length += FRAME_HEADER + length
-        if state.expiry is not None:
-            state.expiry.renew(self._now)
-            state.expiry.saved = state.expiry.touched
-        producer_seq = None if request.producer is None else request.producer.seq
-        return Appended(offset, state.tail, False, state.closed, producer_seq)
+        self.length = position + FRAME_HEADER + length
+        if size:
+            self.entries.append((state, offset, position, data))
+            state.tail = offset + size
+        if expiry is not None:
+            expiry.renew(self._now)
+            expiry.saved = expiry.touched
+        return Appended(offset, offset + size, False, state.closed, producer_seq)
 
     def _claim(self, state: StreamState, producer: Producer) -> bytes:
         if state.producers is None:
@@ -283,25 +283,20 @@ def wants_sync(submission: Submission) -> bool:
 def admit_all(group: Group, batch: list[Submission]) -> Submission | None:
     """Admit the requests in order, up to one that fails in a way that is no refusal, which is returned."""
     for submission in batch:
+        request = submission.request
         try:
-            _admit(group, submission)
+            if isinstance(request, Append):
+                submission.result = group.append(request)
+            elif isinstance(request, Create):
+                submission.result = group.create(request)
+            elif isinstance(request, Trim):
+                submission.result = group.trim(request)
+            else:
+                group.delete(request)
+                submission.result = None
+        except DurableLogError as refusal:
+            submission.result = refusal
         except Exception as error:  # noqa: BLE001 - whatever it is, it is that request's own
             submission.result = error
             return submission
     return None
-
-
-def _admit(group: Group, submission: Submission) -> None:
-    request = submission.request
-    try:
-        if isinstance(request, Append):
-            submission.result = group.append(request)
-        elif isinstance(request, Create):
-            submission.result = group.create(request)
-        elif isinstance(request, Trim):
-            submission.result = group.trim(request)
-        else:
-            group.delete(request)
-            submission.result = None
-    except DurableLogError as refusal:
-        submission.result = refusal

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from durable_log.engine.state import StreamState
@@ -17,6 +18,9 @@ from durable_log.engine.untracked import untrack
 
 _START: Final = struct.Struct("<Q")
 _HEAD: Final = _START.size
+
+Entry = tuple[StreamState, int, int, bytes]
+"""Data that was accepted: stream, offset, position of its frame in the block's body, payload."""
 
 
 class RecentBytes:
@@ -29,21 +33,25 @@ class RecentBytes:
         self._order: OrderedDict[StreamState, None] = OrderedDict()
         self.total = 0
 
-    def add(self, state: StreamState, offset: int, data: bytes) -> None:
-        """Bytes that were appended at ``offset``. Amortised O(len(data))."""
-        recent = state.recent
-        if recent is None:
-            state.recent = bytearray(_START.pack(offset) + data)
-            self._order[state] = None
-            untrack(self._order)
-        else:
-            recent += data
-            self._order.move_to_end(state)
-            if len(recent) > 2 * self._stream_max:
-                self._trim(state, recent)
-        self.total += len(data)
-        if self.total > self._total_max:
-            self._evict()
+    def add(self, entries: Iterable[Entry]) -> int:
+        """Bytes that were appended; returns how many. Amortised O(bytes)."""
+        used, large, total = self._order.move_to_end, 2 * self._stream_max, 0
+        for state, offset, _, data in entries:
+            recent = state.recent
+            if recent is None:
+                state.recent = bytearray(_START.pack(offset) + data)
+                self._order[state] = None
+                untrack(self._order)
+            else:
+                recent += data
+                used(state)
+                if len(recent) > large:
+                    self._trim(state, recent)
+            total += len(data)
+        self.total += total
+        while self.total > self._total_max and self._order:
+            self.drop(next(iter(self._order)))
+        return total
 
     def drop(self, state: StreamState) -> None:
         """Forget the bytes of a stream."""
@@ -56,10 +64,6 @@ class RecentBytes:
         surplus = len(recent) - _HEAD - self._stream_max
         state.recent = bytearray(_START.pack(start_of(recent) + surplus)) + recent[_HEAD + surplus :]
         self.total -= surplus
-
-    def _evict(self) -> None:
-        while self.total > self._total_max and self._order:
-            self.drop(next(iter(self._order)))
 
 
 def start_of(recent: bytearray) -> int:

@@ -21,6 +21,8 @@ GROUP_BYTES_MAX: Final = 8 * 2**20
 REQUEST_OVERHEAD: Final = 64
 """What a request counts for beside its data, in bytes."""
 
+_WITH_DATA: Final = (Append, Create)
+
 PENDING: Final = object()
 
 Refusal = CommitFailed | StoreClosed
@@ -33,7 +35,7 @@ class Submission:
 
     def __init__(self, request: Request, port: Port, token: Any) -> None:
         self.request, self.port, self.token = request, port, token
-        self.size = REQUEST_OVERHEAD + (len(request.data) if isinstance(request, Append | Create) else 0)
+        self.size = REQUEST_OVERHEAD + (len(request.data) if isinstance(request, _WITH_DATA) else 0)
         self.result: Any = PENDING
 
 
@@ -54,15 +56,14 @@ class Staging:
 
     def put(self, submission: Submission) -> None:
         """Stage it, or have it wait its turn. Raises the refusal."""
-        if self.refusal is not None:
-            raise self.refusal.again()
         with self._mutex:
             if self.refusal is not None:
                 raise self.refusal.again()
-            if self._line or (self.staged and self.staged + submission.size > self._bytes_max):
+            staged = self.staged + submission.size
+            if self._line or (staged > self._bytes_max and self.staged):
                 self._line.append(submission)
             else:
-                self.staged += submission.size
+                self.staged = staged
                 self._queue.append(submission)
 
     def take(self, batch: list[Submission]) -> None:

@@ -23,6 +23,14 @@ class Port(Protocol):
         """Pairs of the token that was handed in and its result; an exception as result means failure."""
 
 
+class Result(Protocol):
+    """What became of something, and who is to be told."""
+
+    port: Port
+    token: Any
+    result: Any
+
+
 class Listener(Protocol):
     """Who is told of all streams. One call a commit, on a foreign thread that holds the commit lock: it must not block
     and must not raise, and what is done about the streams is done elsewhere.
@@ -76,6 +84,16 @@ class Deliveries:
             self._by_port[port] = [(token, result)]
         else:
             results.append((token, result))
+
+    def add_all(self, results: Iterable[Result]) -> None:
+        """Many of them."""
+        by_port = self._by_port
+        for each in results:
+            pair, port = (each.token, each.result), each.port
+            if port in by_port:
+                by_port[port].append(pair)
+            else:
+                by_port[port] = [pair]
 
     def send(self) -> None:
         """One delivery a port."""

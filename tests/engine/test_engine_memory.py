@@ -147,8 +147,8 @@ def test_the_walk_of_the_invariants_finds_what_is_wrong():
 def test_recent_bytes_serve_what_they_have_and_nothing_else():
     recent, stream = RecentBytes(1000, 1000), state()
     assert read_recent(stream, 0, 0) is None
-    recent.add(stream, 5, b"abc")
-    recent.add(stream, 8, b"def")
+    recent.add([(stream, 5, 0, b"abc")])
+    recent.add([(stream, 8, 0, b"def")])
     assert read_recent(stream, 5, 11) == b"abcdef"
     assert read_recent(stream, 6, 9) == b"bcd"
     assert read_recent(stream, 4, 9) is None
@@ -163,7 +163,7 @@ def test_recent_bytes_keep_their_budget_and_forget_who_was_quiet_longest():
     for _ in range(500):
         stream = chance.choice(streams)
         data = chance.randbytes(chance.choice([1, 20, 100, 700]))
-        recent.add(stream, len(content[stream.number]), data)
+        recent.add([(stream, len(content[stream.number]), 0, data)])
         content[stream.number] += data
         stream.tail = len(content[stream.number])
         held = [s.recent for s in streams if s.recent is not None]
@@ -177,9 +177,9 @@ def test_recent_bytes_keep_their_budget_and_forget_who_was_quiet_longest():
 
 def test_a_reader_that_holds_recent_bytes_is_not_disturbed_by_their_eviction():
     recent, stream = RecentBytes(100, 10), state()
-    recent.add(stream, 0, b"x" * 15)
+    recent.add([(stream, 0, 0, b"x" * 15)])
     held = stream.recent
-    recent.add(stream, 15, b"y" * 10)
+    recent.add([(stream, 15, 0, b"y" * 10)])
     assert held is not None
     assert start_of(held) == 0
     assert held[8:].startswith(b"x" * 15)
@@ -265,6 +265,6 @@ def test_results_are_one_delivery_a_port_in_their_order():
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors do not count references")
 def test_the_collector_does_not_walk_through_what_there_is_one_of_for_each_stream():
     stream, recent = state(ttl=5), RecentBytes(1000, 1000)
-    recent.add(stream, 0, b"x")
+    recent.add([(stream, 0, 0, b"x")])
     for held in (stream, stream.index, stream.recent, stream.expiry):
         assert not gc.is_tracked(held)
