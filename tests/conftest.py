@@ -21,6 +21,18 @@ FIRST = (
 DIVIDED = FIRST[1:]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have to tell beside that they pass, by ``record_property``: numbers of one name are added up."""
+    told: dict[str, Any] = {}
+    for report in [report for some in terminalreporter.stats.values() for report in some]:
+        for what, figure in getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ():
+            told[what] = told.get(what, 0) + figure if isinstance(figure, int) else figure
+    if told:
+        terminalreporter.section("what was counted")
+    for what, figure in sorted(told.items()):
+        terminalreporter.write_line(f"{what}: {figure:,}" if isinstance(figure, int) else f"{what}: {figure}")
+
+
 def file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 

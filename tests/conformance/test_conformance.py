@@ -4,6 +4,7 @@ servers of other makers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -19,11 +20,17 @@ CLIENT_TESTS_MIN = 68
 SUBSCRIPTIONS = "Reserved subscription APIs"
 
 Found = dict[str, Future[list[vitest.Result]]]
+Record = Callable[[str, str], None]
+
+
+def passed_of(results: list[vitest.Result]) -> str:
+    return f"{sum(result.passed for result in results)} of {len(results)}"
 
 
 @pytest.mark.parametrize("front_end", [KILLED, *FRONT_ENDS])
-def test_the_suite_finds_nothing_wrong(found: Found, front_end: str):
+def test_the_suite_finds_nothing_wrong(found: Found, front_end: str, record_property: Record):
     results = [result for result in found[front_end].result() if result.file == SUITE]
+    record_property(f"public suite, {front_end}", passed_of(results))
     failed = [result.name for result in results if not result.passed]
     if "WSGI" in front_end:
         assert any(name.startswith(SUBSCRIPTIONS) for name in failed)
@@ -33,8 +40,10 @@ def test_the_suite_finds_nothing_wrong(found: Found, front_end: str):
 
 
 @pytest.mark.parametrize("front_end", [KILLED, *FRONT_ENDS])
-def test_the_clients_of_npm_find_what_they_expect(found: Found, front_end: str):
+def test_the_clients_of_npm_find_what_they_expect(found: Found, front_end: str, record_property: Record):
     results = [result for result in found[front_end].result() if result.file != SUITE]
+    for file in CLIENTS:
+        record_property(f"{file}, {front_end}", passed_of([result for result in results if result.file == file]))
     assert [(result.name, result.message) for result in results if not result.passed] == []
     assert sorted({result.file for result in results}) == CLIENTS
     assert len(results) >= CLIENT_TESTS_MIN

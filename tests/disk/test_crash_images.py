@@ -28,8 +28,10 @@ pytestmark = pytest.mark.usefixtures("quiet_engines")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_whatever_a_crash_leaves_keeps_every_promise(workload):
-    assert hunt_images(workload, SEED, EACH) > 0
+def test_whatever_a_crash_leaves_keeps_every_promise(workload, record_property):
+    images = hunt_images(workload, SEED, EACH)
+    record_property("images of crashes", images)
+    assert images > 0
 
 
 def images_of(media: Media) -> int:
@@ -38,10 +40,12 @@ def images_of(media: Media) -> int:
 
 
 @pytest.mark.parametrize("workload", ["large_appends", "lives"])
-def test_where_no_more_than_twelve_sectors_may_arrive_every_image_keeps_every_promise(workload):
+def test_where_no_more_than_twelve_sectors_may_arrive_every_image_keeps_every_promise(workload, record_property):
     trail = crash_trail(workload, SEED)
     few = (moment for moment in trail.moments if 16 < images_of(moment.media) <= ALL_OF)
-    assert hunt(trail._replace(moments=few), Random(SEED), 1, ALL_OF) > 100
+    images = hunt(trail._replace(moments=few), Random(SEED), 1, ALL_OF)
+    record_property("images of crashes", images)
+    assert images > 100
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

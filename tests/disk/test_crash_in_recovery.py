@@ -20,8 +20,10 @@ pytestmark = pytest.mark.usefixtures("quiet_engines")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_whatever_a_crash_while_opening_leaves_keeps_every_promise(workload):
-    assert hunt_recoveries(workload, SEED, part=min(1.0, IMAGES / 400_000)) >= 0
+def test_whatever_a_crash_while_opening_leaves_keeps_every_promise(workload, record_property):
+    images = hunt_recoveries(workload, SEED, part=min(1.0, IMAGES / 400_000))
+    record_property("images of crashes while a store opens", images)
+    assert images >= 0
 
 
 def test_an_opening_after_a_kill_writes_again_what_the_page_cache_alone_may_hold():

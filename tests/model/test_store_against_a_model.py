@@ -313,7 +313,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.engine.check()
 
 
-def test_the_store_says_what_the_model_says():
+def test_the_store_says_what_the_model_says(record_property):
     StoreMachine.steps = 0
     run_state_machine_as_test(
         StoreMachine,
@@ -323,4 +323,5 @@ def test_the_store_says_what_the_model_says():
             phases=(Phase.explicit, Phase.reuse, Phase.generate),
         ),
     )  # fmt: skip - without shrinking: it would take minutes, and a failure is a short program already
+    record_property("steps of the model", StoreMachine.steps)
     assert StoreMachine.steps >= STEPS, "examples ended early; make more of them"

@@ -22,7 +22,8 @@ def outcomes() -> list[simulate.Outcome]:
     return list(simulate.outcomes(range(1, SEEDS + 1), jobs=os.cpu_count() or 1))
 
 
-def test_no_seed_finds_anything_wrong(outcomes):
+def test_no_seed_finds_anything_wrong(outcomes, record_property):
+    record_property("seeds of the simulation", len(outcomes))
     failures = [outcome.failure for outcome in outcomes if outcome.failure]
     assert not failures, "\n".join(failures)
 

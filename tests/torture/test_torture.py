@@ -11,9 +11,10 @@ SEED = 8
 SERVED_KILLS, USED_KILLS, MUTANT_KILLS_MAX = 32, 10, 60
 
 
-def test_servers_that_are_killed_again_and_again_keep_what_they_promised_to_all_their_clients(tmp_path):
+def test_servers_that_are_killed_again_and_again_keep_what_they_promised_to_all_clients(tmp_path, record_property):
     torture = Torture(tmp_path, SEED, SERVED_KILLS, kind="server")
     figures = torture.run()
+    record_property("kills", figures.kills)
     assert figures.kills == SERVED_KILLS
     counts = figures.counts
     assert counts["acks"] > SERVED_KILLS * 10
@@ -24,9 +25,10 @@ def test_servers_that_are_killed_again_and_again_keep_what_they_promised_to_all_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_is_killed_while_everything_moves_keeps_what_it_promised(tmp_path):
+def test_a_store_that_is_killed_while_everything_moves_keeps_what_it_promised(tmp_path, record_property):
     torture = Torture(tmp_path, SEED, USED_KILLS, kind="library")
     figures = torture.run()
+    record_property("kills", figures.kills)
     assert figures.kills == USED_KILLS
     for what in ("create", "append", "produced"):
         assert figures.counts[what] > USED_KILLS, (what, figures)
