@@ -41,16 +41,22 @@ BOUNDARY_BYTES: Final = 4096
 
 def stored(data: Data, content_type: str) -> bytes:
     """``data`` as the stream keeps it. Raises :class:`InvalidData`."""
-    if isinstance(data, str):
-        if not is_text(content_type):
-            raise InvalidData(f"a stream of {content_type!r} takes bytes, not str; encode the text")
-        try:
-            raw = data.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidData(f"the text has a lone surrogate at character {error.start}") from error
+    if type(data) is bytes:
+        raw = data
+    elif isinstance(data, str):
+        raw = _encoded(data, content_type)
     else:
-        raw = data if type(data) is bytes else bytes(data)
+        raw = bytes(data)
     return json_mode.split(raw)[0] if is_json(content_type) else raw
+
+
+def _encoded(text: str, content_type: str) -> bytes:
+    if not is_text(content_type):
+        raise InvalidData(f"a stream of {content_type!r} takes bytes, not str; encode the text")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidData(f"the text has a lone surrogate at character {error.start}") from error
 
 
 def stored_values(values: Iterable[Any], content_type: str) -> bytes:

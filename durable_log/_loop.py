@@ -51,6 +51,16 @@ class LoopPort:
         self._engine.submit(request, self, future)
         return future
 
+    def has(self, name: str) -> bool:
+        """Whether a commit of something about that stream can begin at once: nothing has to be read, nobody waits."""
+        if name in self.waiting:
+            return False
+        try:
+            self._engine.check_loaded(name)
+        except BlockingIOError:
+            return False
+        return True
+
     def content_type(self, name: str) -> str | None:
         """That of a stream; None if the stream, or others who ask for it, have to be waited for.
 

@@ -267,8 +267,10 @@ class AsyncStore:
         """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what
         became of the request.
         """
-        await self.load(request.name)
-        return await self.submit(request)
+        port = self.port()
+        if not port.has(request.name):
+            await self.load(request.name)
+        return await port.submit(request)
 
     async def load(self, name: str) -> None:
         """See to it that committing a request about a stream will not have to read the disk. It may not exist."""

@@ -42,6 +42,8 @@ class Catalog:
         self.runs = runs
         """Newest first."""
         self._resident: SortedDict[str, StreamState] = SortedDict()
+        self.find_resident: Callable[[str], StreamState | None] = self._resident.get
+        """The stream of a name if it is in memory. O(1), no reads."""
         self._removed: dict[str, StreamState] = {}
         self._idle: OrderedDict[StreamState, None] = OrderedDict()
         self._loader = Loader(self, self._resident, self._removed)
@@ -262,11 +264,6 @@ class Catalog:
     def expiring(self) -> list[StreamState]:
         """The resident streams that can expire."""
         return [state for state in self.states() if state.expiry is not None and not state.deleted]
-
-    def find_resident(self, name: str) -> StreamState | None:
-        """The stream of that name if it is in memory. O(1), no reads."""
-        state: StreamState | None = self._resident.get(name)
-        return state
 
     @property
     def resident(self) -> int:

@@ -57,6 +57,7 @@ class Group:
 
     def __init__(self, catalog: Catalog, now: float) -> None:
         self._catalog = catalog
+        self._find_resident = catalog.find_resident
         self._now = now
         self._next_number = catalog.next_number
         self._overlay: dict[str, StreamState | None] = {}
@@ -175,6 +176,9 @@ class Group:
     def _find(self, name: str) -> StreamState | None:
         if name in self._overlay:
             return self._overlay[name]
+        state = self._find_resident(name)
+        if state is not None:
+            return state
         try:
             return self._catalog.get(name)
         except OSError as error:
@@ -182,9 +186,11 @@ class Group:
 
     def _live(self, name: str) -> StreamState:
         state = self._find(name)
-        if state is not None and state.deleted:
+        if state is None:
+            raise StreamNotFound(name)
+        if state.deleted:
             raise StreamGone(name)
-        if state is None or (state.expiry is not None and state.expiry.deadline <= self._now):
+        if state.expiry is not None and state.expiry.deadline <= self._now:
             raise StreamNotFound(name)
         return state
 

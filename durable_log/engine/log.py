@@ -98,6 +98,8 @@ class LogEngine:
     def _begin_work(self, manifest: Manifest, recovered: Recovered) -> None:
         catalog, writer, live = self._catalog, self._writer, self._live
         self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, live)
+        self.submit: Callable[[Request, Port, Any], None] = self._committer.submit
+        """Have a request committed and its result delivered to a port, with a token."""
         self.watermarks = self._committer.watermarks
         for state in catalog.expiring():
             self._committer.expiries.add(state)
@@ -109,10 +111,6 @@ class LogEngine:
         self.upkeep.start()
 
     # --- changes --------------------------------------------------------------------------------------------------
-
-    def submit(self, request: Request, port: Port, token: Any) -> None:
-        """Have ``request`` committed and its result delivered to ``port``; see :meth:`Committer.submit`."""
-        self._committer.submit(request, port, token)
 
     def execute(self, request: Request) -> Any:
         """Commit ``request`` on this thread or wait for it. Returns its result or raises it."""

@@ -68,12 +68,13 @@ class Staging:
 
     def take(self, batch: list[Submission]) -> None:
         """Move the submissions of the next group into ``batch``, in order."""
-        queue, size = self._queue, 0
-        while queue and len(batch) < GROUP_RECORDS_MAX:
-            size += queue[0].size
-            if batch and size > GROUP_BYTES_MAX:
+        queue, left = self._queue, GROUP_BYTES_MAX
+        for _ in range(min(len(queue), GROUP_RECORDS_MAX)):
+            submission = queue[0]
+            left -= submission.size
+            if left < 0 and batch:
                 break
-            batch.append(queue[0])  # first: an interrupt may come behind either call, and none may be lost
+            batch.append(submission)  # first: an interrupt may come behind either call, and none may be lost
             queue.popleft()
 
     def release(self, batch: list[Submission]) -> None:
