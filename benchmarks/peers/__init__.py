@@ -1,0 +1,17 @@
+"""The contestants that store records in this process or beside it, and which of them are compared in what."""
+
+from __future__ import annotations
+
+from benchmarks.peers.bare_file import Bare
+from benchmarks.peers.base import Peer
+from benchmarks.peers.leveldb import LevelDB
+from benchmarks.peers.lmdb import LMDB
+from benchmarks.peers.ours import DurableLog, DurableLogAsyncio, DurableLogJson
+from benchmarks.peers.redis import Redis
+from benchmarks.peers.rocksdb import RocksDB
+from benchmarks.peers.sqlite import SQLite
+
+EMBEDDED: list[type[Peer]] = [SQLite, LMDB, RocksDB, LevelDB]
+ALL: list[type[Peer]] = [DurableLog, Bare, *EMBEDDED, Redis]
+
+__all__ = ["ALL", "EMBEDDED", "Bare", "DurableLog", "DurableLogAsyncio", "DurableLogJson", "Peer", "Redis"]

@@ -1,0 +1,25 @@
+"""Atomic batches of a thousand records of 100 bytes, each batch on disk before the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.contest import Contest
+from benchmarks.peers import ALL, Peer
+
+ITEMS = [b"x" * 100] * 1000
+
+
+@pytest.mark.parametrize("contestant", ALL, ids=lambda peer: peer.name)
+def test_batches(contest: Contest, folder: Path, contestant: type[Peer]) -> None:
+    count = contest.size(150, 3)
+    with contest.opened(lambda: contestant(folder)) as peer:
+        contest.race(
+            "batches of 1000 x 100 B, synced",
+            contestant.name,
+            lambda: peer.batches(count, ITEMS),
+            amount=count * len(ITEMS),
+            unit="records",
+        )
