@@ -27,14 +27,25 @@ class Absent(Exception):
     """A contestant that cannot run on this machine, and why."""
 
 
-class Closable(Protocol):
-    """What is open until it is closed."""
+class Contestant(Protocol):
+    """What is measured: open until it is closed."""
+
+    @property
+    def name(self) -> str:
+        """As the tables call it."""
+
+    @property
+    def how(self) -> str:
+        """How it is used, in a line."""
+
+    def version(self) -> str:
+        """Which version of it this is."""
 
     def close(self) -> None:
         """Close it."""
 
 
-Opened = TypeVar("Opened", bound=Closable)
+Opened = TypeVar("Opened", bound=Contestant)
 
 
 class Figure(NamedTuple):
@@ -69,6 +80,8 @@ class Contest:
             contestant = make()
         except Absent as absent:
             pytest.skip(str(absent))
+        about = {"version": contestant.version(), "how": contestant.how}
+        self._benchmark.extra_info.setdefault("contestants", {})[contestant.name] = about
         try:
             yield contestant
         finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import ONE_WRITER
 from benchmarks.contest import Contest
 from benchmarks.peers import ALL, Peer
 
@@ -17,7 +18,7 @@ def test_one_writer(contest: Contest, folder: Path, contestant: type[Peer]) -> N
     count = contest.size(1500, 20)
     with contest.opened(lambda: contestant(folder)) as peer:
         contest.race(
-            "one writer, 100 B, synced",
+            ONE_WRITER,
             contestant.name,
             lambda: peer.appends(1, count, PAYLOAD),
             amount=count,

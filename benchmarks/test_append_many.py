@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import BATCHES
 from benchmarks.contest import Contest
 from benchmarks.peers import ALL, Peer
 
@@ -17,7 +18,7 @@ def test_batches(contest: Contest, folder: Path, contestant: type[Peer]) -> None
     count = contest.size(150, 3)
     with contest.opened(lambda: contestant(folder)) as peer:
         contest.race(
-            "batches of 1000 x 100 B, synced",
+            BATCHES,
             contestant.name,
             lambda: peer.batches(count, ITEMS),
             amount=count * len(ITEMS),
