@@ -1,7 +1,7 @@
 """What every benchmark is given: rounds of a contestant's work, timed, and the figures that come of them.
 
-Law of this room: it knows no contestant and no subject. A figure names its case and its contestant; figures of one case
-are compared with each other, within one pass over all contestants, since the machine drifts between passes.
+Law of this room: it knows no contestant by name, and no subject. A figure names its case and its contestant; figures of
+one case are compared with each other, within one pass over all contestants, since the machine drifts between passes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import pytest
 
+from benchmarks.peers.base import Absent
+
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 OURS = "durable_log"
 Better = Literal["more", "less"]
 Result = TypeVar("Result")
-
-
-class Absent(Exception):
-    """A contestant that cannot run on this machine, and why."""
 
 
 class Contestant(Protocol):

@@ -6,10 +6,9 @@ Law of this room: results in, text out. A row that is lost says so; so does a co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import NamedTuple
 
-from benchmarks.bars import BARS, Bar
+from benchmarks.bars import BARS, LIMITS, Bar
 from benchmarks.contest import OURS
 from benchmarks.results import Row, Subject, ratio
 
@@ -64,16 +63,17 @@ def table(subject: Subject, bars: Iterable[Bar] = BARS) -> Iterator[str]:
     verdicts = judge(subject, bars)
     yield f"| case | contestant | median | passes from – to | {OURS} ÷ it | bar | |"
     yield "|---|---|---|---|---|---|---|"
-    for case, rows in groupby(subject.rows, key=lambda row: row.case):
-        ours = subject.row(case)
-        for row in rows:
+    for case in dict.fromkeys(row.case for row in subject.rows):
+        ours, shown = subject.row(case), case
+        for row in [row for row in subject.rows if row.case == case]:
             told = [verdict for verdict in verdicts if _is_told_at(verdict.bar, row, subject)]
-            yield _line(row, ours, told, _enough(verdicts))
+            yield _line(shown, row, ours, told, _enough(verdicts))
+            shown = ""
     for absent in subject.absent:
         yield f"| | {absent['contestant']} | not run: {absent['reason']} | | | | |"
     for verdict in verdicts:
         if verdict.reached is None:
-            yield f"| {verdict.bar.case} | | | | | {verdict.bar.text()} | not measured |"
+            yield f"| {verdict.bar.case} | | | | | {_text(verdict.bar, '')} | not measured |"
 
 
 def _is_told_at(bar: Bar, row: Row, subject: Subject) -> bool:
@@ -88,27 +88,35 @@ def _enough(verdicts: list[Verdict]) -> set[str]:
     return {verdict.bar.either for verdict in verdicts if verdict.bar.either and verdict.met}
 
 
-def _line(row: Row, ours: Row | None, verdicts: list[Verdict], enough: set[str]) -> str:
+def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], enough: set[str]) -> str:
     spread = f"{digits(min(row.medians))} – {digits(max(row.medians))}"
     compared = ours is not None and row.contestant != OURS and ours.unit == row.unit
     beside = ratio(ours, row) if ours is not None and compared else None
     cells = [
-        row.case,
+        case,
         row.contestant if row.contestant != OURS else f"**{OURS}**",
         amount(row.value, row.unit),
         spread if len(row.passes) > 1 else "one pass",
         "" if beside is None else f"{beside:.3g}",
-        "; ".join(_told(verdict) for verdict in verdicts),
+        "; ".join(_told(verdict, row.unit) for verdict in verdicts),
         _outcome(row, beside, verdicts, enough),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _told(verdict: Verdict) -> str:
+def _told(verdict: Verdict, unit: str) -> str:
     """The bar, and what was reached where no other cell says so."""
     if verdict.bar.peer_case is None or verdict.reached is None:
-        return verdict.bar.text()
-    return f"{verdict.bar.text()}: {verdict.reached:.3g}"
+        return _text(verdict.bar, unit)
+    return f"{_text(verdict.bar, unit)}: {verdict.reached:.3g}"
+
+
+def _text(bar: Bar, unit: str) -> str:
+    sign = "≤" if bar.at_most else "≥"
+    either = " or the other" if bar.either else ""
+    if bar.peer is None:
+        return f"{sign} {amount(bar.limit, unit).strip()}{either}"
+    return f"{sign} {bar.limit:g} × {bar.peer}" + (f" ({bar.peer_case})" if bar.peer_case else "") + either
 
 
 def _outcome(row: Row, beside: float | None, verdicts: list[Verdict], enough: set[str]) -> str:
@@ -116,8 +124,10 @@ def _outcome(row: Row, beside: float | None, verdicts: list[Verdict], enough: se
         return "**not met**"
     if verdicts:
         return "met"
+    if row.contestant in LIMITS:
+        return "the limit"
     lost = beside is not None and (beside > 1 if row.better == "less" else beside < 1)
-    return "lost" if lost else ""
+    return "lost" if lost and not row.contestant.startswith(OURS) else ""
 
 
 def page(subjects: dict[str, Subject], bars: Iterable[Bar] = BARS) -> str:
