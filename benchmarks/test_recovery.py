@@ -35,7 +35,13 @@ RECORDS = {"100 B": 100, "64 KiB": 64 * 2**10}
 SHAPES = [(megabytes, record) for record in RECORDS for megabytes in (16, 64, 256)]
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: f"{shape[0]}-MB-of-{shape[1]}")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    shapes = SHAPES[:: len(SHAPES) // 2] if metafunc.config.getoption("--quick") else SHAPES
+    ids = [f"{megabytes}-MB-of-{record}" for megabytes, record in shapes]
+    metafunc.parametrize("crashed", shapes, ids=ids, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def crashed(request: pytest.FixtureRequest, shared_folder: Path) -> Crashed:
     """A store of up to 1,000 streams, killed when its log was so large."""
     megabytes, record = request.param
