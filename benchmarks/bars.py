@@ -50,17 +50,22 @@ CLUSTERED = "clustered, read 4 MiB at a time"
 ITERATE = "records of 100 B, one after the other"
 
 
+RECOVERED = ("records of 64 KiB", "records of 100 B", "records of 100 B, new streams")
+
+
 def recovery_case(megabytes: int, record: str, what: str) -> str:
     """The case of a log of so many records of one size, and what is counted a second."""
-    return f"{megabytes} MB log of {record} records: {what}"
+    return f"{megabytes} MB log, {record}: {what}"
 
 
 READ = [
     Bar("read", CLUSTERED, 0.5, PLAIN),
     Bar("iterate", ITERATE, 1, "LMDB"),
-    Bar("recovery", recovery_case(256, "100 B", "bytes"), 1e9, either="of 100 B"),
-    Bar("recovery", recovery_case(256, "100 B", "records"), 2e6, either="of 100 B"),
-    Bar("recovery", recovery_case(256, "64 KiB", "bytes"), 1e9),
+    *(
+        Bar("recovery", recovery_case(256, record, what), limit, either=record)
+        for record in RECOVERED
+        for what, limit in (("bytes", 1e9), ("records", 2e6))
+    ),
 ]
 
 STREAMS = 1_000_000

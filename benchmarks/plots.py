@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from benchmarks.bars import LIMITS
+from benchmarks.bars import LIMITS, RECOVERED
 from benchmarks.contest import OURS
 from benchmarks.machine import ROOT
 from benchmarks.results import Row, Subject, load
@@ -44,7 +44,7 @@ class Plot(NamedTuple):
 PLOTS = [
     Plot("writers", "Synced appends of 100 B", "concurrent", "appends/s", "writers at once"),
     Plot("cardinality", "Synced appends of 100 B, 1,024 writers", "cardinality", "appends/s", "streams", ("appends",)),
-    Plot("recovery", "Opening after a crash", "recovery", "s", "bytes of log", ("100 B", "64 KiB")),
+    Plot("recovery", "Opening after a crash", "recovery", "s", "bytes of log", RECOVERED),
 ]
 
 
