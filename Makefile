@@ -46,10 +46,15 @@ bench: $(INSTALLED) .venv/.peers
 plots: .venv/.peers
 	$(BIN)/python -m benchmarks.plots
 
+# How many instructions the hot paths take; UPDATE=1 writes that down.
+bench-check: $(INSTALLED)
+	sh benchmarks/install.sh valgrind
+	$(BIN)/python -m benchmarks.instructions $(if $(UPDATE),--update)
+
 # Contestants; one that cannot be had here is shown as such in the tables.
 .venv/.peers: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	command -v redis-server || sh benchmarks/install_redis.sh || true
+	sh benchmarks/install.sh redis-server || true
 	touch $@
 
 # Servers and other processes are killed KILLS times; the same SEED plans the same again.
