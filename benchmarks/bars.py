@@ -62,7 +62,7 @@ READ = [
     Bar("read", CLUSTERED, 0.5, PLAIN),
     Bar("iterate", ITERATE, 1, "LMDB"),
     *(
-        Bar("recovery", recovery_case(256, record, what), limit, either=record)
+        Bar("recovery", recovery_case(128, record, what), limit, either=record)
         for record in RECOVERED
         for what, limit in (("bytes", 1e9), ("records", 2e6))
     ),

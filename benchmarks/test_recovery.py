@@ -33,7 +33,7 @@ class Crashed(NamedTuple):
 
 RECORDS = dict(zip(RECOVERED, [(64 * 2**10, True), (100, True), (100, False)], strict=True))
 """How long they are, and whether their streams were there before the log began, as after a checkpoint."""
-SHAPES = [(megabytes, record) for record in RECORDS for megabytes in (16, 64, 256)]
+SHAPES = [(megabytes, record) for record in RECORDS for megabytes in (8, 32, 128)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
