@@ -85,7 +85,7 @@ def write(path: Path, measured: dict[str, results.Subject]) -> None:
     known = results.load(data) if data.exists() else {}
     results.save(data, {**known, **measured})
     page.write_text(tables.page(results.load(data)), "utf-8")
-    print(page.read_text("utf-8"))
+    print(tables.page(measured))
     print(f"written to {data} and {page.name}")
 
 

@@ -77,7 +77,15 @@ def append(folder: Path) -> Iterator[Times]:
 
 @contextmanager
 def append_many(folder: Path) -> Iterator[Times]:
-    """One synced batch of 1,000 JSON messages."""
+    """One synced batch of 1,000 records of 100 bytes."""
+    with open_store(folder) as store:
+        stream = store.create("stream")
+        yield repeated(lambda: stream.append_many([RECORD] * 1000))
+
+
+@contextmanager
+def append_json(folder: Path) -> Iterator[Times]:
+    """The same of 1,000 JSON messages."""
     with open_store(folder) as store:
         stream = store.create("stream", content_type="application/json")
         yield repeated(lambda: stream.append_many(MESSAGES))
@@ -228,6 +236,7 @@ def asgi_sse_50(folder: Path) -> Iterator[Times]:
 PATHS: dict[str, Callable[[Path], Any]] = {
     "append": append,
     "append_many 1000": append_many,
+    "append_many 1000 JSON": append_json,
     "read 64 KiB in the log": read_log,
     "read 64 KiB clustered": read_clustered,
     "iterate 1000": iterate,
