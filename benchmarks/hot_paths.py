@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ Times = Callable[[int], None]
 
 
 @contextmanager
-def open_store(folder: Path) -> Iterator[durable_log.Store]:
-    with durable_log.open(folder / "store", options=OPTIONS) as store:
+def open_store(folder: Path, options: Options = OPTIONS) -> Iterator[durable_log.Store]:
+    with durable_log.open(folder / "store", options=options) as store:
         yield store
 
 
@@ -93,10 +94,10 @@ def append_json(folder: Path) -> Iterator[Times]:
 
 @contextmanager
 def read_log(folder: Path) -> Iterator[Times]:
-    """A read of 64 KiB of records of 100 bytes that lie in the log."""
-    with open_store(folder) as store:
+    """A read of 64 KiB of records of 100 bytes that lie in the log, each in a block of its own."""
+    with open_store(folder, replace(OPTIONS, stream_recent_bytes_max=1)) as store:
         stream = store.create("stream")
-        for _ in range(4000):
+        for _ in range(1000):
             stream.append(RECORD, durability="written")
         yield repeated(lambda: stream.read(0, limit=PAGE))
 
