@@ -70,7 +70,6 @@ def main() -> int:
             failed |= code not in (0, NOTHING_RUN)
     origin = {
         "command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip(),
-        "passes": passes,
         "revision": machine.revision(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine.describe(where),

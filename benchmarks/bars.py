@@ -80,8 +80,8 @@ CARDINALITY = [
     Bar("cardinality", "memory a stream, recent_bytes_max=1 (2 records each)", ACTIVE_BYTES_MAX, at_most=True),
     Bar("cardinality", f"appends, each wakes one of {STREAMS:,} : 1,000 active", WAKING_RATIO_MIN),
     Bar("cardinality", f"memory with {STREAMS:,} idle streams, beyond an empty store", IDLE_MB_MAX, at_most=True),
-    Bar("cardinality", "open, clustered and closed", OPEN_SECONDS_MAX, at_most=True),
-    Bar("cardinality", "open, killed during appends to all of them", RECOVERY_SECONDS_MAX, at_most=True),
+    Bar("cardinality", f"open, {STREAMS:,} streams clustered and closed", OPEN_SECONDS_MAX, at_most=True),
+    Bar("cardinality", f"open, killed during appends to all {STREAMS:,}", RECOVERY_SECONDS_MAX, at_most=True),
 ]
 
 BARS: list[Bar] = [*APPEND, *READ, *CARDINALITY]

@@ -55,6 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_row(contest: Contest, bench: Bench, row: str) -> None:
+    case = ""
     for figure in contest.run(lambda: list(ROWS[row](bench))):
+        case = case + "," + figure.what[1:] if figure.what.startswith("  ") else figure.what
         better: Better = "less" if figure.bar.startswith("bar <=") else "more"
-        contest.tell(figure.what, OURS, [figure.value], figure.unit, better=better)
+        contest.tell(case, OURS, [figure.value], figure.unit, better=better)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 ORIGIN = {
     "command": "python -m benchmarks",
-    "passes": 3,
     "revision": "abc",
     "date": "2026-01-31",
     "machine": {"processor": "P", "cores": 2, "system": "S", "file_system": "ext4", "python": "CPython"},

@@ -14,6 +14,11 @@ def test_a_figure_is_the_median_of_the_medians_of_passes(merged):
     assert (row.medians, row.value) == ([2, 4, 8], 4)
 
 
+def test_a_subject_says_in_how_many_passes_it_was():
+    found = merge([one_pass(figure("a", [1]), subject="cardinality"), one_pass(figure("a", [1]))], ORIGIN)
+    assert {name: one.origin["passes"] for name, one in found.items()} == {"cardinality": 1, "append": 2}
+
+
 def test_a_ratio_is_taken_within_each_pass_so_that_drift_does_not_count(merged):
     drifting = [(10, 5), (100, 50), (1000, 500)]
     subject = merged(*[one_pass(figure("durable_log", [a]), figure("Redis", [b])) for a, b in drifting])
