@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -80,3 +81,7 @@ def test_a_path_can_be_gone(path, tmp_path):
 def test_every_path_is_counted():
     assert list(TIMES) == list(PATHS)
     assert all(few < many for few, many in TIMES.values())
+
+
+def test_a_build_is_told_by_its_versions():
+    assert re.fullmatch(r"\w+ 3[.\d]+\S* \(.+\), cc [\d.]+, \w+ [\d.]+, \w+", instructions.build())
