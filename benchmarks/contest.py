@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 OURS = "durable_log"
+ROUND_SECONDS = 0.3
+"""A round takes so long, or up to twice as long."""
 Better = Literal["more", "less"]
 Result = TypeVar("Result")
 
@@ -89,7 +91,7 @@ class Contest:
         self,
         case: str,
         contestant: str,
-        work: Callable[[], float | None],
+        work: Callable[[int], float | None],
         *,
         amount: float,
         unit: str,
@@ -97,19 +99,22 @@ class Contest:
         series: str = "",
         at: float | None = None,
     ) -> None:
-        """Rounds of ``work``, one more before them to warm up, as ``amount`` of ``unit`` a second.
+        """Rounds of ``work``, as ``amount`` of ``unit`` for each time that it is done.
 
-        Work that is not to be timed whole returns the seconds that count.
+        It is given how many times it is to be done: as often as fills a round, which is found out by doubling, and
+        warms up. Work that is not to be timed whole returns the seconds that count.
         """
-        seconds: list[float] = []
 
-        def timed() -> None:
+        def seconds(times: int) -> float:
             started = time.perf_counter()
-            told = work()
-            seconds.append(time.perf_counter() - started if told is None else told)
+            told = work(times)
+            return time.perf_counter() - started if told is None else told
 
-        self.run(timed, rounds=1 if self.quick else rounds, warm=True)
-        self.tell(case, contestant, [amount / each for each in seconds[1:]], f"{unit}/s", series=series, at=at)
+        times, found = 1, list[float]()
+        while seconds(times) < ROUND_SECONDS and not self.quick:
+            times *= 2
+        self.run(lambda: found.append(seconds(times)), rounds=1 if self.quick else rounds)
+        self.tell(case, contestant, [times * amount / each for each in found], f"{unit}/s", series=series, at=at)
 
     def run(self, work: Callable[[], Result], *, rounds: int = 1, warm: bool = False) -> Result:
         """Rounds of ``work``, whose own figures are told one by one. Returns what the last round returned."""
