@@ -65,7 +65,7 @@ def table(subject: Subject, bars: Iterable[Bar] = BARS) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for case in dict.fromkeys(row.case for row in subject.rows):
         shown = case
-        for row in [row for row in subject.rows if row.case == case]:
+        for row in sorted((row for row in subject.rows if row.case == case), key=lambda row: row.contestant != OURS):
             told = [verdict for verdict in verdicts if _is_told_at(verdict.bar, row, subject)]
             yield _line(shown, row, subject.ours(row), told, _enough(verdicts))
             shown = ""
