@@ -1,0 +1,32 @@
+"""The contestants that store records in this process or beside it, and which of them are compared in what."""
+
+from __future__ import annotations
+
+from benchmarks.peers.bare_file import Bare
+from benchmarks.peers.base import Peer
+from benchmarks.peers.leveldb import LevelDB
+from benchmarks.peers.lmdb import LMDB
+from benchmarks.peers.ours import (
+    DurableLog,
+    DurableLogAsyncio,
+    DurableLogJson,
+    DurableLogThreads,
+    DurableLogUvloop,
+)
+from benchmarks.peers.redis import Redis
+from benchmarks.peers.rocksdb import RocksDB
+from benchmarks.peers.sqlite import SQLite
+
+PEERS: list[type[Peer]] = [SQLite, LMDB, RocksDB, LevelDB, Redis]
+
+__all__ = [
+    "PEERS",
+    "Bare",
+    "DurableLog",
+    "DurableLogAsyncio",
+    "DurableLogJson",
+    "DurableLogThreads",
+    "DurableLogUvloop",
+    "Peer",
+    "Redis",
+]

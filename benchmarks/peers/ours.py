@@ -1,0 +1,103 @@
+"""durable_log, by its two faces."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import durable_log
+from benchmarks.peers.base import Peer, library, paged
+from durable_log.aio import AsyncStore
+
+
+class DurableLog(Peer):
+    """The synchronous face: writers are threads."""
+
+    name = "durable_log"
+    how = "Stream.append, durability='sync'"
+    content_type = "application/octet-stream"
+
+    @classmethod
+    def version(cls) -> str:
+        return f"durable_log {durable_log.__version__}"
+
+    def __init__(self, folder: Path, writers: int = 1) -> None:
+        self.store = durable_log.open(folder / "store")
+        self._streams = [
+            self.store.create(f"writer/{number}", content_type=self.content_type) for number in range(writers)
+        ]
+
+    def append(self, writer: int, data: bytes) -> None:
+        self._streams[writer].append(data)
+
+    def append_many(self, items: Sequence[bytes]) -> None:
+        self._streams[0].append_many(items)
+
+    def iterate(self) -> Iterable[bytes]:
+        raise NotImplementedError("bytes have no records: see DurableLogJson")
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class DurableLogThreads(DurableLog):
+    """The same, where it is held against the other face."""
+
+    name = "durable_log, threads"
+
+
+class DurableLogAsyncio(DurableLog):
+    """The asyncio face: writers are tasks of one event loop."""
+
+    how = "await AsyncStream.append, durability='sync'"
+
+    def appends(self, writers: int, count: int, data: bytes) -> float:
+        face = AsyncStore.of(self.store)
+
+        async def write(writer: int) -> None:
+            stream = face.stream(f"writer/{writer}")
+            for _ in range(count // writers):
+                await stream.append(data)
+
+        async def measure() -> float:
+            started = time.perf_counter()
+            await asyncio.gather(*[write(writer) for writer in range(writers)])
+            return time.perf_counter() - started
+
+        return self._run(measure())
+
+    def _run(self, measure: Coroutine[Any, Any, float]) -> float:
+        return asyncio.run(measure)
+
+
+class DurableLogUvloop(DurableLogAsyncio):
+    """The same on the event loop that servers use."""
+
+    name = "durable_log, uvloop"
+    how = DurableLogAsyncio.how + ", on uvloop"
+
+    def _run(self, measure: Coroutine[Any, Any, float]) -> float:
+        told: float = library("uvloop").run(measure)
+        return told
+
+
+class DurableLogJson(DurableLog):
+    """JSON streams, whose messages are records that a reader sees."""
+
+    how = "Chunk.items of Stream.read: messages, parsed"
+    content_type = "application/json"
+
+    def iterate(self) -> Iterable[bytes]:
+        stream, tail = self._streams[0], self._streams[0].info().tail
+
+        def pages() -> Iterable[Sequence[bytes]]:
+            offset = 0
+            while offset < tail:
+                chunk = stream.read(offset)
+                yield chunk.items
+                offset = chunk.next_offset
+
+        return paged(pages())
