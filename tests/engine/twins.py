@@ -17,7 +17,7 @@ from durable_log.engine.log import open_in
 from durable_log.model import Options
 from durable_log.store import Store
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 SMALL = Options(segment_bytes=64 * 1024, record_bytes_max=32 * 1024)
 """Segments that are full after a few appends."""
 
