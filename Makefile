@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 C_SOURCES = $(wildcard csrc/*.c)
-C_TESTS = $(wildcard tests/c/*.c tests/fuzz/*.c tests/fuzz/targets/*.c)
+C_TESTS = $(wildcard tests/c/*.c tests/fuzz/*.c tests/fuzz/targets/*.c benchmarks/load/*.c)
 C_WARNINGS = -std=c11 -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes \
              -Wmissing-prototypes -Wcast-align -Wcast-qual -Wpointer-arith -Wvla -Wundef
 
@@ -27,7 +27,7 @@ check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict durable_log
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h tests/faults/*.c) $(C_TESTS)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h tests/faults/*.c benchmarks/load/*.h) $(C_TESTS)
 	$(BIN)/pytest -q tests/test_layers.py
 
 check-c:
