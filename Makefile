@@ -11,7 +11,7 @@ C_WARNINGS = -std=c11 -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wsha
 KILLS ?= 1000
 SEED ?=
 
-.PHONY: demo test check check-c bench fuzz sanitize simulate torture
+.PHONY: demo test check check-c bench bench-check plots fuzz sanitize simulate torture
 
 demo: $(INSTALLED)
 	$(BIN)/durable-log demo
@@ -39,8 +39,18 @@ check-c:
 	    $(CC) -std=gnu11 -Wall -Wextra -Werror -Icsrc -O1 -c $$source -o build/check/test.o || exit 1; \
 	done
 
-bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+# PASSES=5, ONLY="append read", or any ARGS of `python -m benchmarks`.
+bench: $(INSTALLED) .venv/.peers
+	$(BIN)/python -m benchmarks $(if $(PASSES),--passes $(PASSES)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+plots: .venv/.peers
+	$(BIN)/python -m benchmarks.plots
+
+# Contestants; one that cannot be had here is shown as such in the tables.
+.venv/.peers: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	command -v redis-server || sh benchmarks/install_redis.sh || true
+	touch $@
 
 # Servers and other processes are killed KILLS times; the same SEED plans the same again.
 torture: $(INSTALLED)

@@ -1,127 +1,93 @@
-"""The store beside what the machine itself does, in one run: rounds of each in turn, medians, ratios.
+"""All benchmarks, several passes over all contestants, and what came of it as JSON and as a page of tables.
 
-python -m benchmarks [--rounds 5] [--dir DIR]
+python -m benchmarks [--passes 5] [--only SUBJECT …] [--dir DIR] [--results DIR] [--streams N] [--quick]
+
+Within a pass the contestants of a case follow each other; a figure is the median over the passes, and a ratio that of
+the ratios within each pass. Subjects that have rounds of their own, in which sides take turns, are in the first alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import platform
-import statistics
+import json
+import shlex
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import durable_log
-import durable_log.aio
-from benchmarks.bare import BareFile, read_plain
+from benchmarks import machine, results, tables
+from benchmarks.contest import subject_of
 
-PAYLOAD = b"x" * 100
-Measure = Callable[[], float]
-
-
-def lone_writer(store: durable_log.Store, count: int = 600) -> float:
-    """Synced appends a second of one thread."""
-    stream = store.create("lone")
-    started = time.perf_counter()
-    for _ in range(count):
-        stream.append(PAYLOAD)
-    return count / (time.perf_counter() - started)
+FOLDER = machine.ROOT / "benchmarks"
+FILES = {subject_of(path): path for path in sorted(FOLDER.glob("test_*.py"))}
+IN_ONE_PASS = {"cardinality"}
+NOTHING_RUN = 5
+"""pytest's exit code when a file has no test."""
 
 
-def batches(store: durable_log.Store, count: int = 60) -> float:
-    """Records a second in synced batches of 1000."""
-    stream = store.create("batches")
-    items = [PAYLOAD] * 1000
-    started = time.perf_counter()
-    for _ in range(count):
-        stream.append_many(items)
-    return count * len(items) / (time.perf_counter() - started)
-
-
-def asyncio_writers(store: durable_log.Store, writers: int, total: int = 60_000) -> float:
-    """Synced appends a second of so many tasks, each with a stream of its own, that await every append."""
-
-    async def write(name: str, count: int) -> None:
-        stream = face.stream(name)
-        for _ in range(count):
-            await stream.append(PAYLOAD)
-
-    async def measure() -> float:
-        names = [f"writer/{number}" for number in range(writers)]
-        await asyncio.gather(*[face.create(name) for name in names])
-        started = time.perf_counter()
-        await asyncio.gather(*[write(name, total // writers) for name in names])
-        return total // writers * writers / (time.perf_counter() - started)
-
-    face = durable_log.aio.AsyncStore.of(store)
-    return asyncio.run(measure())
-
-
-def read_back(store: durable_log.Store, content: bytes) -> float:
-    """Bytes a second of catching up on a stream that lies in log segments, verified."""
-    stream = store.stream("read")
-    started = time.perf_counter()
-    length = sum(len(chunk.data) for chunk in stream.follow())
-    elapsed = time.perf_counter() - started
-    if length != len(content):
-        raise SystemExit(f"read {length} bytes of {len(content)}")
-    return length / elapsed
-
-
-def prepare_read(store: durable_log.Store, content: bytes) -> None:
-    """A closed stream of ``content`` in records of 64 KiB, too large for the recent bytes of a stream."""
-    stream = store.create("read")
-    for position in range(0, len(content), 65536):
-        stream.append(content[position : position + 65536], durability="written")
-    stream.close()
-
-
-def table(rounds: int, rows: list[tuple[str, Measure, str, Measure]]) -> None:
-    """Measure all rows, round by round, and print medians and ratios."""
-    results: dict[str, tuple[list[float], list[float]]] = {row[0]: ([], []) for row in rows}
-    for _ in range(rounds):
-        for name, measure, _, peer in rows:
-            results[name][1].append(peer())
-            results[name][0].append(measure())
-    print(f"\n{'what':<34}{'durable_log':>16}  {'beside':<34}{'':>14}{'ratio':>8}")
-    for name, _, peer_name, _ in rows:
-        ours, theirs = map(statistics.median, results[name])
-        print(f"{name:<34}{ours:>16,.0f}  {peer_name:<34}{theirs:>14,.0f}{ours / theirs:>8.2f}")
-
-
-def main() -> None:
-    """Run all."""
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", default=None, help="where to write (default: the system's temporary directory)")
-    arguments = parser.parse_args()
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores; figures a second")
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
-        bare = BareFile(Path(folder) / "bare")
-        content = os.urandom(2**20) * 100
-        with durable_log.open(Path(folder) / "store") as store:
-            prepare_read(store, content)
-            table(
-                arguments.rounds,
-                [
-                    ("appends, one writer", lambda: lone_writer(store),
-                     "bare pwrite + fdatasync", lambda: bare.synced_writes(600, PAYLOAD)),
-                    ("appends, 64 asyncio writers", lambda: asyncio_writers(store, 64),
-                     "bare pwrite + fdatasync", lambda: bare.synced_writes(600, PAYLOAD)),
-                    ("appends, 1024 asyncio writers", lambda: asyncio_writers(store, 1024),
-                     "bare pwrite + fdatasync", lambda: bare.synced_writes(600, PAYLOAD)),
-                    ("records, append_many of 1000", lambda: batches(store),
-                     "bare 100 KB pwrite + fdatasync", lambda: bare.synced_writes(60, PAYLOAD * 1000)),
-                    ("bytes read from the log, verified", lambda: read_back(store, content),
-                     "read() of a plain warm file", lambda: read_plain(Path(folder) / "plain", content)),
-                ],
-            )  # fmt: skip
-        bare.close()
+    parser.add_argument("--passes", type=int, default=None, help="5, or 1 with --quick")
+    parser.add_argument("--only", choices=list(FILES), nargs="+", default=list(FILES), metavar="SUBJECT")
+    parser.add_argument("--dir", type=Path, default=None, help="where contestants write (default: build/benchmarks)")
+    parser.add_argument("--results", type=Path, default=None, help="where the results go (default: benchmarks/results)")
+    parser.add_argument("--streams", type=int, default=1_000_000, help="of how many streams cardinality is")
+    parser.add_argument("--quick", action="store_true", help="so little that nothing is measured, only run")
+    return parser.parse_args()
+
+
+def one_pass(subjects: list[str], options: list[str], report: Path) -> tuple[dict[str, Any], int]:
+    """What pytest-benchmark writes of one pass, and its exit code."""
+    files = [str(FILES[subject]) for subject in subjects]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:xdist", "--benchmark-quiet"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, f"--benchmark-json={report}", *options, *files]
+    code = subprocess.run(command, cwd=machine.ROOT, check=False).returncode
+    return (json.loads(report.read_text("utf-8")) if report.exists() else {"benchmarks": []}), code
+
+
+def main() -> int:
+    """Run the passes and write the results. Returns what the process exits with."""
+    asked = arguments()
+    build = machine.ROOT / "build" / "benchmarks"
+    where = asked.dir or build
+    into = asked.results or (build if asked.quick else FOLDER / "results")
+    where.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True)
+    passes = asked.passes or (1 if asked.quick else 5)
+    options = [f"--where={where}", f"--streams={asked.streams}", *(["--quick"] if asked.quick else [])]
+    reports, failed = [], False
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(passes):
+            subjects = [subject for subject in asked.only if number == 0 or subject not in IN_ONE_PASS]
+            if not subjects:
+                break
+            print(f"pass {number + 1} of {passes}: {', '.join(subjects)}", flush=True)
+            report, code = one_pass(subjects, options, Path(folder) / f"pass-{number}.json")
+            reports.append(report)
+            failed |= code not in (0, NOTHING_RUN)
+    origin = {
+        "command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip(),
+        "passes": passes,
+        "revision": machine.revision(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine.describe(where),
+    }
+    write(into / machine.slug(), results.merge(reports, origin))
+    return int(failed)
+
+
+def write(path: Path, measured: dict[str, results.Subject]) -> None:
+    """The results of a machine: what was measured now replaces what it was before, and the rest stays."""
+    data, page = path.with_suffix(".json"), path.with_suffix(".md")
+    known = results.load(data) if data.exists() else {}
+    results.save(data, {**known, **measured})
+    page.write_text(tables.page(results.load(data)), "utf-8")
+    print(page.read_text("utf-8"))
+    print(f"written to {data} and {page.name}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

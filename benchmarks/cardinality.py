@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 from benchmarks import cardinality_active, cardinality_idle, cardinality_pace, cardinality_space
 from benchmarks.cardinality_child import serve
 from benchmarks.cardinality_stores import MILLION, Bench, Figure
+from benchmarks.machine import file_system
 
 Row = Callable[[Bench], Iterator[Figure]]
 ROWS: dict[str, Row] = {
@@ -33,12 +33,6 @@ ROWS: dict[str, Row] = {
     **cardinality_pace.ROWS,
 }
 ON_DEMAND = "ten-million"
-
-
-def file_system(path: Path) -> str:
-    """The kind of file system that ``path`` lies on."""
-    found = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
 
 
 def measure(bench: Bench, name: str) -> list[dict[str, object]]:

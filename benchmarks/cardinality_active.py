@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.bars import ACTIVE_BYTES_MAX, ACTIVE_RATIO_MIN, WAKING_RATIO_MIN
 from benchmarks.cardinality_child import Child, memory
 from benchmarks.cardinality_load import append, create
 from benchmarks.cardinality_stores import CLUSTERING_OFF, FEW, WRITERS, Bench, Figure, at_least, at_most, cool, warm
@@ -25,11 +26,11 @@ def active(bench: Bench) -> Iterator[Figure]:
     with bench.directory() as path, bench.few() as few, bench.child(path, **CLUSTERING_OFF) as many:
         raw = _growth(bench, many)
         pairs = [(bench.slice(few, FEW), bench.slice(many, bench.streams)) for _ in range(bench.rounds)]
-        yield from _ratios(bench, f"appends, {bench.streams:,} active : {FEW:,}", pairs, 0.7)
+        yield from _ratios(bench, f"appends, {bench.streams:,} active : {FEW:,}", pairs, ACTIVE_RATIO_MIN)
     with bench.directory() as path, bench.child(path, **CLUSTERING_OFF, recent_bytes_max=1) as many:
         bare = _growth(bench, many)
     yield Figure("memory a stream, recent bytes included (2 records each)", raw, "bytes")
-    yield at_most("memory a stream, recent_bytes_max=1 (2 records each)", bare, "bytes", 600)
+    yield at_most("memory a stream, recent_bytes_max=1 (2 records each)", bare, "bytes", ACTIVE_BYTES_MAX)
 
 
 def waking(bench: Bench) -> Iterator[Figure]:
@@ -37,7 +38,7 @@ def waking(bench: Bench) -> Iterator[Figure]:
     what = f"appends, each wakes one of {bench.streams:,} : {FEW:,} active"
     with bench.few() as few:
         with bench.copy() as path, bench.child(path, **CLUSTERING_OFF) as many:
-            yield from _ratios(bench, what, _wake(bench, few, many, path, warm), 0.35)
+            yield from _ratios(bench, what, _wake(bench, few, many, path, warm), WAKING_RATIO_MIN)
         with bench.copy() as path, bench.child(path, **CLUSTERING_OFF) as many:
             yield from _ratios(bench, f"{what}, not cached", _wake(bench, few, many, path, cool))
 

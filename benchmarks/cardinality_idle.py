@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.bars import IDLE_MB_MAX, OPEN_SECONDS_MAX, RECOVERY_SECONDS_MAX
 from benchmarks.cardinality_child import Child, close_store, memory
 from benchmarks.cardinality_load import append, read_random
 from benchmarks.cardinality_stores import FEW, WRITERS, Bench, Figure, at_most, disk_usage, warm
@@ -27,20 +28,22 @@ def idle_memory(bench: Bench) -> Iterator[Figure]:
         pairs = [(_opened_memory(bench, empty), _opened_memory(bench, path)) for _ in range(rounds)]
     bench.note(empty=[pair[0] / MB for pair in pairs], full=[pair[1] / MB for pair in pairs])
     grown = median(full - none for none, full in pairs) / MB
-    yield at_most(f"memory with {bench.streams:,} idle streams, beyond an empty store", grown, "MB", 100)
+    yield at_most(f"memory with {bench.streams:,} idle streams, beyond an empty store", grown, "MB", IDLE_MB_MAX)
 
 
 def opening(bench: Bench) -> Iterator[Figure]:
     """Time to open, after good ends and after kills."""
     with bench.copy() as path:
-        yield at_most("open, clustered and closed", _open_seconds(bench, path), "s", 2)
+        yield at_most("open, clustered and closed", _open_seconds(bench, path), "s", OPEN_SECONDS_MAX)
     for what, streams in ((f"{FEW:,} of them", FEW), ("all of them", bench.streams)):
         with bench.copy() as path:
             _load(bench, path, streams, kill=False)
-            yield at_most(f"open, closed after appends to {what}", _open_seconds(bench, path), "s", 2)
+            yield at_most(f"open, closed after appends to {what}", _open_seconds(bench, path), "s", OPEN_SECONDS_MAX)
         with bench.copy() as path:
             _load(bench, path, streams, kill=True)
-            yield at_most(f"open, killed during appends to {what}", _open_seconds(bench, path), "s", 5)
+            yield at_most(
+                f"open, killed during appends to {what}", _open_seconds(bench, path), "s", RECOVERY_SECONDS_MAX
+            )
 
 
 def ten_million(bench: Bench) -> Iterator[Figure]:

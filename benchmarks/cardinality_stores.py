@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.bare import BareFile
+from benchmarks.bars import STREAMS
 from benchmarks.cardinality_child import Child, close_store, cluster, open_store
 from benchmarks.cardinality_load import PAYLOAD, append, create
+from benchmarks.peers import Bare
 
-MILLION = 1_000_000
+MILLION = STREAMS
 FEW = 1000
 WRITERS = 1024
 CLUSTERING_OFF = {"cluster_segments": 2**30, "cluster_seconds": 1e9}
@@ -62,12 +63,12 @@ class Bench:
         self.load_seconds = 70.0 if self.full else 0.3
         self.part = min(1.0, streams / MILLION)
         self.options: dict[str, Any] = {} if self.full else {"segment_bytes": 2**20, "record_bytes_max": 2**19}
-        self._bare = BareFile(folder / "bare", 64 * 2**20 if self.full else 2**20)
+        self._bare = Bare(folder, size=64 * 2**20 if self.full else 2**20)
 
     def bare(self) -> float:
         """What the machine does now: synced page writes a second."""
         count = 600 if self.full else 20
-        return median(self._bare.synced_writes(count, PAYLOAD) for _ in range(3))
+        return median(count / self._bare.appends(1, count, PAYLOAD) for _ in range(3))
 
     def note(self, **facts: object) -> None:
         """Print what explains a figure."""

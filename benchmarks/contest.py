@@ -1,7 +1,7 @@
 """What every benchmark is given: rounds of a contestant's work, timed, and the figures that come of them.
 
-Law of this room: it knows no contestant and no subject. A figure names its case and its contestant; figures of one case
-are compared with each other, within one pass over all contestants, since the machine drifts between passes.
+Law of this room: it knows no contestant by name, and no subject. A figure names its case and its contestant; figures of
+one case are compared with each other, within one pass over all contestants, since the machine drifts between passes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import pytest
 
+from benchmarks.peers.base import Absent
+
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -23,18 +25,25 @@ Better = Literal["more", "less"]
 Result = TypeVar("Result")
 
 
-class Absent(Exception):
-    """A contestant that cannot run on this machine, and why."""
+class Contestant(Protocol):
+    """What is measured: open until it is closed."""
 
+    @property
+    def name(self) -> str:
+        """As the tables call it."""
 
-class Closable(Protocol):
-    """What is open until it is closed."""
+    @property
+    def how(self) -> str:
+        """How it is used, in a line."""
+
+    def version(self) -> str:
+        """Which version of it this is."""
 
     def close(self) -> None:
         """Close it."""
 
 
-Opened = TypeVar("Opened", bound=Closable)
+Opened = TypeVar("Opened", bound=Contestant)
 
 
 class Figure(NamedTuple):
@@ -69,6 +78,8 @@ class Contest:
             contestant = make()
         except Absent as absent:
             pytest.skip(str(absent))
+        about = {"version": contestant.version(), "how": contestant.how}
+        self._benchmark.extra_info.setdefault("contestants", {})[contestant.name] = about
         try:
             yield contestant
         finally:

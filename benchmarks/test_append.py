@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import ONE_WRITER
 from benchmarks.contest import Contest
-from benchmarks.peers import ALL, Peer
+from benchmarks.peers import PEERS, Bare, DurableLog, Peer
 
 PAYLOAD = b"x" * 100
 
 
-@pytest.mark.parametrize("contestant", ALL, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("contestant", [DurableLog, Bare, *PEERS], ids=lambda peer: peer.name)
 def test_one_writer(contest: Contest, folder: Path, contestant: type[Peer]) -> None:
     count = contest.size(1500, 20)
     with contest.opened(lambda: contestant(folder)) as peer:
         contest.race(
-            "one writer, 100 B, synced",
+            ONE_WRITER,
             contestant.name,
             lambda: peer.appends(1, count, PAYLOAD),
             amount=count,

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import BATCHES
 from benchmarks.contest import Contest
-from benchmarks.peers import ALL, Peer
+from benchmarks.peers import PEERS, Bare, DurableLog, Peer
 
 ITEMS = [b"x" * 100] * 1000
 
 
-@pytest.mark.parametrize("contestant", ALL, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("contestant", [DurableLog, Bare, *PEERS], ids=lambda peer: peer.name)
 def test_batches(contest: Contest, folder: Path, contestant: type[Peer]) -> None:
     count = contest.size(150, 3)
     with contest.opened(lambda: contestant(folder)) as peer:
         contest.race(
-            "batches of 1000 x 100 B, synced",
+            BATCHES,
             contestant.name,
             lambda: peer.batches(count, ITEMS),
             amount=count * len(ITEMS),

@@ -6,12 +6,24 @@ from benchmarks.peers.bare_file import Bare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.leveldb import LevelDB
 from benchmarks.peers.lmdb import LMDB
-from benchmarks.peers.ours import DurableLog, DurableLogAsyncio, DurableLogJson
+from benchmarks.peers.ours import DurableLog, DurableLogAsyncio, DurableLogJson, DurableLogThreads
 from benchmarks.peers.redis import Redis
 from benchmarks.peers.rocksdb import RocksDB
 from benchmarks.peers.sqlite import SQLite
 
 EMBEDDED: list[type[Peer]] = [SQLite, LMDB, RocksDB, LevelDB]
-ALL: list[type[Peer]] = [DurableLog, Bare, *EMBEDDED, Redis]
+PEERS: list[type[Peer]] = [*EMBEDDED, Redis]
 
-__all__ = ["ALL", "EMBEDDED", "Bare", "DurableLog", "DurableLogAsyncio", "DurableLogJson", "Peer", "Redis"]
+__all__ = [
+    "EMBEDDED",
+    "PEERS",
+    "Bare",
+    "DurableLog",
+    "DurableLogAsyncio",
+    "DurableLogJson",
+    "DurableLogThreads",
+    "LevelDB",
+    "Peer",
+    "Redis",
+    "RocksDB",
+]

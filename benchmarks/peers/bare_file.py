@@ -10,11 +10,10 @@ from pathlib import Path
 from benchmarks.peers.base import Peer
 
 PAGE = 4096
-SIZE = 64 * 2**20
 
 
 class Bare(Peer):
-    """A zero-written file of 64 MiB that is overwritten from its start; there is no log that one could read."""
+    """A zero-written file that is overwritten from its start; there is no log that one could read."""
 
     name = "bare pwrite + fdatasync"
     how = "os.pwrite of whole pages into a zero-written file, os.fdatasync"
@@ -23,17 +22,17 @@ class Bare(Peer):
     def version(cls) -> str:
         return f"{platform.system()} {platform.release()}"
 
-    def __init__(self, folder: Path, writers: int = 1) -> None:
+    def __init__(self, folder: Path, writers: int = 1, size: int = 64 * 2**20) -> None:
         assert writers == 1, "it has one position"
         self._fd = os.open(folder / "bare", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        self._position = 0
-        for position in range(0, SIZE, 2**20):
+        self._position, self._size = 0, size
+        for position in range(0, size, 2**20):
             os.pwrite(self._fd, bytes(2**20), position)
         os.fsync(self._fd)
 
     def append(self, writer: int, data: bytes) -> None:
         block = data.ljust((len(data) + PAGE - 1) // PAGE * PAGE, b"\0")
-        if self._position + len(block) > SIZE:
+        if self._position + len(block) > self._size:
             self._position = 0
         os.pwrite(self._fd, block, self._position)
         os.fdatasync(self._fd)

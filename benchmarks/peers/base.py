@@ -15,7 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.contest import Absent
+
+class Absent(Exception):
+    """A contestant that cannot run on this machine, and why."""
 
 
 class Peer(ABC):

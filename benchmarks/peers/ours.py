@@ -42,6 +42,12 @@ class DurableLog(Peer):
         self.store.close()
 
 
+class DurableLogThreads(DurableLog):
+    """The same, where it is held against the other face."""
+
+    name = "durable_log, threads"
+
+
 class DurableLogAsyncio(DurableLog):
     """The asyncio face: writers are tasks of one event loop."""
 

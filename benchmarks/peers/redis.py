@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.contest import Absent
-from benchmarks.peers.base import Peer, library, paged
+from benchmarks.peers.base import Absent, Peer, library, paged
 
 START_SECONDS = 10.0
 PAGE = 1000

@@ -1,0 +1,82 @@
+"""What has to be reached: each bar once, as data.
+
+Law of this room: values alone. A bar names a case of ``durable_log`` and what it is held against: a peer in the same
+run, by a factor, or a limit in the case's own unit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Bar(NamedTuple):
+    """``case`` of ``subject`` is at least (or ``at_most``) ``limit`` times what ``peer`` has in the same case, or in
+    ``peer_case``; without a peer, ``limit`` itself. Of bars with the same ``either``, one is enough.
+    """
+
+    subject: str
+    case: str
+    limit: float
+    peer: str | None = None
+    peer_case: str | None = None
+    at_most: bool = False
+    either: str = ""
+
+
+BARE = "bare pwrite + fdatasync"
+PLAIN = "plain read()"
+LIMITS = {BARE, PLAIN}
+"""What the machine itself does: beside these, less than one is no loss."""
+ONE_WRITER = "one writer, 100 B, synced"
+BATCHES = "batches of 1000 x 100 B, synced"
+
+
+def writers_case(count: int) -> str:
+    """The case of so many writers at once."""
+    return f"{count:,} writer{'s'[: count > 1]}, 100 B, synced"
+
+
+APPEND = [
+    Bar("append", ONE_WRITER, 0.9, BARE),
+    Bar("append", ONE_WRITER, 1, "SQLite"),
+    Bar("append", ONE_WRITER, 1, "RocksDB"),
+    Bar("append", ONE_WRITER, 1, "LMDB"),
+    Bar("append_many", BATCHES, 3, "RocksDB"),
+    Bar("concurrent", writers_case(64), 1.3, "Redis"),
+    Bar("concurrent", writers_case(1024), 40, BARE, writers_case(1)),
+]
+
+CLUSTERED = "clustered, read 4 MiB at a time"
+ITERATE = "records of 100 B, one after the other"
+
+
+def recovery_case(megabytes: int, record: str, what: str) -> str:
+    """The case of a log of so many records of one size, and what is counted a second."""
+    return f"{megabytes} MB log of {record} records: {what}"
+
+
+READ = [
+    Bar("read", CLUSTERED, 0.5, PLAIN),
+    Bar("iterate", ITERATE, 1, "LMDB"),
+    Bar("recovery", recovery_case(256, "100 B", "bytes"), 1e9, either="of 100 B"),
+    Bar("recovery", recovery_case(256, "100 B", "records"), 2e6, either="of 100 B"),
+    Bar("recovery", recovery_case(256, "64 KiB", "bytes"), 1e9),
+]
+
+STREAMS = 1_000_000
+ACTIVE_RATIO_MIN = 0.7
+ACTIVE_BYTES_MAX = 600
+WAKING_RATIO_MIN = 0.35
+IDLE_MB_MAX = 100
+OPEN_SECONDS_MAX = 2
+RECOVERY_SECONDS_MAX = 5
+CARDINALITY = [
+    Bar("cardinality", f"appends, {STREAMS:,} active : 1,000", ACTIVE_RATIO_MIN),
+    Bar("cardinality", "memory a stream, recent_bytes_max=1 (2 records each)", ACTIVE_BYTES_MAX, at_most=True),
+    Bar("cardinality", f"appends, each wakes one of {STREAMS:,} : 1,000 active", WAKING_RATIO_MIN),
+    Bar("cardinality", f"memory with {STREAMS:,} idle streams, beyond an empty store", IDLE_MB_MAX, at_most=True),
+    Bar("cardinality", "open, clustered and closed", OPEN_SECONDS_MAX, at_most=True),
+    Bar("cardinality", "open, killed during appends to all of them", RECOVERY_SECONDS_MAX, at_most=True),
+]
+
+BARS: list[Bar] = [*APPEND, *READ, *CARDINALITY]

@@ -1,0 +1,113 @@
+"""Passes made into one result: for each subject, rows of figures, pass by pass.
+
+Law of this room: what pytest-benchmark wrote goes in, plain values come out; nothing is rounded away but digits that no
+clock has. A subject that is measured again replaces itself alone, and says of which code and when it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from benchmarks.contest import OURS, Figure, subject_of
+
+DIGITS = 6
+
+
+class Row(NamedTuple):
+    """A contestant in a case. ``passes``: what each pass found, a value for each of its rounds."""
+
+    case: str
+    contestant: str
+    unit: str
+    better: str
+    series: str
+    at: float | None
+    passes: list[list[float]]
+
+    @property
+    def medians(self) -> list[float]:
+        """Of each pass."""
+        return [median(values) for values in self.passes]
+
+    @property
+    def value(self) -> float:
+        """The median of the passes' medians."""
+        return median(self.medians)
+
+
+class Subject(NamedTuple):
+    """All rows of a subject, and the contestants that have none, with the reason why."""
+
+    name: str
+    rows: list[Row]
+    absent: list[dict[str, str]]
+    contestants: dict[str, dict[str, str]]
+    origin: dict[str, Any]
+
+    def row(self, case: str, contestant: str = OURS) -> Row | None:
+        """One of them. Where a contestant has several lines in a case, the first."""
+        return next((row for row in self.rows if row.case == case and row.contestant == contestant), None)
+
+
+def ratio(ours: Row, theirs: Row) -> float:
+    """How many times as much: the median over passes of the ratios within each, so that drift does not count."""
+    return median(mine / other for mine, other in zip(ours.medians, theirs.medians, strict=False))
+
+
+def merge(passes: Iterable[dict[str, Any]], origin: dict[str, Any]) -> dict[str, Subject]:
+    """The subjects of all passes."""
+    subjects: dict[str, Subject] = {}
+
+    def subject(name: str) -> Subject:
+        return subjects.setdefault(name, Subject(name, [], [], {}, origin))
+
+    for one in passes:
+        for measured in one["benchmarks"]:
+            told = measured["extra_info"]
+            found = subject(subject_of(Path(measured["fullname"].partition("::")[0])))
+            found.contestants.update(told.get("contestants", {}))
+            for figure in told.get("figures", []):
+                _add(found.rows, Figure(**figure))
+        for missing in one.get("absent", []):
+            absent = {key: missing[key] for key in ("contestant", "reason")}
+            if absent not in subject(missing["subject"]).absent:
+                subject(missing["subject"]).absent.append(absent)
+    return subjects
+
+
+def _add(rows: list[Row], figure: Figure) -> None:
+    values = [float(f"{value:.{DIGITS}g}") for value in figure.values]
+    row = Row(figure.case, figure.contestant, figure.unit, figure.better, figure.series, figure.at, [values])
+    for known in rows:
+        if known[:-1] == row[:-1]:
+            known.passes.append(values)
+            return
+    rows.append(row)
+
+
+def load(path: Path) -> dict[str, Subject]:
+    """The subjects of a file of results."""
+    stored = json.loads(path.read_text("utf-8"))["subjects"]
+    return {
+        name: Subject(name, [Row(**row) for row in one["rows"]], one["absent"], one["contestants"], one["origin"])
+        for name, one in stored.items()
+    }
+
+
+def save(path: Path, subjects: dict[str, Subject]) -> None:
+    """Write the file anew; subjects in the order of their names."""
+    stored = {
+        name: {
+            "origin": one.origin,
+            "contestants": one.contestants,
+            "absent": one.absent,
+            "rows": [row._asdict() for row in one.rows],
+        }
+        for name, one in sorted(subjects.items())
+    }
+    text = json.dumps({"subjects": stored}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", "utf-8")
