@@ -47,9 +47,10 @@ plots: .venv/.peers
 	$(BIN)/python -m benchmarks.plots
 
 # Contestants; one that cannot be had here is shown as such in the tables.
-.venv/.peers: $(INSTALLED)
+.venv/.peers: $(INSTALLED) benchmarks/package-lock.json benchmarks/install_servers.sh
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	command -v redis-server || sh benchmarks/install_redis.sh || true
+	sh benchmarks/install_servers.sh || true
 	touch $@
 
 # Servers and other processes are killed KILLS times; the same SEED plans the same again.

@@ -11,10 +11,16 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.bars import percentile_case
+from benchmarks.contest import Contest
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = ROOT / "benchmarks" / "load"
 RUN_SECONDS_MAX: Final = 620
 """More than it gives itself."""
+
+
+DOES_NOT_KEEP_UP: Final = "the server does not keep up"
 
 
 class LoadFailed(Exception):
@@ -50,3 +56,10 @@ def load(subject: str, port: int, path: str = "/v1/stream/load-", **options: flo
         raise LoadFailed(done.stderr.strip() or f"the load generator ended with {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def tell_latency(contest: Contest, case: str, contestant: str, found: dict[str, Any]) -> None:
+    """Record the median and the 99th percentile of what was measured."""
+    for percentile in ("p50", "p99"):
+        value = found["latency_us"][percentile]
+        contest.tell(percentile_case(case, percentile), contestant, [value], "µs", better="less")

@@ -17,17 +17,21 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import pytest
+
+from benchmarks.bars import BARE_ASGI, NODE_FILE, NODE_MEMORY, RAKAIA_JSONL, RAKAIA_MEMORY, RUST_SERVER
 from benchmarks.contest import OURS, Absent
+from benchmarks.generator import LoadFailed, load
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HERE: Final = ROOT / "benchmarks"
-RUST: Final = ("durable-streams", "0.1.5")
+NODE_PACKAGE: Final = HERE / "node_modules" / "@durable-streams" / "server" / "package.json"
+RUST_ROOT: Final = ROOT / "build" / "rust"
+RUST_PROGRAM: Final = RUST_ROOT / "bin" / "durable-streams-server"
 START_SECONDS: Final = 20
 STOP_SECONDS: Final = 10
-INSTALL_SECONDS: Final = 900
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 Command = Callable[[int, Path], list[str]]
 
@@ -48,7 +52,7 @@ class Server:
     """A contestant's process."""
 
     def __init__(self, contestant: Contestant, folder: Path) -> None:
-        self.name = contestant.name
+        self.name, self.how, self.version = contestant.name, contestant.how, contestant.version
         self._log = folder / "server.log"
         self.port = _free_port()
         command = contestant.command(self.port, folder / "data")
@@ -82,10 +86,14 @@ class Server:
             else:
                 return
 
-    def cpu_seconds(self) -> float:
-        """What it has used of the processors."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+    def load(self, subject: str, path: str = "/v1/stream/load-", **options: float) -> dict[str, Any]:
+        """Put load on it; see :func:`load`. A peer that fails under it has no figure, and the tables say why."""
+        try:
+            return load(subject, self.port, path, **options)
+        except LoadFailed as failure:
+            if self.name == OURS:
+                raise
+            pytest.skip(f"it fails under this load: {failure}")
 
     def memory(self) -> int:
         """Resident bytes."""
@@ -145,15 +153,15 @@ def _rakaia(application: str) -> Command:
 
 def _node(*, file: bool) -> Command:
     def command(port: int, data: Path) -> list[str]:
-        _install_npm()
+        _version_of_node()
         return [_program("node"), "node_server.js", str(port), *([str(data)] if file else [])]
 
     return command
 
 
 def _rust(port: int, data: Path) -> list[str]:
-    program = _install_rust()
-    return [str(program), "--port", str(port), "--data-dir", str(data), "--durability", "wal"]
+    _version_of_rust()
+    return [str(RUST_PROGRAM), "--port", str(port), "--data-dir", str(data), "--durability", "wal"]
 
 
 def _program(name: str) -> str:
@@ -170,47 +178,22 @@ def _package(name: str) -> str:
         raise Absent(f"{name} is not installed for this Python") from error
 
 
-def _install_npm() -> None:
-    lock, stamp = HERE / "package-lock.json", HERE / "node_modules" / ".durable-log-lock"
-    if stamp.exists() and stamp.read_text() == lock.read_text():
-        return
-    _install([_program("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"])
-    stamp.write_text(lock.read_text())
-
-
-def _install_rust() -> Path:
-    package, number = RUST
-    root = ROOT / "build" / f"{package}-{number}"
-    program = root / "bin" / "durable-streams-server"
-    if not program.exists():
-        command = [_program("cargo"), "install", package, "--version", number, "--locked", "--root", str(root)]
-        _install(command)
-    return program
-
-
-def _install(command: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            command, cwd=HERE, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Absent(f"installing it takes more than {INSTALL_SECONDS} s") from None
-    if done.returncode != 0:
-        raise Absent(f"installing it fails: {(done.stdout + done.stderr)[-400:]}")
+def _installed(path: Path, name: str) -> Path:
+    if not path.exists():
+        raise Absent(f"{name} is not installed (make bench installs it where it can)")
+    return path
 
 
 def _version_of_node() -> str:
-    _install_npm()
-    package = json.loads((HERE / "node_modules/@durable-streams/server/package.json").read_text())
+    package = json.loads(_installed(NODE_PACKAGE, "@durable-streams/server").read_text())
     return f"{package['name']} {package['version']}"
 
 
-BARE: Final = "bare ASGI, no store"
-NODE_MEMORY: Final = "Node reference, memory"
-NODE_FILE: Final = "Node reference, file"
-RAKAIA_MEMORY: Final = "rakaia, memory"
-RAKAIA_JSONL: Final = "rakaia, JSONL"
-RUST_WAL: Final = "Rust server"
+def _version_of_rust() -> str:
+    _installed(RUST_PROGRAM, "the Rust server")
+    told = json.loads((RUST_ROOT / ".crates2.json").read_text())
+    return next(iter(told["installs"])).partition(" (")[0]
+
 
 CONTESTANTS: Final = (
     Contestant(OURS, "on disk: fdatasync of the log", lambda: _package("durable-log"), _ours),
@@ -218,6 +201,6 @@ CONTESTANTS: Final = (
     Contestant(NODE_MEMORY, "memory only", _version_of_node, _node(file=False)),
     Contestant(RAKAIA_JSONL, "on disk: fsync", lambda: _package("rakaia-streams"), _rakaia("rakaia_jsonl")),
     Contestant(RAKAIA_MEMORY, "memory only", lambda: _package("rakaia-streams"), _rakaia("rakaia_memory")),
-    Contestant(RUST_WAL, "on disk: fdatasync of its log", lambda: " ".join(RUST), _rust),
-    Contestant(BARE, "memory only: no store", lambda: _package("uvicorn"), _uvicorn("bare")),
+    Contestant(RUST_SERVER, "on disk: fdatasync of its log", _version_of_rust, _rust),
+    Contestant(BARE_ASGI, "memory only: no store", lambda: _package("uvicorn"), _uvicorn("bare")),
 )

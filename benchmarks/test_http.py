@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import CATCH_UP, JSON_BATCHES, MANY, ONE, percentile_case
 from benchmarks.contest import Contest
-from benchmarks.generator import LoadFailed, load
+from benchmarks.generator import DOES_NOT_KEEP_UP, LoadFailed, load, tell_latency
 from benchmarks.peers import Bare
-from benchmarks.servers import BARE, CONTESTANTS, Contestant, Server
+from benchmarks.servers import CONTESTANTS, Server
 
-ONE = "HTTP, 1 stream, 1 connection"
-MANY = "HTTP, 64 streams, 64 connections"
-BATCHES = "HTTP, JSON batches of 100 messages, 16 connections"
-CATCH_UP = "HTTP, catch-up of 100 MB on one connection"
-AGAINST_LOAD = "HTTP, latency against load, 64 connections"
-RATES = (250, 500, 1000, 2000, 4000, 8000, 16000, 24000)
-PATIENCE_US = 1e6
-"""A server whose median latency is above this does not keep up, and is asked no more of."""
-
+RATES = (250, 500, 1000, 2000, 4000, 8000, 16000)
 TOKEN = b"x" * 60
 SERVERS = pytest.mark.parametrize("contestant", CONTESTANTS, ids=str)
 
 
-@pytest.fixture
-def server(contest: Contest, folder: Path, contestant: Contestant) -> Iterator[Server]:
-    with contest.opened(lambda: Server(contestant, folder)) as server:
-        yield server
-
-
 def appends(contest: Contest, server: Server, case: str, unit: str, **options: float) -> None:
     """Measure a closed loop: as many as the server takes, and how long each waits."""
-    seconds = contest.size(5, 1) / contest.size(1, 10)
-    found = contest.run(lambda: load("append", server.port, warm_up=seconds / 5, seconds=seconds, **options))
+    seconds = 0.1 if contest.quick else 3
+    found = contest.run(lambda: server.load("append", warm_up=seconds / 5, seconds=seconds, **options))
     contest.tell(case, server.name, [found[f"{unit}_per_second"]], f"{unit}/s")
-    for percentile in ("p50", "p99"):
-        contest.tell(f"{case}: {percentile}", server.name, [found["latency_us"][percentile]], "µs", better="less")
+    tell_latency(contest, case, server.name, found)
 
 
 @SERVERS
@@ -60,9 +45,8 @@ def test_bare_syncs(contest: Contest, folder: Path, contestant: type[Bare]) -> N
     with contest.opened(lambda: contestant(folder)) as bare:
         contest.run(syncs)
     times.sort()
-    for percentile, share in (("p50", 0.5), ("p99", 0.99)):
-        value = times[int(share * len(times))]
-        contest.tell(f"{ONE}: {percentile}", contestant.name, [value], "µs", better="less")
+    found = {"p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100]}
+    tell_latency(contest, ONE, contestant.name, {"latency_us": found})
 
 
 @SERVERS
@@ -72,42 +56,39 @@ def test_many_connections(contest: Contest, server: Server) -> None:
 
 @SERVERS
 def test_json_batches(contest: Contest, server: Server) -> None:
-    appends(contest, server, BATCHES, "messages", connections=16, streams=16, messages=100)
+    appends(contest, server, JSON_BATCHES, "messages", connections=16, streams=16, messages=100)
 
 
 @SERVERS
 def test_catch_up(contest: Contest, server: Server) -> None:
     size = contest.size(100_000_000, 1_000_000)
-    load("fill", server.port, bytes=size)
+    server.load("fill", bytes=size)
     read: list[float] = []
 
     def catch_up() -> None:
-        read.append(load("catch-up", server.port, bytes=size)["bytes_per_second"])
+        read.append(server.load("catch-up", bytes=size)["bytes_per_second"])
 
     contest.run(catch_up, rounds=contest.size(3, 1), warm=True)
-    contest.tell(CATCH_UP, server.name, read[1:], "B/s")
+    contest.tell(CATCH_UP, server.name, read[1:], "bytes/s")
 
 
-@pytest.mark.parametrize("contestant", [each for each in CONTESTANTS if each.name != BARE], ids=str)
+@SERVERS
 def test_latency_against_load(contest: Contest, server: Server) -> None:
     """On a schedule that does not wait: what a request waits for counts, too."""
-    seconds = contest.size(3, 1) / contest.size(1, 5)
+    seconds = 0.2 if contest.quick else 2
 
     def rates() -> None:
         for rate in RATES[: contest.size(len(RATES), 1)]:
-            path = f"/v1/stream/at-{rate}-"
             options = {"connections": 64, "streams": 64, "rate": rate, "warm_up": seconds / 3, "seconds": seconds}
             try:
-                found = load("append", server.port, path, **options)["latency_us"]
+                found = load("append", server.port, f"/v1/stream/at-{rate}-", **options)["latency_us"]
             except LoadFailed as failure:
-                if "does not keep up" not in str(failure):
+                if DOES_NOT_KEEP_UP not in str(failure):
                     raise
                 return
-            if found["p50"] > PATIENCE_US:
-                return
-            for percentile in ("p50", "p99", "p99.9"):
-                contest.tell(
-                    AGAINST_LOAD, server.name, [found[percentile]], "µs", better="less", series=percentile, at=rate
-                )  # fmt: skip
+            for percentile in ("p50", "p99"):
+                case = percentile_case(f"{rate:,} requests/s on a schedule, 64 connections", percentile)
+                value = [found[percentile]]
+                contest.tell(case, server.name, value, "µs", better="less", series=percentile, at=rate)
 
     contest.run(rates)
