@@ -269,7 +269,9 @@ class AsyncStore:
 
         Requests are committed in the order of the calls.
         """
-        port = self.port()
+        return self._submit(request, self.port())
+
+    def _submit(self, request: Request, port: LoopPort) -> asyncio.Future[Any]:
         future: asyncio.Future[Created | Appended | None] = port.loop.create_future()
         self.engine.submit(request, port, future)
         return future
@@ -278,8 +280,10 @@ class AsyncStore:
         """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what
         became of the request.
         """
-        await self.load(request.name)
-        return await self.submit(request)
+        port = self.port()
+        if request.name in port.waiting or not self.engine.is_loaded(request.name):
+            await self.load(request.name)
+        return await self._submit(request, port)
 
     async def load(self, name: str) -> None:
         """See to it that committing a request about a stream will not have to read the disk. It may not exist."""
