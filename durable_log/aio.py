@@ -269,9 +269,7 @@ class AsyncStore:
 
         Requests are committed in the order of the calls.
         """
-        return self._submit(request, self.port())
-
-    def _submit(self, request: Request, port: LoopPort) -> asyncio.Future[Any]:
+        port = self.port()
         future: asyncio.Future[Created | Appended | None] = port.loop.create_future()
         self.engine.submit(request, port, future)
         return future
@@ -280,10 +278,8 @@ class AsyncStore:
         """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what
         became of the request.
         """
-        port = self.port()
-        if request.name in port.waiting or not self.engine.is_loaded(request.name):
-            await self.load(request.name)
-        return await self._submit(request, port)
+        await self.load(request.name)
+        return await self.submit(request)
 
     async def load(self, name: str) -> None:
         """See to it that committing a request about a stream will not have to read the disk. It may not exist."""

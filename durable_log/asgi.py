@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from durable_log._http.access_log import write as write_access_log
+from durable_log._http.audience import WRITE
 from durable_log._http.authorize import Gate
 from durable_log._http.exchange import Exchange
-from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
+from durable_log._http.live import EventFeed, Events, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
 from durable_log._http.tally import Tally
 from durable_log._subscriptions.api import SubscriptionApi
 from durable_log._subscriptions.options import Subscriptions
@@ -49,7 +50,7 @@ ALL_ORIGINS: Final = Cors()
 SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
 _HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
-__all__ = ["ALL_ORIGINS", "App", "Cors", "Subscriptions", "app"]
+__all__ = ["ALL_ORIGINS", "WRITE", "App", "Cors", "Subscriptions", "app"]
 
 log: Final = logging.getLogger("durable_log")
 
@@ -140,7 +141,7 @@ class App:
         self.parts, self._prefix, self._gap, self._limits = parts, prefix, gap_seconds, limits
         self._responses, self._logs = responses, access_log
         self._cors = None if cors is None or "*" in cors.origins else cors
-        self._store, self._live, self._events = parts.store, parts.live, EventCache()
+        self._store, self._live, self._events = parts.store, parts.live, Events(parts.store)
         self._subscriptions = None if subscriptions is None else SubscriptionApi(parts.store, subscriptions, responses)
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
@@ -318,8 +319,9 @@ class App:
         if get.live == "sse":
             viewer = Viewer(live, stream, info, event_chunk_bytes(options))
             chunk = await viewer.read(get.offset)
-            feed = EventFeed(viewer, self._events, limits, self._store.clock)
+            feed = EventFeed(viewer, self._events, limits, exchange.scope.get("extensions", {}).get(WRITE))
             await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
+            exchange.bytes_out += feed.bytes_written
             return None
         viewer = Viewer(live, stream, info, options.chunk_bytes_max)
         chunk = await viewer.read(get.offset)
@@ -380,6 +382,3 @@ def _host(scope: Message) -> bytes:
             return bytes(value)
     host, port = scope.get("server") or ("localhost", None)
     return (host if port is None else f"{host}:{port}").encode()
-
-
-__all__ = ["App", "Subscriptions", "app"]

@@ -19,6 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from durable_log._cli.cycle import Cycle
+from durable_log.asgi import WRITE
 
 HEAD_BYTES_MAX: Final = 64 * 2**10
 """How much may come, more or less, that is neither the end of a head nor part of a body."""
@@ -154,6 +155,7 @@ class Connection(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
+        scope["extensions"] = {WRITE: cycle.write_now}  # type: ignore[dict-item]
         others = [other for other in self._unanswered if not other.response_complete]
         self.cycle, self._unanswered = cycle, [*others, cycle]
         if others:

@@ -40,6 +40,13 @@ class Cycle(RequestResponseCycle):
                 self.transport.close()
             self.on_response()
 
+    def write_now(self, body: bytes) -> bool:
+        """Send a part of the body without waiting; False, and nothing is sent, if the client is behind or gone."""
+        if self.flow.write_paused or self.disconnected or self.response_complete or self._head:
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body) if self.chunked_encoding else body)
+        return True
+
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started, self.waiting_for_100_continue = True, False
         lines, chunked = [STATUS_LINE[status]], status not in (204, 304) and self.scope["method"] != "HEAD"

@@ -128,10 +128,6 @@ class LogEngine:
         absent = self._catalog.load_many(names)
         return {name: StreamNotFound(name) if error is None else self._told(error) for name, error in absent.items()}
 
-    def is_loaded(self, name: str) -> bool:
-        """Whether the stream is in memory. If not, it may not exist either."""
-        return self._catalog.find_resident(name) is not None
-
     def check_loaded(self, name: str) -> None:
         """Raise ``BlockingIOError`` if a commit of something about that stream would have to read the disk."""
         self._catalog.get(name, wait=False)
