@@ -34,7 +34,7 @@ from durable_log.protocol.cors import Cors
 from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
-from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.response import PAGE_BYTES, CacheScope, Response, Responses, location
 from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
@@ -310,11 +310,13 @@ class App:
         stream = self._store.stream(get.name)
         # Asked before the read: if the name gets another life between, the tag is one of a stream that is gone.
         info = await stream.info()
-        now = self._store.clock()
+        now, options = self._store.clock(), self._store.options
+        page_bytes = min(PAGE_BYTES, options.chunk_bytes_max)
         if get.live is None:
-            return self._responses.page(get, info, await stream.read(get.offset), self._store.store_id, now, 0)
+            chunk = await stream.read(get.offset, limit=page_bytes)
+            return self._responses.page(get, info, chunk, self._store.store_id, now, 0)
         position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
-        options, limits = self._store.options, self._limits.within(exchange.seconds)
+        limits = self._limits.within(exchange.seconds)
         live = Live(self._live, exchange.receive, exchange.send, limits.stall, get.live)
         if get.live == "sse":
             viewer = Viewer(live, stream, info, event_chunk_bytes(options))
@@ -323,7 +325,7 @@ class App:
             await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
             exchange.bytes_out += feed.bytes_written
             return None
-        viewer = Viewer(live, stream, info, options.chunk_bytes_max)
+        viewer = Viewer(live, stream, info, page_bytes)
         chunk = await viewer.read(get.offset)
         if not chunk.data and not chunk.closed:
             polled = await live.run(long_poll(viewer, chunk, limits.long_poll))
