@@ -46,10 +46,15 @@ bench: $(INSTALLED) .venv/.peers
 plots: .venv/.peers
 	$(BIN)/python -m benchmarks.plots
 
+# How many instructions the hot paths take; UPDATE=1 writes that down.
+bench-check: $(INSTALLED)
+	sh benchmarks/install.sh valgrind
+	$(BIN)/python -m benchmarks.instructions $(if $(UPDATE),--update)
+
 # Contestants; one that cannot be had here is shown as such in the tables.
 .venv/.peers: $(INSTALLED) benchmarks/package-lock.json benchmarks/install_servers.sh
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	command -v redis-server || sh benchmarks/install_redis.sh || true
+	sh benchmarks/install.sh redis-server || true
 	sh benchmarks/install_servers.sh || true
 	touch $@
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -24,8 +25,6 @@ from benchmarks.contest import subject_of
 FOLDER = machine.ROOT / "benchmarks"
 FILES = {subject_of(path): path for path in sorted(FOLDER.glob("test_*.py"))}
 IN_ONE_PASS = {"cardinality"}
-NOTHING_RUN = 5
-"""pytest's exit code when a file has no test."""
 
 
 def arguments() -> argparse.Namespace:
@@ -44,8 +43,11 @@ def one_pass(subjects: list[str], options: list[str], report: Path) -> tuple[dic
     files = [str(FILES[subject]) for subject in subjects]
     plugins = ["-p", "no:cacheprovider", "-p", "no:xdist", "--benchmark-quiet"]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, f"--benchmark-json={report}", *options, *files]
-    code = subprocess.run(command, cwd=machine.ROOT, check=False).returncode
-    return (json.loads(report.read_text("utf-8")) if report.exists() else {"benchmarks": []}), code
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    code = subprocess.run(command, cwd=machine.ROOT, env=environment, check=False).returncode
+    if not report.exists():
+        raise SystemExit(f"pytest measured nothing and ended with {code}: {shlex.join(command)}")
+    return json.loads(report.read_text("utf-8")), code
 
 
 def main() -> int:
@@ -67,10 +69,9 @@ def main() -> int:
             print(f"pass {number + 1} of {passes}: {', '.join(subjects)}", flush=True)
             report, code = one_pass(subjects, options, Path(folder) / f"pass-{number}.json")
             reports.append(report)
-            failed |= code not in (0, NOTHING_RUN)
+            failed |= code != 0
     origin = {
         "command": f"python -m benchmarks {shlex.join(sys.argv[1:])}".strip(),
-        "passes": passes,
         "revision": machine.revision(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine.describe(where),
@@ -85,7 +86,7 @@ def write(path: Path, measured: dict[str, results.Subject]) -> None:
     known = results.load(data) if data.exists() else {}
     results.save(data, {**known, **measured})
     page.write_text(tables.page(results.load(data)), "utf-8")
-    print(page.read_text("utf-8"))
+    print(tables.page(measured))
     print(f"written to {data} and {page.name}")
 
 

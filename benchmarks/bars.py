@@ -51,17 +51,22 @@ CLUSTERED = "clustered, read 4 MiB at a time"
 ITERATE = "records of 100 B, one after the other"
 
 
+RECOVERED = ("records of 64 KiB", "records of 100 B", "records of 100 B, new streams")
+
+
 def recovery_case(megabytes: int, record: str, what: str) -> str:
     """The case of a log of so many records of one size, and what is counted a second."""
-    return f"{megabytes} MB log of {record} records: {what}"
+    return f"{megabytes} MB log, {record}: {what}"
 
 
 READ = [
     Bar("read", CLUSTERED, 0.5, PLAIN),
     Bar("iterate", ITERATE, 1, "LMDB"),
-    Bar("recovery", recovery_case(256, "100 B", "bytes"), 1e9, either="of 100 B"),
-    Bar("recovery", recovery_case(256, "100 B", "records"), 2e6, either="of 100 B"),
-    Bar("recovery", recovery_case(256, "64 KiB", "bytes"), 1e9),
+    *(
+        Bar("recovery", recovery_case(128, record, what), limit, either=record)
+        for record in RECOVERED
+        for what, limit in (("bytes", 1e9), ("records", 2e6))
+    ),
 ]
 
 STREAMS = 1_000_000
@@ -76,8 +81,8 @@ CARDINALITY = [
     Bar("cardinality", "memory a stream, recent_bytes_max=1 (2 records each)", ACTIVE_BYTES_MAX, at_most=True),
     Bar("cardinality", f"appends, each wakes one of {STREAMS:,} : 1,000 active", WAKING_RATIO_MIN),
     Bar("cardinality", f"memory with {STREAMS:,} idle streams, beyond an empty store", IDLE_MB_MAX, at_most=True),
-    Bar("cardinality", "open, clustered and closed", OPEN_SECONDS_MAX, at_most=True),
-    Bar("cardinality", "open, killed during appends to all of them", RECOVERY_SECONDS_MAX, at_most=True),
+    Bar("cardinality", f"open, {STREAMS:,} streams clustered and closed", OPEN_SECONDS_MAX, at_most=True),
+    Bar("cardinality", f"open, killed during appends to all {STREAMS:,}", RECOVERY_SECONDS_MAX, at_most=True),
 ]
 
 NODE_FILE = "Node reference, file"

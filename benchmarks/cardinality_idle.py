@@ -34,8 +34,10 @@ def idle_memory(bench: Bench) -> Iterator[Figure]:
 def opening(bench: Bench) -> Iterator[Figure]:
     """Time to open, after good ends and after kills."""
     with bench.copy() as path:
-        yield at_most("open, clustered and closed", _open_seconds(bench, path), "s", OPEN_SECONDS_MAX)
-    for what, streams in ((f"{FEW:,} of them", FEW), ("all of them", bench.streams)):
+        yield at_most(
+            f"open, {bench.streams:,} streams clustered and closed", _open_seconds(bench, path), "s", OPEN_SECONDS_MAX
+        )
+    for what, streams in ((f"{FEW:,} of {bench.streams:,}", FEW), (f"all {bench.streams:,}", bench.streams)):
         with bench.copy() as path:
             _load(bench, path, streams, kill=False)
             yield at_most(f"open, closed after appends to {what}", _open_seconds(bench, path), "s", OPEN_SECONDS_MAX)

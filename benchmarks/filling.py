@@ -24,21 +24,28 @@ def in_log() -> Options:
 
 
 def fill(store: durable_log.Store, names: list[str], records: int, data: bytes) -> None:
-    """So many records of ``data`` in all, to the streams in turn."""
-    face = AsyncStore.of(store)
+    """So many records of ``data`` in all, to the streams in turn, which are made if they are not there."""
+    face, turns = AsyncStore.of(store), cycle(names)
 
     async def append() -> None:
-        turns = cycle(names)
+        for start in range(0, len(names), AT_ONCE):
+            await asyncio.gather(*[face.create(name) for name in names[start : start + AT_ONCE]])
         for start in range(0, records, AT_ONCE):
             requests = [Append(name, data) for name in islice(turns, min(AT_ONCE, records - start))]
             await asyncio.gather(*[face.submit(request) for request in requests])
 
-    for name in names:
-        store.create(name)
     asyncio.run(append())
 
 
-def fill_worker(worker: Worker, *, streams: int, records: int, record_bytes: int) -> Answer:
-    """The same in a child. Says how many bytes of log that made."""
-    fill(worker.store, [f"stream/{number}" for number in range(streams)], records, b"x" * record_bytes)
-    return {"log_bytes": worker.store.stats()["bytes_written"]}
+def fill_worker(worker: Worker, *, streams: int, records: int, record_bytes: int, known: bool) -> Answer:
+    """The same in a child; streams that are ``known`` have left the log before it begins to grow. Says how many bytes
+    of log that made, and how many records are in them.
+    """
+    names = [f"stream/{number}" for number in range(streams)]
+    if known:
+        fill(worker.store, names, 0, b"")
+        worker.store.engine.upkeep.cluster()
+    before = worker.store.stats()
+    fill(worker.store, names, records, b"x" * record_bytes)
+    after = worker.store.stats()
+    return {what: int(str(after[what])) - int(str(before[what])) for what in ("bytes_written", "records")}

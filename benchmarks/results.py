@@ -59,23 +59,26 @@ def ratio(ours: Row, theirs: Row) -> float:
 
 
 def merge(passes: Iterable[dict[str, Any]], origin: dict[str, Any]) -> dict[str, Subject]:
-    """The subjects of all passes."""
+    """The subjects of all passes, each with how many of them it was in."""
     subjects: dict[str, Subject] = {}
 
-    def subject(name: str) -> Subject:
-        return subjects.setdefault(name, Subject(name, [], [], {}, origin))
+    def subject(name: str, number: int) -> Subject:
+        found = subjects.setdefault(name, Subject(name, [], [], {}, dict(origin)))
+        found.origin["passes"] = number
+        return found
 
-    for one in passes:
+    for number, one in enumerate(passes, 1):
         for measured in one["benchmarks"]:
             told = measured["extra_info"]
-            found = subject(subject_of(Path(measured["fullname"].partition("::")[0])))
+            found = subject(subject_of(Path(measured["fullname"].partition("::")[0])), number)
             found.contestants.update(told.get("contestants", {}))
             for figure in told.get("figures", []):
                 _add(found.rows, Figure(**figure))
         for missing in one.get("absent", []):
             absent = {key: missing[key] for key in ("contestant", "reason")}
-            if absent not in subject(missing["subject"]).absent:
-                subject(missing["subject"]).absent.append(absent)
+            found = subject(missing["subject"], number)
+            if absent not in found.absent:
+                found.absent.append(absent)
     return subjects
 
 

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
 
 from benchmarks.bars import BARE_ASGI, NODE_FILE, NODE_MEMORY, RAKAIA_JSONL, RAKAIA_MEMORY, RUST_SERVER
-from benchmarks.contest import OURS, Absent
+from benchmarks.contest import OURS, Absent, Contest
 from benchmarks.generator import LoadFailed, load
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -34,6 +34,7 @@ START_SECONDS: Final = 20
 STOP_SECONDS: Final = 10
 
 Command = Callable[[int, Path], list[str]]
+Result = TypeVar("Result")
 
 
 class Contestant(NamedTuple):
@@ -87,9 +88,13 @@ class Server:
                 return
 
     def load(self, subject: str, path: str = "/v1/stream/load-", **options: float) -> dict[str, Any]:
-        """Put load on it; see :func:`load`. A peer that fails under it has no figure, and the tables say why."""
+        """Put load on it; see :func:`load`. Raises :class:`LoadFailed`."""
+        return load(subject, self.port, path, **options)
+
+    def measured(self, contest: Contest, work: Callable[[], Result], **rounds: Any) -> Result:
+        """Rounds of load; see :meth:`Contest.run`. A peer that fails has no figure, and the tables say why."""
         try:
-            return load(subject, self.port, path, **options)
+            return contest.run(work, **rounds)
         except LoadFailed as failure:
             if self.name == OURS:
                 raise

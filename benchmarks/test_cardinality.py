@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bars import STREAMS
+from benchmarks.bars import BARE, STREAMS
 from benchmarks.cardinality import ROWS
 from benchmarks.cardinality_child import memory
 from benchmarks.cardinality_load import create
@@ -18,6 +18,7 @@ from benchmarks.cardinality_stores import FEW, WRITERS, Bench
 from benchmarks.contest import OURS, Better, Contest
 
 SIZES = (FEW, 100_000, STREAMS)
+ROWS_HERE = ["create", "idle-memory", "active", "waking", "open"]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +40,23 @@ def test_appends_by_streams(contest: Contest, bench: Bench) -> None:
             rates = [[bench.slice(children[size], size)["rate"] for size in sizes] for _ in range(bench.rounds)]
             return {size: [each[at] for each in rates] for at, size in enumerate(sizes)}
 
-        for size, rates in contest.run(measure).items():
+        found = contest.run(measure)
+        contest.tell("a synced page", BARE, [bench.bare()], "appends/s", series="appends")
+        for size, rates in found.items():
             case = f"appends to {size:,} streams in turn, {WRITERS:,} writers"
             contest.tell(case, OURS, rates, "appends/s", series="appends", at=size)
             bytes_each = (children[size].call(memory)["rss"] - empty) / size
             contest.tell(f"memory a stream, of {size:,}", OURS, [bytes_each], "bytes", better="less", at=size)
 
 
-@pytest.mark.parametrize("row", ["active", "waking", "create", "idle-memory", "open"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "row" in metafunc.fixturenames:
+        metafunc.parametrize("row", ROWS_HERE[:2] if metafunc.config.getoption("--quick") else ROWS_HERE)
+
+
 def test_row(contest: Contest, bench: Bench, row: str) -> None:
+    case = ""
     for figure in contest.run(lambda: list(ROWS[row](bench))):
+        case = case + "," + figure.what[1:] if figure.what.startswith("  ") else figure.what
         better: Better = "less" if figure.bar.startswith("bar <=") else "more"
-        contest.tell(figure.what, OURS, [figure.value], figure.unit, better=better)
+        contest.tell(case, OURS, [figure.value], figure.unit, better=better)

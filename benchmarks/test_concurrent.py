@@ -8,20 +8,31 @@ import pytest
 
 from benchmarks.bars import writers_case
 from benchmarks.contest import Contest
-from benchmarks.peers import PEERS, Bare, DurableLogAsyncio, DurableLogThreads, LevelDB, Peer, Redis, RocksDB
+from benchmarks.peers import (
+    PEERS,
+    Bare,
+    DurableLogAsyncio,
+    DurableLogThreads,
+    DurableLogUvloop,
+    LevelDB,
+    Peer,
+    Redis,
+    RocksDB,
+)
 
 PAYLOAD = b"x" * 100
 EACH = 1500
 AT_ONCE: dict[type[Peer], tuple[int, int]] = {
     Bare: (1, EACH),
     DurableLogAsyncio: (1024, 60_000),
+    DurableLogUvloop: (1024, 60_000),
     Redis: (1024, 60_000),
     DurableLogThreads: (64, 20_000),
     RocksDB: (64, 6000),
     LevelDB: (64, 6000),
 }
 """How many writers at most, and appends in all at most: those that share syncs can do more in the same time."""
-CONTESTANTS: list[type[Peer]] = [DurableLogAsyncio, DurableLogThreads, Bare, *PEERS]
+CONTESTANTS: list[type[Peer]] = [DurableLogAsyncio, DurableLogUvloop, DurableLogThreads, Bare, *PEERS]
 RUNS = [
     (writers, contestant)
     for writers in (1, 4, 16, 64, 256, 1024)

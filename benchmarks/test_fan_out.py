@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from benchmarks.bars import CROWD, PACED, VIEWER
@@ -20,7 +22,7 @@ def seconds_of(contest: Contest) -> float:
 def test_a_crowd(contest: Contest, server: Server) -> None:
     """The writer waits for each token to be acknowledged."""
     seconds = seconds_of(contest)
-    found = contest.run(lambda: server.load("viewers", viewers=50, warm_up=seconds / 5, seconds=seconds))
+    found = server.measured(contest, lambda: server.load("viewers", viewers=50, warm_up=seconds / 5, seconds=seconds))
     contest.tell(CROWD, server.name, [found["deliveries_per_second"]], "deliveries/s")
     tell_latency(contest, CROWD, server.name, found)
 
@@ -29,12 +31,17 @@ def test_a_crowd(contest: Contest, server: Server) -> None:
 def test_a_thousand_viewers(contest: Contest, server: Server) -> None:
     """A model writes at its own pace: every token has the time of 20 ms."""
     seconds, viewers = seconds_of(contest), contest.size(1000, 20)
-    server.load("viewers", "/v1/stream/first-", viewers=1, seconds=0.2)
-    before = server.memory()
-    server.forget_memory_max()
-    found = contest.run(lambda: server.load("viewers", viewers=viewers, rate=50, warm_up=seconds / 5, seconds=seconds))
+    memory: list[int] = []
+
+    def paced() -> dict[str, Any]:
+        server.load("viewers", "/v1/stream/first-", viewers=1, seconds=0.2)
+        memory.append(server.memory())
+        server.forget_memory_max()
+        return server.load("viewers", viewers=viewers, rate=50, warm_up=seconds / 5, seconds=seconds)
+
+    found = server.measured(contest, paced)
     tell_latency(contest, PACED, server.name, found)
-    contest.tell(VIEWER, server.name, [(server.memory_max() - before) / viewers], "bytes", better="less")
+    contest.tell(VIEWER, server.name, [(server.memory_max() - memory[0]) / viewers], "bytes", better="less")
 
 
 @SERVERS
@@ -48,4 +55,4 @@ def test_more_and_more_viewers(contest: Contest, server: Server) -> None:
             case, value = f"1 writer, {viewers:,} viewers", [found["deliveries_per_second"]]
             contest.tell(case, server.name, value, "deliveries/s", series="viewers", at=viewers)
 
-    contest.run(crowds)
+    server.measured(contest, crowds)

@@ -21,7 +21,7 @@ SERVERS = pytest.mark.parametrize("contestant", CONTESTANTS, ids=str)
 def appends(contest: Contest, server: Server, case: str, unit: str, **options: float) -> None:
     """Measure a closed loop: as many as the server takes, and how long each waits."""
     seconds = 0.1 if contest.quick else 3
-    found = contest.run(lambda: server.load("append", warm_up=seconds / 5, seconds=seconds, **options))
+    found = server.measured(contest, lambda: server.load("append", warm_up=seconds / 5, seconds=seconds, **options))
     contest.tell(case, server.name, [found[f"{unit}_per_second"]], f"{unit}/s")
     tell_latency(contest, case, server.name, found)
 
@@ -62,13 +62,14 @@ def test_json_batches(contest: Contest, server: Server) -> None:
 @SERVERS
 def test_catch_up(contest: Contest, server: Server) -> None:
     size = contest.size(100_000_000, 1_000_000)
-    server.load("fill", bytes=size)
     read: list[float] = []
 
     def catch_up() -> None:
+        if not read:
+            server.load("fill", bytes=size)
         read.append(server.load("catch-up", bytes=size)["bytes_per_second"])
 
-    contest.run(catch_up, rounds=contest.size(3, 1), warm=True)
+    server.measured(contest, catch_up, rounds=contest.size(3, 1), warm=True)
     contest.tell(CATCH_UP, server.name, read[1:], "bytes/s")
 
 
@@ -91,4 +92,4 @@ def test_latency_against_load(contest: Contest, server: Server) -> None:
                 value = [found[percentile]]
                 contest.tell(case, server.name, value, "µs", better="less", series=percentile, at=rate)
 
-    contest.run(rates)
+    server.measured(contest, rates)

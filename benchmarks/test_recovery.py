@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from benchmarks.bars import PLAIN, recovery_case
+from benchmarks.bars import PLAIN, RECOVERED, recovery_case
 from benchmarks.cardinality_child import Child, open_store
 from benchmarks.contest import OURS, Better, Contest
 from benchmarks.filling import NO_CLUSTERING, fill_worker
@@ -31,21 +31,28 @@ class Crashed(NamedTuple):
     records: int
 
 
-RECORDS = {"100 B": 100, "64 KiB": 64 * 2**10}
-SHAPES = [(megabytes, record) for record in RECORDS for megabytes in (16, 64, 256)]
+RECORDS = dict(zip(RECOVERED, [(64 * 2**10, True), (100, True), (100, False)], strict=True))
+"""How long they are, and whether their streams were there before the log began, as after a checkpoint."""
+SHAPES = [(megabytes, record) for record in RECORDS for megabytes in (8, 32, 128)]
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: f"{shape[0]}-MB-of-{shape[1]}")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    shapes = SHAPES[:: len(SHAPES) // 2] if metafunc.config.getoption("--quick") else SHAPES
+    ids = [f"{megabytes}-MB-{record}" for megabytes, record in shapes]
+    metafunc.parametrize("crashed", shapes, ids=ids, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def crashed(request: pytest.FixtureRequest, shared_folder: Path) -> Crashed:
     """A store of up to 1,000 streams, killed when its log was so large."""
     megabytes, record = request.param
-    path, record_bytes = shared_folder / f"{megabytes}-{record}", RECORDS[record]
+    path, (record_bytes, known) = shared_folder / f"{megabytes}-{record}", RECORDS[record]
     records = (2 if request.config.getoption("--quick") else megabytes) * 10**6 // (record_bytes + 24)
+    arguments = {"streams": min(1000, records // 10 + 1), "records": records, "record_bytes": record_bytes}
     with Child() as child:
         child.call(open_store, path=str(path), options=OPTIONS)
-        streams = min(1000, records // 10 + 1)
-        filled = child.call(fill_worker, streams=streams, records=records, record_bytes=record_bytes)
-    return Crashed(megabytes, record, path, filled["log_bytes"], records)
+        filled = child.call(fill_worker, **arguments, known=known)
+    return Crashed(megabytes, record, path, filled["bytes_written"], filled["records"])
 
 
 def open_seconds(store: Crashed) -> float:

@@ -61,8 +61,9 @@ static void let_idle(struct load *load, struct writer *writer) {
     load->idle[(load->first_idle + load->idles++) % load->options->connections] = writer;
 }
 
+/* The time is over, and something was measured. */
 static bool has_ended(const struct load *load, uint64_t now) {
-    return (load->interval > 0 ? load->next_due : now) >= load->end;
+    return load->interval > 0 ? load->next_due >= load->end : now >= load->end && load->answered > 0;
 }
 
 /* Sends what is due and can be sent. */
@@ -85,6 +86,7 @@ static uint64_t next_moment(const struct load *load, uint64_t last) {
 
 static void count(struct load *load, const struct writer *writer, uint64_t now) {
     const uint64_t when = load->interval > 0 ? writer->connection.since : now;
+    if (load->answered == 0 && when >= load->end) load->end = when + 1;
     if (when < load->start || when >= load->end) return;
     load->answered++;
     latency_add(&load->latencies, now - writer->connection.since);
@@ -155,7 +157,7 @@ void run_append(const struct options *options) {
     uint64_t sent = 0;
     for (unsigned at = 0; at < options->connections; at++)
         sent += load.writers[at].number;
-    const double a_second = (double)load.answered / options->seconds;
+    const double a_second = (double)load.answered * (double)SECOND / (double)(load.end - load.start);
     printf("{\"requests\": %llu, \"requests_per_second\": %.1f, \"messages_per_second\": %.1f, \"cpu_us\": %.2f, ",
            (unsigned long long)load.answered, a_second, a_second * tokens_of(options),
            used * 1e6 * tokens_of(options) / (double)sent);

@@ -58,6 +58,7 @@ static void deliver(void *to, uint64_t written) {
     struct audience *audience = to;
     const uint64_t now = now_ns();
     audience->received++;
+    if (audience->delivered == 0 && now >= audience->end) audience->end = now + 1;
     if (now < audience->start || now >= audience->end) return;
     audience->delivered++;
     latency_add(&audience->latencies, now - written);
@@ -147,8 +148,15 @@ static void let_in(struct audience *audience) {
     }
 }
 
+/* When what is missing is missing for too long. */
+static uint64_t last_moment(const struct audience *audience) {
+    return audience->end + (uint64_t)(audience->options->patience * (double)SECOND);
+}
+
+/* Until the time is over and something was measured. */
 static void write_all(struct audience *audience) {
-    for (uint64_t now = now_ns(); now < audience->end; now = now_ns()) {
+    const uint64_t last = last_moment(audience);
+    for (uint64_t now = now_ns(); now < audience->end || (audience->delivered == 0 && now < last); now = now_ns()) {
         const uint64_t due = audience->interval > 0 ? audience->next_due : now;
         if (!audience->waits && due <= now) write_token(audience, due);
         take_turn(audience, !audience->waits && audience->next_due < audience->end && audience->interval > 0
@@ -159,7 +167,7 @@ static void write_all(struct audience *audience) {
 
 /* Waits until every viewer has every token. */
 static void drain(struct audience *audience) {
-    const uint64_t last = audience->end + (uint64_t)(audience->options->patience * (double)SECOND);
+    const uint64_t last = last_moment(audience);
     const uint64_t due = audience->written * audience->options->viewers;
     while (audience->waits || audience->received < due) {
         take_turn(audience, last);
@@ -187,7 +195,8 @@ void run_viewers(const struct options *options) {
     write_all(&audience);
     drain(&audience);
     printf("{\"viewers\": %u, \"deliveries\": %llu, \"deliveries_per_second\": %.1f, \"cpu_us\": %.2f, ",
-           options->viewers, (unsigned long long)audience.delivered, (double)audience.delivered / options->seconds,
+           options->viewers, (unsigned long long)audience.delivered,
+           (double)audience.delivered * (double)SECOND / (double)(audience.end - audience.start),
            (cpu_seconds() - began) * 1e6 / (double)audience.received);
     latency_print(&audience.latencies);
     printf("}\n");

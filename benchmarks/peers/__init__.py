@@ -6,7 +6,13 @@ from benchmarks.peers.bare_file import Bare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.leveldb import LevelDB
 from benchmarks.peers.lmdb import LMDB
-from benchmarks.peers.ours import DurableLog, DurableLogAsyncio, DurableLogJson, DurableLogThreads
+from benchmarks.peers.ours import (
+    DurableLog,
+    DurableLogAsyncio,
+    DurableLogJson,
+    DurableLogThreads,
+    DurableLogUvloop,
+)
 from benchmarks.peers.redis import Redis
 from benchmarks.peers.rocksdb import RocksDB
 from benchmarks.peers.sqlite import SQLite
@@ -22,6 +28,7 @@ __all__ = [
     "DurableLogAsyncio",
     "DurableLogJson",
     "DurableLogThreads",
+    "DurableLogUvloop",
     "LevelDB",
     "Peer",
     "Redis",

@@ -77,6 +77,17 @@ def test_in_a_closed_loop_a_pause_counts_once():
     assert latency["p90"] < 100_000
 
 
+def test_a_time_in_which_nothing_is_answered_lasts_until_something_is():
+    class Slow(Stub):
+        def status(self, appended):
+            self.pauses = [0.1]
+            return 204
+
+    with serving(Slow) as stub:
+        found = append(stub, warm_up=0.11, seconds=0.01)
+    assert (found["requests"], found["requests_per_second"] < 20) == (1, True)
+
+
 def test_a_server_that_does_not_keep_up_is_told():
     class Slow(Stub):
         def status(self, appended):
