@@ -95,12 +95,11 @@ static void count(struct load *load, const struct writer *writer, uint64_t now) 
 static void run(struct load *load) {
     const uint64_t last = load->end + (uint64_t)(load->options->patience * (double)SECOND);
     struct epoll_event events[EVENTS_MAX];
-    uint64_t now = now_ns();
-    while (load->idles < load->options->connections || !has_ended(load, now)) {
+    for (;;) {
         send_due(load);
+        if (load->idles == load->options->connections && has_ended(load, now_ns())) return;
         const unsigned happened = events_wait(load->epoll, events, next_moment(load, last));
-        now = now_ns();
-        if (now >= last)
+        if (now_ns() >= last)
             fail("responses are missing %g s after the end: the server does not keep up", load->options->patience);
         for (unsigned at = 0; at < happened; at++) {
             struct writer *writer = events[at].data.ptr;
