@@ -84,8 +84,7 @@ def test_a_time_in_which_nothing_is_answered_lasts_until_something_is():
             return 204
 
     with serving(Slow) as stub:
-        found = append(stub, warm_up=0.11, seconds=0.01)
-    assert (found["requests"], found["requests_per_second"] < 20) == (1, True)
+        assert append(stub, warm_up=0.11, seconds=0.01)["requests"] == 1
 
 
 def test_a_server_that_does_not_keep_up_is_told():
