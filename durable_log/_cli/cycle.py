@@ -7,12 +7,39 @@ protocol is known here. Event loop.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 JOINED_BYTES_MAX: Final = 64 * 2**10
 """A part of a body that is longer is not copied to stand behind the head."""
+
+
+class Signal:
+    """What ``asyncio.Event`` is, for one who waits: that makes it a tenth of the size, and each request has one."""
+
+    __slots__ = ("_is_set", "_loop", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._is_set = loop, False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Whoever waits goes on, now and from now on."""
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        """Whoever waits from now on does wait."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Until it is set."""
+        if not self._is_set:
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
 
 class Cycle(RequestResponseCycle):
