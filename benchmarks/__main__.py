@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, results, tables
+from benchmarks.bars import STREAMS
 from benchmarks.contest import subject_of
 
 FOLDER = machine.ROOT / "benchmarks"
@@ -33,7 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=list(FILES), nargs="+", default=list(FILES), metavar="SUBJECT")
     parser.add_argument("--dir", type=Path, default=None, help="where contestants write (default: build/benchmarks)")
     parser.add_argument("--results", type=Path, default=None, help="where the results go (default: benchmarks/results)")
-    parser.add_argument("--streams", type=int, default=1_000_000, help="of how many streams cardinality is")
+    parser.add_argument("--streams", type=int, default=STREAMS, help="of how many streams cardinality is")
     parser.add_argument("--quick", action="store_true", help="so little that nothing is measured, only run")
     return parser.parse_args()
 

@@ -44,7 +44,7 @@ APPEND = [
     Bar("append", ONE_WRITER, 1, "LMDB"),
     Bar("append_many", BATCHES, 3, "RocksDB"),
     Bar("concurrent", writers_case(64), 1.3, "Redis"),
-    Bar("concurrent", writers_case(1024), 40, BARE, writers_case(1)),
+    Bar("concurrent", writers_case(1024), 40, BARE),
 ]
 
 CLUSTERED = "clustered, read 4 MiB at a time"

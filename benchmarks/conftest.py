@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bars import STREAMS
 from benchmarks.contest import Contest, missing
 from benchmarks.servers import Contestant, Server
 
@@ -22,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("contest", "benchmarks")
     group.addoption("--quick", action="store_true", help="so little that nothing is measured, only run")
     group.addoption("--where", type=Path, default=None, help="the directory that contestants write to")
-    group.addoption("--streams", type=int, default=1_000_000, help="of how many streams cardinality is")
+    group.addoption("--streams", type=int, default=STREAMS, help="of how many streams cardinality is")
 
 
 def pytest_configure(config: pytest.Config) -> None:

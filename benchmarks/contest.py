@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 OURS = "durable_log"
+ROUND_SECONDS = 0.3
+"""A round takes so long, or up to twice as long."""
 Better = Literal["more", "less"]
 Result = TypeVar("Result")
 
@@ -89,47 +91,37 @@ class Contest:
         self,
         case: str,
         contestant: str,
-        work: Callable[[], float | None],
+        work: Callable[[int], float | None],
         *,
         amount: float,
         unit: str,
         rounds: int = 3,
-        setup: Callable[[], object] | None = None,
         series: str = "",
         at: float | None = None,
     ) -> None:
-        """Rounds of ``work``, one more before them to warm up, as ``amount`` of ``unit`` a second.
+        """Rounds of ``work``, as ``amount`` of ``unit`` for each time that it is done.
 
-        Work that is not to be timed whole returns the seconds that count. ``setup`` comes before each round, untimed.
+        It is given how many times it is to be done: as often as fills a round, which is found out by doubling, and
+        warms up. Work that is not to be timed whole returns the seconds that count.
         """
-        seconds: list[float] = []
 
-        def timed() -> None:
+        def seconds(times: int) -> float:
             started = time.perf_counter()
-            told = work()
-            seconds.append(time.perf_counter() - started if told is None else told)
+            told = work(times)
+            return time.perf_counter() - started if told is None else told
 
-        self.run(timed, rounds=1 if self.quick else rounds, warm=True, setup=setup)
-        self.tell(case, contestant, [amount / each for each in seconds[1:]], f"{unit}/s", series=series, at=at)
+        times, found = 1, list[float]()
+        while seconds(times) < ROUND_SECONDS and not self.quick:
+            times *= 2
+        self.run(lambda: found.append(seconds(times)), rounds=1 if self.quick else rounds)
+        self.tell(case, contestant, [times * amount / each for each in found], f"{unit}/s", series=series, at=at)
 
-    def run(
-        self,
-        work: Callable[[], Result],
-        *,
-        rounds: int = 1,
-        warm: bool = False,
-        setup: Callable[[], object] | None = None,
-    ) -> Result:
+    def run(self, work: Callable[[], Result], *, rounds: int = 1, warm: bool = False) -> Result:
         """Rounds of ``work``, whose own figures are told one by one. Returns what the last round returned."""
         if not self.quick:
             os.sync()  # nobody pays for what the one before left to be written
-
-        def prepare() -> None:
-            if setup is not None:
-                setup()
-
         pedantic: Any = self._benchmark.pedantic
-        result: Result = pedantic(work, setup=prepare, rounds=rounds, warmup_rounds=int(warm))
+        result: Result = pedantic(work, rounds=rounds, warmup_rounds=int(warm))
         return result
 
     def tell(
@@ -162,7 +154,8 @@ def missing(item: Any, report: pytest.TestReport) -> dict[str, str] | None:
     if report.skipped:
         reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "skipped"
     else:
-        reason = f"failed: {report.longreprtext.strip().splitlines()[-1]}"
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = f"failed: {(crash.message if crash else report.longreprtext).strip().splitlines()[0]}"
     return {
         "subject": subject_of(item.path),
         "contestant": str(getattr(contestant, "name", contestant) or item.name),

@@ -18,7 +18,7 @@ DIGITS = 6
 
 
 class Row(NamedTuple):
-    """A contestant in a case. ``passes``: what each pass found, a value for each of its rounds."""
+    """A contestant in a case. ``passes``: a value for each round of each pass; a pass that it failed in has none."""
 
     case: str
     contestant: str
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 
     @property
     def medians(self) -> list[float]:
-        """Of each pass."""
-        return [median(values) for values in self.passes]
+        """Of each pass that it was in."""
+        return [median(values) for values in self.passes if values]
 
     @property
     def value(self) -> float:
@@ -52,10 +52,18 @@ class Subject(NamedTuple):
         """One of them. Where a contestant has several lines in a case, the first."""
         return next((row for row in self.rows if row.case == case and row.contestant == contestant), None)
 
+    def ours(self, theirs: Row) -> Row | None:
+        """Ours of the same case, in the same unit and series."""
+        alike = (theirs.case, OURS, theirs.unit, theirs.better, theirs.series)
+        return next((row for row in self.rows if row[:5] == alike), None)
 
-def ratio(ours: Row, theirs: Row) -> float:
-    """How many times as much: the median over passes of the ratios within each, so that drift does not count."""
-    return median(mine / other for mine, other in zip(ours.medians, theirs.medians, strict=False))
+
+def ratio(ours: Row, theirs: Row) -> float | None:
+    """How many times as much: the median over passes of the ratios within each, so that drift does not count. None if
+    they were in no pass together.
+    """
+    both = [(mine, other) for mine, other in zip(ours.passes, theirs.passes, strict=False) if mine and other]
+    return median(median(mine) / median(other) for mine, other in both) if both else None
 
 
 def merge(passes: Iterable[dict[str, Any]], origin: dict[str, Any]) -> dict[str, Subject]:
@@ -73,7 +81,7 @@ def merge(passes: Iterable[dict[str, Any]], origin: dict[str, Any]) -> dict[str,
             found = subject(subject_of(Path(measured["fullname"].partition("::")[0])), number)
             found.contestants.update(told.get("contestants", {}))
             for figure in told.get("figures", []):
-                _add(found.rows, Figure(**figure))
+                _add(found.rows, Figure(**figure), number)
         for missing in one.get("absent", []):
             absent = {key: missing[key] for key in ("contestant", "reason")}
             found = subject(missing["subject"], number)
@@ -82,14 +90,14 @@ def merge(passes: Iterable[dict[str, Any]], origin: dict[str, Any]) -> dict[str,
     return subjects
 
 
-def _add(rows: list[Row], figure: Figure) -> None:
-    values = [float(f"{value:.{DIGITS}g}") for value in figure.values]
-    row = Row(figure.case, figure.contestant, figure.unit, figure.better, figure.series, figure.at, [values])
-    for known in rows:
-        if known[:-1] == row[:-1]:
-            known.passes.append(values)
-            return
-    rows.append(row)
+def _add(rows: list[Row], figure: Figure, number: int) -> None:
+    """The values of a figure, as those of a pass by its number."""
+    new = Row(figure.case, figure.contestant, figure.unit, figure.better, figure.series, figure.at, [])
+    row = next((known for known in rows if known[:-1] == new[:-1]), new)
+    if row is new:
+        rows.append(row)
+    row.passes.extend([] for _ in range(number - len(row.passes)))
+    row.passes[number - 1].extend(float(f"{value:.{DIGITS}g}") for value in figure.values)
 
 
 def load(path: Path) -> dict[str, Subject]:

@@ -64,13 +64,14 @@ def table(subject: Subject, bars: Iterable[Bar] = BARS) -> Iterator[str]:
     yield f"| case | contestant | median | passes from – to | {OURS} ÷ it | bar | |"
     yield "|---|---|---|---|---|---|---|"
     for case in dict.fromkeys(row.case for row in subject.rows):
-        ours, shown = subject.row(case), case
-        for row in [row for row in subject.rows if row.case == case]:
+        shown = case
+        for row in sorted((row for row in subject.rows if row.case == case), key=lambda row: row.contestant != OURS):
             told = [verdict for verdict in verdicts if _is_told_at(verdict.bar, row, subject)]
-            yield _line(shown, row, ours, told, _enough(verdicts))
+            yield _line(shown, row, subject.ours(row), told, _enough(verdicts))
             shown = ""
     for absent in subject.absent:
-        yield f"| | {absent['contestant']} | not run: {absent['reason']} | | | | |"
+        reason = absent["reason"].replace("|", "\\|")
+        yield f"| | {absent['contestant']} | not run: {reason} | | | | |"
     for verdict in verdicts:
         if verdict.reached is None:
             yield f"| {verdict.bar.case} | | | | | {_text(verdict.bar, '')} | not measured |"
@@ -90,8 +91,7 @@ def _enough(verdicts: list[Verdict]) -> set[str]:
 
 def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], enough: set[str]) -> str:
     spread = f"{digits(min(row.medians))} – {digits(max(row.medians))}"
-    compared = ours is not None and row.contestant != OURS and ours.unit == row.unit
-    beside = ratio(ours, row) if ours is not None and compared else None
+    beside = None if ours is None or ours is row else ratio(ours, row)
     cells = [
         case,
         row.contestant if row.contestant != OURS else f"**{OURS}**",

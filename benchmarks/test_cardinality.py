@@ -31,7 +31,6 @@ def test_appends_by_streams(contest: Contest, bench: Bench) -> None:
     sizes = sorted({min(size, bench.streams) for size in SIZES})
     with ExitStack() as stack:
         children = {size: stack.enter_context(bench.child(stack.enter_context(bench.directory()))) for size in sizes}
-        empty = children[FEW].call(memory)["rss"]
 
         def measure() -> dict[int, list[float]]:
             for size, child in children.items():
@@ -45,8 +44,10 @@ def test_appends_by_streams(contest: Contest, bench: Bench) -> None:
         for size, rates in found.items():
             case = f"appends to {size:,} streams in turn, {WRITERS:,} writers"
             contest.tell(case, OURS, rates, "appends/s", series="appends", at=size)
-            bytes_each = (children[size].call(memory)["rss"] - empty) / size
-            contest.tell(f"memory a stream, of {size:,}", OURS, [bytes_each], "bytes", better="less", at=size)
+        few, *more = [children[size].call(memory)["rss"] for size in sizes]
+        for size, resident in zip(sizes[1:], more, strict=True):
+            case = f"memory of each stream beyond {FEW:,}, of {size:,}, with its recent bytes"
+            contest.tell(case, OURS, [(resident - few) / (size - FEW)], "bytes", better="less", at=size)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

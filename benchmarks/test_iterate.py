@@ -25,10 +25,11 @@ def test_all_records(contest: Contest, folder: Path, contestant: type[Peer]) -> 
         for _ in range(count // BATCH):
             peer.append_many([RECORD] * BATCH)
 
-        def iterate() -> None:
-            found = 0
-            for record in peer.iterate():
-                found += len(record) > 0
-            assert found == count
+        def iterate(times: int) -> None:
+            for _ in range(times):
+                found = 0
+                for record in peer.iterate():
+                    found += len(record) > 0
+                assert found == count
 
         contest.race(ITERATE, contestant.name, iterate, amount=count, unit="records", rounds=5)

@@ -17,11 +17,9 @@ from benchmarks.peers.redis import Redis
 from benchmarks.peers.rocksdb import RocksDB
 from benchmarks.peers.sqlite import SQLite
 
-EMBEDDED: list[type[Peer]] = [SQLite, LMDB, RocksDB, LevelDB]
-PEERS: list[type[Peer]] = [*EMBEDDED, Redis]
+PEERS: list[type[Peer]] = [SQLite, LMDB, RocksDB, LevelDB, Redis]
 
 __all__ = [
-    "EMBEDDED",
     "PEERS",
     "Bare",
     "DurableLog",
@@ -29,8 +27,6 @@ __all__ = [
     "DurableLogJson",
     "DurableLogThreads",
     "DurableLogUvloop",
-    "LevelDB",
     "Peer",
     "Redis",
-    "RocksDB",
 ]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import CARDINALITY, STREAMS
+
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = {
     "active": 4,
@@ -23,6 +25,8 @@ ROWS = {
     "pace": 8,
 }
 """How many figures each has."""
+BARRED = {"active": 2, "waking": 1, "idle-memory": 1, "open": 2}
+"""How many of them the bars are about."""
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -36,11 +40,17 @@ def test_a_row_prints_its_figures(row, tmp_path):
     assert found.returncode == 0, found.stderr
     figures = json.loads((tmp_path / "figures").read_text())
     assert [figure["row"] for figure in figures] == [row] * ROWS[row]
+    barred = [bar.case.replace(f"{STREAMS:,}", f"{int(streams):,}") for bar in CARDINALITY]
+    assert sum(figure["what"] in barred for figure in figures) == BARRED.get(row, 0)
     for figure in figures:
         assert figure["value"] >= 0 or row == "idle-memory"
         assert figure["what"] in found.stdout
         assert (figure["met"] is None) == (figure["bar"] == "")
     assert "bare pwrite + fdatasync" in found.stdout
+
+
+def test_every_bar_is_about_a_figure():
+    assert sum(BARRED.values()) == len(CARDINALITY)
 
 
 def test_the_test_knows_all_rows():

@@ -25,6 +25,18 @@ def test_a_ratio_is_taken_within_each_pass_so_that_drift_does_not_count(merged):
     assert ratio(subject.row("c"), subject.row("c", "Redis")) == 2
 
 
+def test_a_pass_that_a_contestant_failed_in_is_no_part_of_its_ratio(merged):
+    passes = [
+        one_pass(figure("durable_log", [10 * n]), *([figure("Redis", [5 * n])] if n != 2 else [])) for n in (1, 2, 3)
+    ]
+    subject = merged(*passes)
+    theirs = subject.row("c", "Redis")
+    assert (theirs.passes, theirs.value) == ([[5], [], [15]], 10)
+    assert ratio(subject.row("c"), theirs) == 2
+    alone = merged(one_pass(figure("durable_log", [1])), one_pass(figure("Redis", [1])))
+    assert ratio(alone.row("c"), alone.row("c", "Redis")) is None
+
+
 def test_figures_that_differ_in_case_unit_series_or_place_are_rows_of_their_own(merged):
     told = [figure("a", [1]), figure("a", [1], case="d"), figure("a", [1], unit="s"), figure("a", [1], series="p99"),
             figure("a", [1], at=64)]  # fmt: skip

@@ -30,6 +30,12 @@ def test_of_latencies_the_larger_is_lost(merged):
     assert [row[-1] for row in told] == ["", "lost", ""]
 
 
+def test_percentiles_are_held_against_the_same_percentile(merged):
+    told = rows(merged(one_pass(*[figure(name, [ms], unit="ms", better="less", series=series) for name, series, ms in (
+        ("durable_log", "p50", 1), ("durable_log", "p99", 8), ("Redis", "p50", 2), ("Redis", "p99", 4))])))  # fmt: skip
+    assert [row[4] for row in told] == ["", "", "0.5", "2"]
+
+
 def test_the_spread_is_that_of_the_passes(merged):
     told = rows(merged(*[one_pass(figure("durable_log", [value])) for value in (1200, 900, 3)]))
     assert told[0][2:4] == ["900 appends/s", "3 – 1,200"]
