@@ -202,7 +202,7 @@ def _version_of_rust() -> str:
 
 CONTESTANTS: Final = (
     Contestant(OURS, "on disk: fdatasync of the log", lambda: _package("durable-log"), _ours),
-    Contestant(NODE_FILE, "on disk: fdatasync of the stream's file", _version_of_node, _node(file=True)),
+    Contestant(NODE_FILE, "on disk: syncs of the stream's file and of LMDB", _version_of_node, _node(file=True)),
     Contestant(NODE_MEMORY, "memory only", _version_of_node, _node(file=False)),
     Contestant(RAKAIA_JSONL, "on disk: fsync", lambda: _package("rakaia-streams"), _rakaia("rakaia_jsonl")),
     Contestant(RAKAIA_MEMORY, "memory only", lambda: _package("rakaia-streams"), _rakaia("rakaia_memory")),
