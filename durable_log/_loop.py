@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from durable_log.engine.log import LogEngine
 from durable_log.engine.state import StreamState
 from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
-from durable_log.model import Change
+from durable_log.model import Change, Request
 
 LOADED_AT_ONCE: Final = 1024
 """What one job brings into memory: the first of very many do not wait for the last."""
@@ -44,6 +44,22 @@ class LoopPort:
         """Results of futures, which are the tokens: one wake-up. A loop that is closed has nobody who waits."""
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(_settle, results)
+
+    def submit(self, request: Request) -> asyncio.Future[Any]:
+        """Commit a request; awaits to what became of it."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        self._engine.submit(request, self, future)
+        return future
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a commit of something about that stream would not read the disk, nor overtake those who wait."""
+        if name in self.waiting:
+            return False
+        try:
+            self._engine.check_loaded(name)
+        except BlockingIOError:
+            return False
+        return True
 
     async def ask(self, name: str, question: Callable[[], Answer], number: int | None = None) -> Answer:
         """The answer to a ``question`` that raises ``BlockingIOError`` while the stream is not in memory.

@@ -31,7 +31,6 @@ from durable_log.model import (
     Backup,
     Change,
     Chunk,
-    Created,
     Delete,
     Durability,
     Options,
@@ -269,17 +268,16 @@ class AsyncStore:
 
         Requests are committed in the order of the calls.
         """
-        port = self.port()
-        future: asyncio.Future[Created | Appended | None] = port.loop.create_future()
-        self.engine.submit(request, port, future)
-        return future
+        return self.port().submit(request)
 
     async def commit(self, request: Append | Delete | Trim) -> Any:
         """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what
         became of the request.
         """
-        await self.load(request.name)
-        return await self.submit(request)
+        port = self.port()
+        if not port.is_ready(request.name):
+            await self.load(request.name)
+        return await port.submit(request)
 
     async def load(self, name: str) -> None:
         """See to it that committing a request about a stream will not have to read the disk. It may not exist."""
