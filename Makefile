@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 C_SOURCES = $(wildcard csrc/*.c)
-C_TESTS = $(wildcard tests/c/*.c tests/fuzz/*.c tests/fuzz/targets/*.c)
+C_TESTS = $(wildcard tests/c/*.c tests/fuzz/*.c tests/fuzz/targets/*.c benchmarks/load/*.c)
 C_WARNINGS = -std=c11 -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes \
              -Wmissing-prototypes -Wcast-align -Wcast-qual -Wpointer-arith -Wvla -Wundef
 
@@ -27,7 +27,7 @@ check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict durable_log
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h tests/faults/*.c) $(C_TESTS)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h tests/faults/*.c benchmarks/load/*.h) $(C_TESTS)
 	$(BIN)/pytest -q tests/test_layers.py
 
 check-c:
@@ -52,9 +52,10 @@ bench-check: $(INSTALLED)
 	$(BIN)/python -m benchmarks.instructions $(if $(UPDATE),--update)
 
 # Contestants; one that cannot be had here is shown as such in the tables.
-.venv/.peers: $(INSTALLED)
+.venv/.peers: $(INSTALLED) benchmarks/package-lock.json benchmarks/install_servers.sh
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	sh benchmarks/install.sh redis-server || true
+	sh benchmarks/install_servers.sh || true
 	touch $@
 
 # Servers and other processes are killed KILLS times; the same SEED plans the same again.

@@ -25,7 +25,8 @@ class Bar(NamedTuple):
 
 BARE = "bare pwrite + fdatasync"
 PLAIN = "plain read()"
-LIMITS = {BARE, PLAIN}
+BARE_ASGI = "bare ASGI, no store"
+LIMITS = {BARE, PLAIN, BARE_ASGI}
 """What the machine itself does: beside these, less than one is no loss."""
 ONE_WRITER = "one writer, 100 B, synced"
 BATCHES = "batches of 1000 x 100 B, synced"
@@ -84,4 +85,38 @@ CARDINALITY = [
     Bar("cardinality", f"open, killed during appends to all {STREAMS:,}", RECOVERY_SECONDS_MAX, at_most=True),
 ]
 
-BARS: list[Bar] = [*APPEND, *READ, *CARDINALITY]
+NODE_FILE = "Node reference, file"
+NODE_MEMORY = "Node reference, memory"
+RAKAIA_JSONL = "rakaia, JSONL"
+RAKAIA_MEMORY = "rakaia, memory"
+RUST_SERVER = "Rust server"
+
+ONE = "a POST a token, 1 stream, 1 connection"
+MANY = "a POST a token, 64 streams, 64 connections"
+JSON_BATCHES = "a POST for 100 JSON messages, 16 connections"
+CATCH_UP = "catch-up of 100 MB on one connection"
+CROWD = "1 writer, 50 viewers"
+PACED = "1 writer at 50 tokens/s, 1,000 viewers"
+VIEWER = "memory of each of 1,000 viewers"
+
+
+def percentile_case(case: str, percentile: str) -> str:
+    """The case of how long requests or deliveries take."""
+    return f"{case}: {percentile}"
+
+
+HTTP = [
+    Bar("http", ONE, 3, NODE_FILE),
+    Bar("http", percentile_case(ONE, "p99"), 3, BARE, percentile_case(ONE, "p50"), at_most=True),
+    Bar("http", MANY, 20, NODE_FILE),
+    Bar("http", MANY, 0.6, NODE_MEMORY),
+    Bar("http", MANY, 1.5, RAKAIA_MEMORY),
+    Bar("http", JSON_BATCHES, 1e6),
+    Bar("http", CATCH_UP, 1e9),
+    Bar("fan_out", CROWD, 3, NODE_MEMORY),
+    Bar("fan_out", percentile_case(CROWD, "p50"), 1, NODE_MEMORY, at_most=True),
+    Bar("fan_out", percentile_case(PACED, "p99"), 50_000, at_most=True),
+    Bar("fan_out", VIEWER, 20_000, at_most=True),
+]
+
+BARS: list[Bar] = [*APPEND, *READ, *CARDINALITY, *HTTP]

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.bars import STREAMS
 from benchmarks.contest import Contest, missing
+from benchmarks.servers import Contestant, Server
 
 ABSENT = pytest.StashKey[list[dict[str, str]]]()
 
@@ -52,6 +53,13 @@ def folder(pytestconfig: pytest.Config) -> Iterator[Path]:
     """A directory for one contestant, on the file system that is measured."""
     with tempfile.TemporaryDirectory(dir=pytestconfig.getoption("--where")) as path:
         yield Path(path)
+
+
+@pytest.fixture
+def server(contest: Contest, folder: Path, contestant: Contestant) -> Iterator[Server]:
+    """A contestant over HTTP."""
+    with contest.opened(lambda: Server(contestant, folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

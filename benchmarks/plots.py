@@ -45,6 +45,8 @@ PLOTS = [
     Plot("writers", "Synced appends of 100 B", "concurrent", "appends/s", "writers at once"),
     Plot("cardinality", "Synced appends of 100 B, 1,024 writers", "cardinality", "appends/s", "streams", ("appends",)),
     Plot("recovery", "Opening after a crash", "recovery", "s", "bytes of log", RECOVERED),
+    Plot("latency", "Appends of 60 B over HTTP, due on a schedule", "http", "µs", "requests/s", ("p50", "p99")),
+    Plot("fan-out", "Deliveries of 1 writer's tokens", "fan_out", "deliveries/s", "viewers", ("viewers",)),
 ]
 
 

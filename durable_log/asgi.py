@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from durable_log._http.access_log import write as write_access_log
+from durable_log._http.audience import WRITE
 from durable_log._http.authorize import Gate
 from durable_log._http.exchange import Exchange
-from durable_log._http.live import EventCache, EventFeed, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
+from durable_log._http.live import EventFeed, Events, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
 from durable_log._http.tally import Tally
 from durable_log._subscriptions.api import SubscriptionApi
 from durable_log._subscriptions.options import Subscriptions
@@ -33,7 +34,7 @@ from durable_log.protocol.cors import Cors
 from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
-from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.response import PAGE_BYTES, CacheScope, Response, Responses, location
 from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
@@ -49,7 +50,7 @@ ALL_ORIGINS: Final = Cors()
 SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
 _HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
-__all__ = ["ALL_ORIGINS", "App", "Cors", "Subscriptions", "app"]
+__all__ = ["ALL_ORIGINS", "WRITE", "App", "Cors", "Subscriptions", "app"]
 
 log: Final = logging.getLogger("durable_log")
 
@@ -140,7 +141,7 @@ class App:
         self.parts, self._prefix, self._gap, self._limits = parts, prefix, gap_seconds, limits
         self._responses, self._logs = responses, access_log
         self._cors = None if cors is None or "*" in cors.origins else cors
-        self._store, self._live, self._events = parts.store, parts.live, EventCache()
+        self._store, self._live, self._events = parts.store, parts.live, Events(parts.store)
         self._subscriptions = None if subscriptions is None else SubscriptionApi(parts.store, subscriptions, responses)
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
@@ -309,19 +310,22 @@ class App:
         stream = self._store.stream(get.name)
         # Asked before the read: if the name gets another life between, the tag is one of a stream that is gone.
         info = await stream.info()
-        now = self._store.clock()
+        now, options = self._store.clock(), self._store.options
+        page_bytes = min(PAGE_BYTES, options.chunk_bytes_max)
         if get.live is None:
-            return self._responses.page(get, info, await stream.read(get.offset), self._store.store_id, now, 0)
+            chunk = await stream.read(get.offset, limit=page_bytes)
+            return self._responses.page(get, info, chunk, self._store.store_id, now, 0)
         position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
-        options, limits = self._store.options, self._limits.within(exchange.seconds)
+        limits = self._limits.within(exchange.seconds)
         live = Live(self._live, exchange.receive, exchange.send, limits.stall, get.live)
         if get.live == "sse":
             viewer = Viewer(live, stream, info, event_chunk_bytes(options))
             chunk = await viewer.read(get.offset)
-            feed = EventFeed(viewer, self._events, limits, self._store.clock)
+            feed = EventFeed(viewer, self._events, limits, exchange.scope.get("extensions", {}).get(WRITE))
             await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
+            exchange.bytes_out += feed.bytes_written
             return None
-        viewer = Viewer(live, stream, info, options.chunk_bytes_max)
+        viewer = Viewer(live, stream, info, page_bytes)
         chunk = await viewer.read(get.offset)
         if not chunk.data and not chunk.closed:
             polled = await live.run(long_poll(viewer, chunk, limits.long_poll))
@@ -380,6 +384,3 @@ def _host(scope: Message) -> bytes:
             return bytes(value)
     host, port = scope.get("server") or ("localhost", None)
     return (host if port is None else f"{host}:{port}").encode()
-
-
-__all__ = ["App", "Subscriptions", "app"]

@@ -13,9 +13,13 @@ import resource
 import socket
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from durable_log._cli.cycle import Cycle, Signal
+from durable_log.asgi import WRITE
 
 HEAD_BYTES_MAX: Final = 64 * 2**10
 """How much may come, more or less, that is neither the end of a head nor part of a body."""
@@ -36,10 +40,15 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._connections_max = connections_max
-        self._head_done = False
+        del self.pipeline  # a deque, which takes 760 bytes empty
+        self._ahead: list[Cycle] = []
+        """Requests that wait for the answer to the one before them."""
+        self._head_done = self._upgrades = False
         self._unanswered: list[RequestResponseCycle] = []
         self._owed_since: float | None = self.loop.time()
         """Since when the rest of a request is missing; None if none is."""
+        self._idle_since: float | None = None
+        """Since when the last response is whole; None if something came since then."""
         self._came = self._loose = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -74,7 +83,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what is no HTTP ends the connection. Clients' mistakes are nothing to fill the log with."""
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         self._owe()
         self._came += len(data)
         self._loose += len(data)
@@ -111,23 +120,63 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; after the body, a trailer, which counts for nothing."""
         if not self._head_done:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """The head is there. Raises ``ValueError``, which ends the connection, for one that can't be meant."""
         self._head_done, self._loose = True, 0
         self._method: bytes = self.parser.get_method()
-        if (
-            self.parser.get_http_version() not in ("1.0", "1.1")
-            or b"#" in self.url
-            or len(self._unanswered) > AHEAD_MAX
-        ):
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1") or b"#" in self.url or len(self._unanswered) > AHEAD_MAX:
             raise ValueError(self.url)
-        if self._is_upgrade():
-            self.scope["http_version"] = self.parser.get_http_version()
+        if version != "1.1":
+            self.scope["http_version"] = version
+        self._upgrades = bool(self.parser.should_upgrade()) and self._method != b"CONNECT"
+        if not self._upgrades:
+            self._begin(keep_alive=version == "1.1" and self.parser.should_keep_alive())
+
+    def _begin(self, *, keep_alive: bool) -> None:
+        """Have the application answer, behind the requests that came before."""
+        scope, url = self.scope, httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self._method.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"], scope["query_string"] = url.path, url.query or b""
+        cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=Signal(self.loop),  # type: ignore[arg-type] # all of it that is used
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"] = {WRITE: cycle.write_now}  # type: ignore[dict-item]
+        others = [other for other in self._unanswered if not other.response_complete]
+        self.cycle, self._unanswered = cycle, [*others, cycle]
+        if others:
+            self.flow.pause_reading()
+            self._ahead.append(cycle)
         else:
-            super().on_headers_complete()
-            self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete] + [self.cycle]
+            self._start_asgi_task(cycle, self.app)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._ahead:
+            self._start_asgi_task(self._ahead.pop(0), self.app)
+        else:
+            self._idle_since = self.loop.time()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -136,12 +185,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Nothing more is owed."""
-        if not self._is_upgrade():
+        if not self._upgrades:
             self._owed_since, self._loose = None, 0
             super().on_message_complete()
-
-    def _is_upgrade(self) -> bool:
-        return bool(self.parser.should_upgrade()) and self._method != b"CONNECT"
 
     def _owe(self) -> None:
         if self._owed_since is None:
@@ -159,12 +205,19 @@ class Connection(HttpToolsProtocol):
         earned = 0 if answered else self._came / BYTES_PER_SECOND_MIN
         return now - self._owed_since >= seconds + earned
 
+    def is_idle(self, now: float) -> bool:
+        """Whether no request has come for as long as connections are kept."""
+        return self._idle_since is not None and now - self._idle_since >= self.timeout_keep_alive
+
 
 def cut_off(connections: Iterable[object], now: float, seconds: float) -> None:
-    """Let go of those whose clients have sent too little for so long."""
+    """Let go of those whose clients have sent too little for so long, or nothing for longer."""
     for connection in tuple(connections):
-        if isinstance(connection, Connection) and connection.is_overdue(now, seconds):
-            connection.cut_off()
+        if isinstance(connection, Connection):
+            if connection.is_overdue(now, seconds):
+                connection.cut_off()
+            elif connection.is_idle(now):
+                connection.transport.close()
 
 
 def must_be_taken_within(seconds: float, listener: socket.socket) -> None:

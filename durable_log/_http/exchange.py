@@ -6,8 +6,8 @@ the page that asked. ``receive`` is the server's own, for ``live`` looks behind 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import Any
 
 from durable_log.model import Delete
@@ -41,7 +41,7 @@ class Exchange:
 
     def __init__(self, scope: Message, receive: Receive, send: Send, cors: Cors | None) -> None:
         self.scope, self.receive, self._send, self._cors = scope, receive, send, cors
-        self.began = asyncio.get_running_loop().time()
+        self.began = monotonic()
         self.parsed: Parsed | None = None
         self.seconds: float | None = None
         self.status: int | None = None
@@ -79,4 +79,4 @@ class Exchange:
 
     def elapsed(self) -> float:
         """Seconds since it came."""
-        return asyncio.get_running_loop().time() - self.began
+        return monotonic() - self.began

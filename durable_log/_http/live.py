@@ -14,10 +14,12 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
+from durable_log._http.audience import Audience, Position, Write
 from durable_log._http.exchange import Receive, Send
-from durable_log.aio import AsyncStream
+from durable_log.aio import AsyncStore, AsyncStream
 from durable_log.errors import StreamGone, StreamNotFound
 from durable_log.model import Chunk, Options, StreamInfo
 from durable_log.protocol import sse
@@ -138,8 +140,9 @@ class Live:
             self.pump.cancel()
 
     async def beyond(
-        self, viewer: Viewer, offset: int, until: float, pulse: float, on_pulse: Callable[[], Awaitable[None]]
-    ) -> bool:
+        self, viewer: Viewer | EventFeed, offset: int, until: float, pulse: float,
+        on_pulse: Callable[[], Awaitable[None]],
+    ) -> bool:  # fmt: skip
         """Whether there is something beyond ``offset`` before the loop's clock says ``until``.
 
         ``on_pulse`` is awaited every ``pulse`` seconds meanwhile. False, at once, when the application closes.
@@ -266,19 +269,61 @@ async def long_poll(viewer: Viewer, chunk: Chunk, seconds: float) -> Chunk:
     return chunk
 
 
-class EventFeed:
-    """The body of one event stream, from its first chunk to the close, the rotation or the shutdown."""
+class Events:
+    """What the event streams of one application share: encoded events, and audiences by the number of the stream."""
 
-    def __init__(self, viewer: Viewer, cache: EventCache, limits: Limits, clock: Callable[[], float]) -> None:
-        self._viewer, self._cache, self._limits, self._clock = viewer, cache, limits, clock
+    def __init__(self, store: AsyncStore) -> None:
+        self.cache, self._store = EventCache(), store
+        self._audiences: dict[int, Audience] = {}
+
+    def cursor(self) -> int:
+        """The cursor of this moment."""
+        return cursor(self._store.clock(), None, 0)
+
+    def audience(self, viewer: Viewer, kind: sse.Encoding, position: Position) -> Audience:
+        """Those who watch what the viewer does, who begins an audience if there is none."""
+        number = viewer.info.number
+        audience = self._audiences.get(number)
+        if audience is None or audience.ended:
+            self._audiences = {key: other for key, other in self._audiences.items() if not other.ended}
+            encode = partial(self.encode, number, kind, 0)
+            audience = Audience(viewer.stream, number, viewer.chunk_bytes, encode, position)
+            self._audiences[number] = audience
+        return audience
+
+    def encode(self, number: int, kind: sse.Encoding, first_cursor: int, chunk: Chunk) -> tuple[bytes, int]:
+        """A chunk as a data event and its control event, and the offset up to which they go; nothing if it says
+        nothing.
+        """
+        event, sent = self.cache.event(number, kind, chunk)
+        if not event and not chunk.closed:
+            return b"", sent
+        position = max(first_cursor, self.cursor())
+        return event + sse.control_event(sent, position, chunk.up_to_date, chunk.closed), sent
+
+
+class EventFeed:
+    """The body of one event stream, from its first chunk to the close, the rotation or the shutdown.
+
+    A member of an audience if it has a ``write``.
+    """
+
+    def __init__(self, viewer: Viewer, events: Events, limits: Limits, write: Write | None) -> None:
+        self._viewer, self._events, self._limits = viewer, events, limits
         self._kind = sse.encoding(viewer.info.content_type)
+        self._can_attend = write is not None
+        self.write: Write = write or (lambda _: False)
+        self._first_cursor = 0
+        self.position = Position(0, 0)
+        self.bytes_written = 0
 
     async def run(self, head: Response, chunk: Chunk, first_cursor: int, members: LiveSet) -> None:
         """Send everything; an error after the start can only end the body, and the client comes back for more."""
         live = self._viewer.live
+        self._first_cursor = first_cursor
         await live.start(head)
         try:
-            await self._follow(chunk, first_cursor, members)
+            await self._follow(chunk, members)
         except (StreamNotFound, StreamGone):
             pass  # deleted under its viewers: their next request says so
         except OSError:
@@ -287,17 +332,28 @@ class EventFeed:
             log.exception("stream %r: an event stream ends early", self._viewer.info.name)
         await live.send(b"", more=False)
 
-    async def _follow(self, chunk: Chunk, first_cursor: int, members: LiveSet) -> None:
+    async def wait(self, _offset: int, seconds: float) -> bool:
+        """Whether there is something to be seen to within ``seconds``; an audience may have sent much until then."""
+        if self._can_attend and self._first_cursor <= self._events.cursor():
+            audience = self._events.audience(self._viewer, self._kind, self.position)
+            if audience.position == self.position:
+                return await audience.attend(self, seconds)
+        return await self._viewer.wait(self.position.seen, seconds)
+
+    async def _follow(self, chunk: Chunk, members: LiveSet) -> None:
         viewer, time = self._viewer, asyncio.get_running_loop().time
         until = time() + self._limits.sse
         number, pulse = viewer.info.number, viewer.pulse(self._limits.heartbeat)
         greeted = last = False
         while True:
-            event, sent = self._cache.event(number, self._kind, chunk)
-            if event or chunk.closed or not greeted:
+            part, sent = self._events.encode(number, self._kind, self._first_cursor, chunk)
+            if not part and not greeted:
+                position = max(self._first_cursor, self._events.cursor())
+                part = sse.control_event(sent, position, chunk.up_to_date, chunk.closed)
+            if part:
                 greeted = True
-                position = max(first_cursor, cursor(self._clock(), None, 0))
-                await viewer.live.send(event + sse.control_event(sent, position, chunk.up_to_date, chunk.closed))
+                await viewer.live.send(part)
+            self.position = Position(sent, chunk.next_offset)
             if chunk.closed or last:
                 return
             last = members.closing() or time() >= until
@@ -305,5 +361,5 @@ class EventFeed:
                 await asyncio.sleep(0)  # long histories come from memory: others get their turn between two chunks
             elif not last:
                 # What is held back is not waited for again: only what comes after it can release it.
-                last = not await viewer.live.beyond(viewer, chunk.next_offset, until, pulse, viewer.touch_and_beat)
-            chunk = await viewer.read(sent)
+                last = not await viewer.live.beyond(self, chunk.next_offset, until, pulse, viewer.touch_and_beat)
+            chunk = await viewer.read(self.position.sent)

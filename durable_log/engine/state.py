@@ -123,7 +123,7 @@ class StreamState:
         self.producers: dict[str | int, ProducerState] | None = None
         self.index = new_index(base) if index is None else index
         self.recent: bytearray | None = None
-        self.watchers: list[Watcher] | None = None
+        self.watchers: dict[Watcher, None] | None = None
         self.expiry: Expiry | None = None
         if config.ttl is not None or config.expires_at is not None:
             self.expiry = Expiry(self.config, created_ms / 1000)

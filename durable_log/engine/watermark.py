@@ -122,9 +122,9 @@ class Watermarks:
             if self._closed is not None:
                 raise self._closed
             if state.watchers is None:
-                state.watchers = []
+                state.watchers = {}
                 self._watched.add(state)
-            state.watchers.append((port, token))
+            state.watchers[port, token] = None
             if state.durable <= offset and not state.durable_closed and not state.gone:
                 return True
             self._forget(state, port, token)
@@ -161,16 +161,16 @@ class Watermarks:
             for port, token in self._take(state):
                 deliveries.add(port, token, reason)
 
-    def _take(self, state: StreamState) -> list[tuple[Any, Any]]:
+    def _take(self, state: StreamState) -> Collection[tuple[Any, Any]]:
         with self._mutex:
-            watchers, state.watchers = state.watchers or [], None
+            watchers, state.watchers = state.watchers or (), None
             self._watched.discard(state)
         return watchers
 
     def _forget(self, state: StreamState, port: Port, token: Any) -> None:
         if state.watchers is None or (port, token) not in state.watchers:
             return
-        state.watchers.remove((port, token))
+        del state.watchers[port, token]
         if not state.watchers:
             state.watchers = None
             self._watched.discard(state)

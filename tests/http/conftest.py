@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving import Served, serving
+from serving import CONNECTIONS, Served, serving
 
 
 @pytest.fixture(scope="session")
@@ -14,10 +14,11 @@ def served() -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def patient() -> Iterator[Served]:
+@pytest.fixture(scope="session", params=CONNECTIONS)
+def patient(request: pytest.FixtureRequest) -> Iterator[Served]:
     """A server whose long-polls and event streams end only for a reason."""
-    with serving(long_poll_seconds=60, sse_seconds=60, heartbeat_seconds=30) as running:
+    http = CONNECTIONS[request.param]
+    with serving(http=http, long_poll_seconds=60, sse_seconds=60, heartbeat_seconds=30) as running:
         yield running
 
 

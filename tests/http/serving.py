@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NamedTuple
 
@@ -16,9 +17,12 @@ import httpx
 import uvicorn
 
 from durable_log import aio, asgi
+from durable_log._cli.connections import Connection
 from durable_log.model import Options
 
 PATIENCE_SECONDS = 10.0
+CONNECTIONS: dict[str, Any] = {"uvicorn's": "httptools", "durable-log serve": partial(Connection, connections_max=1000)}
+"""Servers that ASGI says all of, and one that can be written to at once besides."""
 
 
 def token(offset: int) -> str:
@@ -55,12 +59,13 @@ class Served:
         store: Callable[[aio.AsyncStore], Any] | None = None,
         lifespan: str = "off",
         root_path: str = "",
+        http: Any = "httptools",
         **settings: Any,
     ) -> None:
         self.app: asgi.App
         self.server: uvicorn.Server
         self._wrap, self._options, self._clock, self._store = wrap, options or Options(), clock, store
-        self._lifespan, self._root_path, self._settings = lifespan, root_path, settings
+        self._lifespan, self._root_path, self._http, self._settings = lifespan, root_path, http, settings
         self._socket = socket.create_server(("127.0.0.1", 0))
         # asyncio does that only for sockets that say that they speak TCP; without, each answer waits 40 ms for an ACK
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -93,7 +98,7 @@ class Served:
                 lifespan=self._lifespan,
                 ws="none",
                 root_path=self._root_path,
-                http="httptools",
+                http=self._http,
             )
             self.server = uvicorn.Server(config)
             self._ready.set()

@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from serving import PATIENCE_SECONDS, Clock, EventClient, Served, serving, until
+from serving import CONNECTIONS, PATIENCE_SECONDS, Clock, EventClient, Served, serving, until
 
 from durable_log import aio
 from durable_log._http.live import EventCache, Live, LiveSet, Viewer
@@ -73,9 +73,10 @@ def test_a_departure_is_noticed_and_leaves_nothing_behind(patient: Served, name:
     until(lambda: patient.app.live_responses == 0, "the departure")
 
 
-def test_a_viewer_that_reads_nothing_is_cut_off_while_others_go_on(name: str):
+@pytest.mark.parametrize("http", CONNECTIONS)
+def test_a_viewer_that_reads_nothing_is_cut_off_while_others_go_on(name: str, http: str):
     piece, pieces = b"x" * 2**18, 80
-    with serving(stall_seconds=0.3) as running:
+    with serving(http=CONNECTIONS[http], stall_seconds=0.3) as running:
         running.put(name, content_type="text/plain")
         with _deaf(running, name) as deaf, running.events(name) as viewer:
             viewer.control()
