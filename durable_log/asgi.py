@@ -34,7 +34,7 @@ from durable_log.protocol.cors import Cors
 from durable_log.protocol.names import RESERVED_SEGMENT
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
-from durable_log.protocol.response import PAGE_BYTES, CacheScope, Response, Responses, location
+from durable_log.protocol.response import CacheScope, Response, Responses, location
 from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
@@ -311,9 +311,8 @@ class App:
         # Asked before the read: if the name gets another life between, the tag is one of a stream that is gone.
         info = await stream.info()
         now, options = self._store.clock(), self._store.options
-        page_bytes = min(PAGE_BYTES, options.chunk_bytes_max)
         if get.live is None:
-            chunk = await stream.read(get.offset, limit=page_bytes)
+            chunk = await stream.read(get.offset)
             return self._responses.page(get, info, chunk, self._store.store_id, now, 0)
         position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
         limits = self._limits.within(exchange.seconds)
@@ -325,7 +324,7 @@ class App:
             await live.run(feed.run(self._responses.events(info.content_type), chunk, position, self._live))
             exchange.bytes_out += feed.bytes_written
             return None
-        viewer = Viewer(live, stream, info, page_bytes)
+        viewer = Viewer(live, stream, info, options.chunk_bytes_max)
         chunk = await viewer.read(get.offset)
         if not chunk.data and not chunk.closed:
             polled = await live.run(long_poll(viewer, chunk, limits.long_poll))

@@ -27,7 +27,7 @@ from durable_log.protocol.body import declared_length, incomplete, too_large
 from durable_log.protocol.cors import Cors
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
-from durable_log.protocol.response import PAGE_BYTES, CacheScope, Response, Responses, location
+from durable_log.protocol.response import CacheScope, Response, Responses, location
 from durable_log.protocol.subscriptions import Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
@@ -234,13 +234,13 @@ class App:
         # Asked before the read: if the name gets another life between, the tag is one of a stream that is gone.
         info, now = stream.info(), store.clock()
         position = cursor(now, get.cursor, 1 + secrets.randbelow(JITTER_SECONDS_MAX))
-        page_bytes = min(PAGE_BYTES, store.options.chunk_bytes_max)
+        page_bytes = store.options.chunk_bytes_max
         if get.live == "sse":
             viewer = Viewer(stream, info, self._closing, min(EVENT_CHUNK_BYTES, page_bytes))
             chunk = viewer.read(get.offset)
             return self._responses.events(info.content_type), self._events(viewer, chunk, position)
         if get.live is None:
-            chunk = stream.read(get.offset, limit=page_bytes)
+            chunk = stream.read(get.offset)
         else:
             chunk = Viewer(stream, info, self._closing, page_bytes).poll(get.offset, self._limits.long_poll)
         response = self._responses.page(get, info, chunk, store.store_id, store.clock(), position)

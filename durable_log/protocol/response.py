@@ -26,8 +26,6 @@ from durable_log.protocol.tokens import offset_token, timestamp
 CacheScope = Literal["public", "private"]
 
 MAX_AGE_SECONDS: Final = 60
-PAGE_BYTES: Final = 2**20
-"""The most that one response to a read carries: about what a socket takes at once. Fewer, larger ones are slower."""
 
 _CLOSED: Final[Header] = (b"stream-closed", b"true")
 _UP_TO_DATE: Final[Header] = (b"stream-up-to-date", b"true")

@@ -39,11 +39,6 @@ def test_a_large_stream_is_read_in_pages_and_only_the_last_is_up_to_date(paged: 
     assert b"".join(page.content for page in found) == data
 
 
-def test_a_page_is_at_most_a_mebibyte(served: Served, name: str):
-    served.put(name, bytes(2**20 + 1), "application/octet-stream")
-    assert [len(page.content) for page in pages(served, name)] == [2**20, 1]
-
-
 @pytest.mark.parametrize("pad", range(4))
 def test_pages_of_text_end_with_whole_characters(paged: Served, name: str, pad: int):
     text = "x" * pad + "😀" * PAGE
