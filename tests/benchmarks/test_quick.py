@@ -40,7 +40,8 @@ def test_a_subject_runs(run, subject):
     assert f"## {subject}\n" in text
     ours = [row for row in subjects[subject].rows if row.contestant == OURS]
     assert ours
-    assert all(value > 0 or row.unit == "MB" for row in ours for value in row.medians)
+    timed = [row for row in ours if row.unit not in ("MB", "bytes")]  # so small a store takes no memory that is seen
+    assert all(value > 0 for row in timed for value in row.medians)
 
 
 def absence(peer, folder):
