@@ -9,10 +9,9 @@ from pathlib import Path
 import oracle
 import pytest
 from images import Image, append, build, contents, end, kill, open_at, position
-from twins import SMALL, open_store
+from twins import SMALL, only_asked_for, open_store
 
 from durable_log import START
-from durable_log.engine import commit
 from durable_log.engine.files import MemoryDirectory
 from durable_log.errors import StreamClosed
 from durable_log.store import Store
@@ -144,7 +143,7 @@ def test_a_torn_block_and_the_valid_one_behind_it_never_come_back(image, tmp_pat
         store.stream("b").append(b"behind it", durability="written")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+        only_asked_for(patch)
         both = build(tmp_path / "both", write_both)
     torn_block = both.blocks(1)[-2]
     for where in (0, 20, 64, 90):
@@ -162,7 +161,7 @@ def test_a_torn_block_and_the_valid_one_behind_it_never_come_back(image, tmp_pat
 
 def test_a_torn_block_at_the_start_of_a_segment_is_cut_like_any_other(tmp_path, monkeypatch):
     """The first of two unsynced blocks of a new segment is torn: all before the segment is durable, it is not."""
-    monkeypatch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+    only_asked_for(monkeypatch)
 
     def write_over_the_edge(store: Store, truth: dict[str, list[bytes]]) -> None:
         append(store, truth, "a", b"synced")

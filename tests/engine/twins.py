@@ -10,16 +10,29 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from durable_log.engine import commit
 from durable_log.engine.files import Directory, File, MemoryDirectory, MemoryFile, SyncFailed, WriteFailed
 from durable_log.engine.log import open_in
+from durable_log.engine.upkeep import Upkeep
 from durable_log.model import Options
 from durable_log.store import Store
+
+if TYPE_CHECKING:
+    import pytest
 
 PATIENCE_SECONDS = 60.0
 SMALL = Options(segment_bytes=64 * 1024, record_bytes_max=32 * 1024)
 """Segments that are full after a few appends."""
+
+
+def only_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """Stores that are opened from here on sync what is written when a test asks for it: neither in time, nor as the
+    background takes its turn at the commit lock.
+    """
+    patch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+    patch.setattr(Upkeep, "start", lambda upkeep: None)
 
 
 class Clock:

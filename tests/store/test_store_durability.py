@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from twins import Barrier, Task, TwinDirectory, copy_of, open_store, sync_error, until
+from twins import Barrier, Task, TwinDirectory, copy_of, only_asked_for, open_store, sync_error, until
 
-from durable_log.engine import commit
 from durable_log.engine.files import MemoryDirectory
 from durable_log.errors import CommitFailed, StreamNotFound
 from durable_log.model import Options, Producer
@@ -13,7 +12,7 @@ from durable_log.model import Options, Producer
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+    only_asked_for(monkeypatch)
 
 
 def test_written_data_is_acknowledged_and_not_visible_until_it_is_synced(unhurried):
