@@ -126,8 +126,7 @@ def send(stream: RemoteStream, data: bytes, claim: Producer, *, close: bool) -> 
         except (Refused, *AWAY) as error:
             if time.monotonic() > give_up or (isinstance(error, Refused) and error.status != UNAVAILABLE):
                 raise
-            if not retries:
-                tell("waiting")
+            tell("waiting")  # each time, to find out whether anybody listens
             retries += 1
             time.sleep(RETRY_SECONDS)
         else:
@@ -137,13 +136,16 @@ def send(stream: RemoteStream, data: bytes, claim: Producer, *, close: bool) -> 
 def main() -> None:
     """Do the job that the first argument describes."""
     try:
-        produce(Job(**json.loads(sys.argv[1])))
+        try:
+            produce(Job(**json.loads(sys.argv[1])))
+        except BrokenPipeError:
+            raise
+        except (GenerationFailed, Refused, *AWAY) as error:
+            tell("failed", reason=str(error) if isinstance(error, GenerationFailed) else reason_of(error))
+            sys.exit(1)
     except BrokenPipeError:
         # Nobody listens any more: the demonstration is over.
         os._exit(1)
-    except (GenerationFailed, Refused, *AWAY) as error:
-        tell("failed", reason=str(error) if isinstance(error, GenerationFailed) else reason_of(error))
-        sys.exit(1)
 
 
 if __name__ == "__main__":

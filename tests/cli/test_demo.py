@@ -8,7 +8,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -192,6 +194,21 @@ def gone(pid):
 def listens_to_ctrl_c():
     """A shell without a terminal starts what is to run in the background deaf to it, and so are these tests then."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_a_producer_that_nobody_listens_to_ends_without_a_word_though_its_server_is_away(tmp_path):
+    answer = tmp_path / "answer"
+    answer.write_text("some words")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1/stream/away"
+    job = {"url": url, "file": str(answer), "words_per_second": 100.0, "openai_url": None, "model": None, "prompt": ""}
+    command = [sys.executable, "-m", "durable_log._cli.producer", json.dumps(job)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as started:
+        while b"waiting" not in started.stdout.readline():
+            assert started.poll() is None, started.stderr.read()
+        started.stdout.close()
+        assert started.wait(SECONDS_MAX) == 1
+        assert started.stderr.read() == b""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
