@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -263,13 +263,13 @@ class AsyncStore:
         """
         return self.port().submit(request)
 
-    async def commit(self, request: Append | Delete | Trim) -> Any:
-        """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits. Raises what
-        became of the request.
-        """
+    def commit(self, request: Append | Delete | Trim) -> Awaitable[Any]:
+        """Like :meth:`submit`, but a stream that is not in memory is brought there first, beside commits."""
         port = self.port()
-        if not port.has(request.name):
-            await self.load(request.name)
+        return port.submit(request) if port.has(request.name) else self._commit_later(port, request)
+
+    async def _commit_later(self, port: LoopPort, request: Request) -> Any:
+        await self.load(request.name)
         return await port.submit(request)
 
     async def load(self, name: str) -> None:

@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from durable_log._http.access_log import write as write_access_log
@@ -65,8 +65,6 @@ class Parts(NamedTuple):
 
 
 Handler = Callable[[Any, Exchange], Awaitable[Response | None]]
-HeadT = TypeVar("HeadT")
-RequestT = TypeVar("RequestT")
 
 
 def app(
@@ -205,15 +203,19 @@ class App:
         try:
             response = await self._response(exchange)
             if response is not None:
-                await _send(exchange, response)
+                await exchange.respond(response)
         finally:
             self.parts.tally.add(exchange)
             if self._logs:
                 write_access_log(exchange)
 
     async def _response(self, exchange: Exchange) -> Response | None:
+        """The response; None if it was sent already, or if nobody is there to get it."""
         try:
-            return await self._answer(exchange)
+            parsed = self._parse(exchange)
+            if self.parts.gate.asks:
+                exchange.seconds = await self.parts.gate.check(parsed, exchange.scope)
+            return await self._handlers[type(parsed)](parsed, exchange)
         except Refusal as refusal:
             return self._responses.refused(refusal)
         except DurableLogError as error:
@@ -228,19 +230,12 @@ class App:
             log.error("%s %s: %s", exchange.scope["method"], quote(exchange.scope["path"]), error)
         return response
 
-    async def _answer(self, exchange: Exchange) -> Response | None:
-        """The response; None if it was sent already, or if nobody is there to get it."""
+    def _parse(self, exchange: Exchange) -> Parsed:
         scope = exchange.scope
-        parsed = exchange.parsed = requests.parse(
-            scope["method"],
-            _path(scope),
-            scope["query_string"],
-            scope["headers"],
-            root=scope.get("root_path", ""),
-            prefix=self._prefix,
-        )
-        exchange.seconds = await self.parts.gate.check(parsed, scope)
-        return await self._handlers[type(parsed)](parsed, exchange)
+        method, query, root = scope["method"], scope["query_string"], scope.get("root_path", "")
+        parsed = requests.parse(method, _path(scope), query, scope["headers"], root=root, prefix=self._prefix)
+        exchange.parsed = parsed
+        return parsed
 
     async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
         return self._responses.preflight()
@@ -266,8 +261,11 @@ class App:
         number = None
         if put.fork is not None:
             put, number = await self._resolve(put, put.fork)
-        request = (await _parse_body(requests.to_create, put, body))._replace(fork_number=number)
-        result = await self._store.submit(request)
+        if len(body) <= PARSE_INLINE_BYTES_MAX:
+            request = requests.to_create(put, body)
+        else:
+            request = await asyncio.to_thread(requests.to_create, put, body)
+        result = await self._store.submit(request._replace(fork_number=number))
         scope = exchange.scope
         url = location(scope.get("scheme", "http"), _host(scope), _path(scope), scope.get("root_path", ""))
         return self._responses.created(request, result, url)
@@ -292,7 +290,10 @@ class App:
         body = await self._body(exchange)
         if body is None:
             return None
-        request = await _parse_body(requests.to_append, post, body)
+        if len(body) <= PARSE_INLINE_BYTES_MAX:
+            request = requests.to_append(post, body)
+        else:
+            request = await asyncio.to_thread(requests.to_append, post, body)
         if request.producer is None:
             result = await self._store.commit(request)
         else:
@@ -339,35 +340,21 @@ class App:
         declared = declared_length(exchange.scope["headers"])
         if declared > limit:
             raise too_large(limit)
-        parts, size = [], 0
-        while True:
+        parts, size, more = [], 0, True
+        while more:
             message = await exchange.receive()
             if message["type"] != "http.request":
                 return None
             part: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
             size += len(part)
             exchange.bytes_in = size
             if size > limit:
                 raise too_large(limit)
             parts.append(part)
-            if not message.get("more_body", False):
-                if size < declared:  # servers drop what follows an Upgrade
-                    raise incomplete(declared - size)
-                return part if len(parts) == 1 else b"".join(parts)
-
-
-async def _parse_body(parse: Callable[[HeadT, bytes], RequestT], head: HeadT, body: bytes) -> RequestT:
-    if len(body) <= PARSE_INLINE_BYTES_MAX:
-        return parse(head, body)
-    return await asyncio.to_thread(parse, head, body)
-
-
-async def _send(exchange: Exchange, response: Response) -> None:
-    status, headers, body = response
-    if exchange.scope["method"] == "HEAD":
-        body = b""
-    await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
-    await exchange.send({"type": "http.response.body", "body": body})
+        if size < declared:  # servers drop what follows an Upgrade
+            raise incomplete(declared - size)
+        return b"".join(parts)
 
 
 def _path(scope: Message) -> bytes:

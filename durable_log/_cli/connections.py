@@ -16,9 +16,10 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from durable_log._cli.cycle import Cycle, Signal
+from durable_log._cli.cycle import Cycle
 from durable_log.asgi import WRITE
 
 HEAD_BYTES_MAX: Final = 64 * 2**10
@@ -30,6 +31,9 @@ AHEAD_MAX: Final = 64
 BYTES_PER_SECOND_MIN: Final = 16
 """Each of so many bytes of a body earn its client another second: a body may be an answer, as slow as its model."""
 
+NOTED: Final = frozenset((b"expect", b"x-forwarded-for", b"x-forwarded-proto"))
+"""Headers that the server itself has to know of."""
+
 STORE_DESCRIPTORS: Final = 256
 """How many descriptors are kept for everything that is no connection: a store that can't open a file fails."""
 
@@ -40,10 +44,13 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._connections_max = connections_max
+        self._behind_proxies = self.app
+        if isinstance(self.app, ProxyHeadersMiddleware):
+            self.app = self.app.app
         del self.pipeline  # a deque, which takes 760 bytes empty
-        self._ahead: list[Cycle] = []
-        """Requests that wait for the answer to the one before them."""
-        self._head_done = self._upgrades = False
+        self._ahead: list[tuple[Cycle, Any]] = []
+        """Requests that wait for the answer to the one before them, and who answers them."""
+        self._head_done = self._upgrades = self._forwarded = False
         self._unanswered: list[RequestResponseCycle] = []
         self._owed_since: float | None = self.loop.time()
         """Since when the rest of a request is missing; None if none is."""
@@ -114,7 +121,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request, maybe right behind another one."""
         self._owe()
-        self._head_done = False
+        self._head_done = self._forwarded = False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -122,8 +129,14 @@ class Connection(HttpToolsProtocol):
         if not self._head_done:
             name = name.lower()
             self.headers.append((name, value))
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+            if name in NOTED:
+                self._note(name, value)
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        if name != b"expect":
+            self._forwarded = True
+        elif value.lower() == b"100-continue":
+            self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """The head is there. Raises ``ValueError``, which ends the connection, for one that can't be meant."""
@@ -140,32 +153,26 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self, *, keep_alive: bool) -> None:
         """Have the application answer, behind the requests that came before."""
-        scope, url = self.scope, httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        scope = self.scope
+        if self.url.startswith(b"/"):
+            raw_path, _, query = self.url.partition(b"?")
+        else:
+            url = httptools.parse_url(self.url)
+            raw_path, query = url.path, url.query or b""
+        path = raw_path.decode("ascii")
         scope["method"] = self._method.decode("ascii")
         scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"], scope["query_string"] = url.path, url.query or b""
-        cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=Signal(self.loop),  # type: ignore[arg-type] # all of it that is used
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=self.on_response_complete,
-        )
+        scope["raw_path"], scope["query_string"] = raw_path, query
+        cycle = Cycle(self, keep_alive=keep_alive)
         scope["extensions"] = {WRITE: cycle.write_now}  # type: ignore[dict-item]
+        app = self._behind_proxies if self._forwarded else self.app
         others = [other for other in self._unanswered if not other.response_complete]
         self.cycle, self._unanswered = cycle, [*others, cycle]
         if others:
             self.flow.pause_reading()
-            self._ahead.append(cycle)
+            self._ahead.append((cycle, app))
         else:
-            self._start_asgi_task(cycle, self.app)
+            self._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""
@@ -174,7 +181,7 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self._ahead:
-            self._start_asgi_task(self._ahead.pop(0), self.app)
+            self._start_asgi_task(*self._ahead.pop(0))
         else:
             self._idle_since = self.loop.time()
 

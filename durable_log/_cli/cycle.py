@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 JOINED_BYTES_MAX: Final = 64 * 2**10
 """A part of a body that is longer is not copied to stand behind the head."""
+
+_LENGTH: Final = b"\ncontent-length: "
 
 
 class Signal:
@@ -43,9 +45,19 @@ class Signal:
 
 
 class Cycle(RequestResponseCycle):
-    """See uvicorn's."""
+    """See uvicorn's. What is the same for most of a response's life is not kept with each."""
 
     _head = b""
+    body = b""  # type: ignore[assignment] # added to and replaced, never changed
+    disconnected = response_started = response_complete = chunked_encoding = False
+    more_body = True
+
+    def __init__(self, connection: HttpToolsProtocol, *, keep_alive: bool) -> None:
+        self.scope, self.transport, self.flow = connection.scope, connection.transport, connection.flow
+        self.logger, self.on_response = connection.logger, connection.on_response_complete
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = Signal(connection.loop)  # type: ignore[assignment] # all of an event that is used
+        self.keep_alive, self.waiting_for_100_continue = keep_alive, connection.expect_100_continue
 
     async def send(self, message: Any) -> None:
         """Send a part of the response; of its head alone, nothing yet."""
@@ -76,19 +88,16 @@ class Cycle(RequestResponseCycle):
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started, self.waiting_for_100_continue = True, False
-        lines, chunked = [STATUS_LINE[status]], status not in (204, 304) and self.scope["method"] != "HEAD"
-        for name, value in (*self.default_headers, *headers):
-            lines.append(b"%b: %b\r\n" % (name, value))
-            if name == b"content-length":
-                chunked = False
+        lines = [b": ".join(header) for header in (*self.default_headers, *headers)]
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        self.chunked_encoding = chunked
-        self._head = b"%b\r\n" % b"".join(lines)
-        if self._head.count(b"\n") != len(lines) + 1 or b"\0" in self._head:
+            lines.append(b"connection: close")
+        head = b"\r\n".join((*lines, b""))
+        if head.count(b"\n") != len(lines) or b"\0" in head:
             raise RuntimeError("a header of the response holds the end of a line")
+        if status not in (204, 304) and self.scope["method"] != "HEAD" and _LENGTH not in b"\n" + head:
+            self.chunked_encoding = True
+            head += b"transfer-encoding: chunked\r\n"
+        self._head = b"%b%b\r\n" % (STATUS_LINE[status], head)
 
     def _write(self, body: bytes, more: bool) -> None:
         if self.scope["method"] == "HEAD":

@@ -80,10 +80,11 @@ class Front:
 
     def __init__(self, streams: asgi.App, operations: Operations, pages: Mapping[str, Page]) -> None:
         self._streams, self._operations, self._pages = streams, operations, pages
+        self._beside = frozenset((*operations.paths, *pages))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] in self._beside:
             if scope["path"] in self._operations.paths:
                 await self._operations(scope, receive, send)
                 return

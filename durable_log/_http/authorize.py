@@ -33,6 +33,11 @@ class Gate:
     def __init__(self, hook: Authorize | None) -> None:
         self._hook = hook
 
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked at all."""
+        return self._hook is not None
+
     async def check(self, parsed: Parsed, scope: Any) -> float | None:
         """For how many seconds the request is allowed, None for as long as it takes.
 

@@ -11,8 +11,9 @@ from time import monotonic
 from typing import Any
 
 from durable_log.model import Delete
-from durable_log.protocol.cors import Cors
+from durable_log.protocol.cors import Cors, Header
 from durable_log.protocol.request import Get, Head, Parsed, Post, Preflight, Put
+from durable_log.protocol.response import Response
 from durable_log.protocol.subscriptions import Control
 
 Message = MutableMapping[str, Any]
@@ -52,19 +53,33 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self._cors is not None:
-                origin = next((value for key, value in self.scope["headers"] if key == b"origin"), b"")
-                message["headers"] = [*message["headers"], *self._cors.of_origin(origin)]
+                message["headers"] = self._with_cors(self._cors, message["headers"])
         else:
             self.bytes_out += len(message.get("body", b""))
         await self._send(message)
+
+    async def respond(self, response: Response) -> None:
+        """Send a whole response."""
+        self.status, headers, body = response
+        if self._cors is not None:
+            headers = self._with_cors(self._cors, headers)
+        if self.scope["method"] == "HEAD":
+            body = b""
+        self.bytes_out = len(body)
+        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _with_cors(self, cors: Cors, headers: list[Header]) -> list[Header]:
+        origin = next((value for key, value in self.scope["headers"] if key == b"origin"), b"")
+        return [*headers, *cors.of_origin(origin)]
 
     @property
     def action(self) -> str | None:
         """What was asked for, in one of a few words; None if it made no sense."""
         parsed = self.parsed
-        if isinstance(parsed, Post) and parsed.close:
-            return "close"
-        return None if parsed is None else _ACTIONS[type(parsed)]
+        if parsed is None:
+            return None
+        return "close" if isinstance(parsed, Post) and parsed.close else _ACTIONS[type(parsed)]
 
     @property
     def name(self) -> str | None:

@@ -7,7 +7,7 @@ about a microsecond; whoever wants them reads them. One event loop adds, any thr
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from typing import Final
 
 from durable_log._http.exchange import Exchange
@@ -37,8 +37,8 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.durations: dict[str, Durations] = {}
+        self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.durations: defaultdict[str, Durations] = defaultdict(Durations)
         self.bytes_in = self.bytes_out = 0
 
     def add(self, exchange: Exchange) -> None:
@@ -48,7 +48,4 @@ class Tally:
         self.bytes_in += exchange.bytes_in
         self.bytes_out += exchange.bytes_out
         if exchange.live is None:
-            durations = self.durations.get(action)
-            if durations is None:
-                durations = self.durations[action] = Durations()
-            durations.add(exchange.elapsed())
+            self.durations[action].add(exchange.elapsed())

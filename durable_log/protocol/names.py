@@ -7,6 +7,7 @@ Percent-encoding is decoded once and strictly; what is nearly right is refused, 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -16,6 +17,9 @@ from durable_log.protocol.refusal import Refusal
 
 RESERVED_SEGMENT: Final = "__ds"
 """No stream has this first path segment: it belongs to the control APIs (PROTOCOL.md §6)."""
+
+PATHS_KEPT: Final = 4096
+"""So many paths are not looked at again: producers come back with each token."""
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -40,18 +44,24 @@ def relative_path(path: bytes, root: str = "", prefix: str = "") -> str:
     return rest[1:]
 
 
+class Reserved(Refusal):
+    """What a path addresses belongs to the control APIs; ``rest`` is the path below the mount point."""
+
+    def __init__(self, rest: str) -> None:
+        super().__init__(404, "reserved", f"paths below {RESERVED_SEGMENT}/ belong to control APIs; no stream is there")
+        self.rest = rest
+
+
+@lru_cache(PATHS_KEPT)
 def stream_name(path: bytes, root: str = "", prefix: str = "") -> str:
     """The name of the stream that a percent-encoded path addresses below ``root`` and ``prefix``.
 
-    ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Refusal` as :func:`relative_path` and :func:`checked_name` do.
+    ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Reserved`, and :class:`Refusal`: as :func:`relative_path`, and
+    400 if the name is not 1 to 1,024 bytes.
     """
-    return checked_name(relative_path(path, root, prefix))
-
-
-def checked_name(name: str) -> str:
-    """The name itself. Raises :class:`Refusal`: 400 if it is not 1 to 1,024 bytes, 404 if it is reserved."""
+    name = relative_path(path, root, prefix)
     if is_reserved(name):
-        raise Refusal(404, "reserved", f"paths below {RESERVED_SEGMENT}/ belong to control APIs; no stream is there")
+        raise Reserved(name)
     try:
         return check_name(name)
     except InvalidName as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -29,7 +29,7 @@ from durable_log.model import (
     is_json,
 )
 from durable_log.protocol import json_mode, subscriptions
-from durable_log.protocol.names import checked_name, is_reserved, relative_path, stream_name
+from durable_log.protocol.names import Reserved, stream_name
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.subscriptions import Control
 from durable_log.protocol.tokens import parse_cursor, parse_offset
@@ -40,6 +40,8 @@ NameOf = Callable[[bytes], str]
 
 METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE")
 CONTENT_TYPE_BYTES_MAX: Final = 256
+CONTENT_TYPES_KEPT: Final = 1024
+"""So many are not looked at again."""
 
 _ONCE: Final = frozenset(
     (
@@ -128,21 +130,22 @@ Parsed = Put | Post | Get | Head | Delete | Preflight | Control
 
 
 def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str = "", prefix: str = "") -> Parsed:
-    """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`names.relative_path`.
+    """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`names.stream_name`.
 
     Raises :class:`Refusal`, or :class:`InvalidProducer` for a claim that no stream can accept.
     """
     if method == "OPTIONS":
         return Preflight()
-    rest = relative_path(path, root, prefix)
-    if is_reserved(rest):
-        return subscriptions.parse(method, rest, headers)
+    try:
+        name = stream_name(path, root, prefix)
+    except Reserved as reserved:
+        return subscriptions.parse(method, reserved.rest, headers)
     parser = _PARSERS.get(method)
     if parser is None:
         allow = ", ".join(METHODS)
         refused = f"{method[:40]!r} is not a method of streams; use one of {allow}"
         raise Refusal(405, "method_not_allowed", refused, ((b"allow", allow.encode()),))
-    return parser(checked_name(rest), query, headers, partial(stream_name, root=root, prefix=prefix))
+    return parser(name, query, headers, lambda path: stream_name(path, root, prefix))
 
 
 def needs_source(fork: Fork, content_type: str) -> bool:
@@ -322,6 +325,7 @@ def _timestamp(header: str, value: bytes) -> float:
         raise Refusal(400, "invalid_timestamp", refused) from error
 
 
+@lru_cache(CONTENT_TYPES_KEPT)
 def _content_type(value: bytes) -> str:
     text = value.decode("latin-1")
     if len(value) > CONTENT_TYPE_BYTES_MAX or not _CONTENT_TYPE.fullmatch(text):
@@ -340,9 +344,9 @@ def _closed(found: Mapping[bytes, bytes]) -> bool:
 
 def _producer(found: Mapping[bytes, bytes]) -> Producer | None:
     """The claim of an idempotent producer, whose three headers go together (PROTOCOL.md §5.2.1)."""
-    missing = [key for key in _PRODUCER if key not in found]
-    if len(missing) == len(_PRODUCER):
+    if found.keys().isdisjoint(_PRODUCER):
         return None
+    missing = [key for key in _PRODUCER if key not in found]
     if missing:
         names = ", ".join(key.decode().title() for key in missing)
         raise Refusal(400, "invalid_producer", f"Producer-Id, Producer-Epoch and Producer-Seq go together; add {names}")

@@ -36,8 +36,14 @@ class Transport(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
-    def get_extra_info(self, _name: str, default: Any = None) -> Any:
-        return default
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 9) if name == "peername" else default
 
 
 def answered(
@@ -132,3 +138,27 @@ def test_a_connection_whose_response_is_under_way_is_not_idle():
         assert not connection.transport.is_closing()
 
     answered(responding(start(204), body(b"")), then=look)
+
+
+def test_what_a_proxy_on_this_machine_says_of_a_request_counts_for_that_request_alone():
+    seen: list[tuple[str, Any]] = []
+
+    async def application(scope: Any, _receive: Any, send: Send) -> None:
+        seen.append((scope["scheme"], scope["client"]))
+        await responding(start(204), body(b""))(send)
+
+    async def run() -> None:
+        config = uvicorn.Config(application, log_config=None, ws="none")
+        config.load()
+        state = ServerState()
+        connection = Connection(config=config, server_state=state, app_state={}, connections_max=10)
+        connection.connection_made(Transport())
+        said = b"Host: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7"
+        connection.data_received(GET + GET.replace(b"Host: h", said) + GET)
+        while len(seen) < 3:
+            await asyncio.gather(*state.tasks)
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    direct = ("http", ("127.0.0.1", 9))
+    assert seen == [direct, ("https", ("192.0.2.7", 0)), direct]
