@@ -43,8 +43,10 @@ check-c:
 bench: $(INSTALLED) .venv/.peers
 	$(BIN)/python -m benchmarks $(if $(PASSES),--passes $(PASSES)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
+# Pictures of the results, and what the README shows of them.
 plots: .venv/.peers
 	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.summary
 
 # How many instructions the hot paths take; UPDATE=1 writes that down.
 bench-check: $(INSTALLED)

@@ -67,14 +67,14 @@ def table(subject: Subject, bars: Iterable[Bar] = BARS) -> Iterator[str]:
         shown = case
         for row in sorted((row for row in subject.rows if row.case == case), key=lambda row: row.contestant != OURS):
             told = [verdict for verdict in verdicts if _is_told_at(verdict.bar, row, subject)]
-            yield _line(shown, row, subject.ours(row), told, _enough(verdicts))
+            yield _line(shown, row, subject.ours(row), told, enough(verdicts))
             shown = ""
     for absent in subject.absent:
         reason = absent["reason"].replace("|", "\\|")
         yield f"| | {absent['contestant']} | not run: {reason} | | | | |"
     for verdict in verdicts:
         if verdict.reached is None:
-            yield f"| {verdict.bar.case} | | | | | {_text(verdict.bar, '')} | not measured |"
+            yield f"| {verdict.bar.case} | | | | | {bar_text(verdict.bar, '')} | not measured |"
 
 
 def _is_told_at(bar: Bar, row: Row, subject: Subject) -> bool:
@@ -84,12 +84,17 @@ def _is_told_at(bar: Bar, row: Row, subject: Subject) -> bool:
     return row.contestant == (OURS if bar.peer is None or bar.peer_case is not None else bar.peer)
 
 
-def _enough(verdicts: list[Verdict]) -> set[str]:
+def enough(verdicts: list[Verdict]) -> set[str]:
     """The alternatives of which one is met."""
     return {verdict.bar.either for verdict in verdicts if verdict.bar.either and verdict.met}
 
 
-def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], enough: set[str]) -> str:
+def said(verdict: Verdict, known: set[str]) -> str:
+    """Whether the bar is met, by itself or by what is ``enough`` instead."""
+    return "met" if verdict.met or verdict.bar.either in known else "**not met**"
+
+
+def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], known: set[str]) -> str:
     spread = f"{digits(min(row.medians))} – {digits(max(row.medians))}"
     beside = None if ours is None or ours is row else ratio(ours, row)
     cells = [
@@ -99,7 +104,7 @@ def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], enough
         spread if len(row.passes) > 1 else "one pass",
         "" if beside is None else f"{beside:.3g}",
         "; ".join(_told(verdict, row.unit) for verdict in verdicts),
-        _outcome(row, beside, verdicts, enough),
+        _outcome(row, beside, verdicts, known),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -107,11 +112,12 @@ def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], enough
 def _told(verdict: Verdict, unit: str) -> str:
     """The bar, and what was reached where no other cell says so."""
     if verdict.bar.peer_case is None or verdict.reached is None:
-        return _text(verdict.bar, unit)
-    return f"{_text(verdict.bar, unit)}: {verdict.reached:.3g}"
+        return bar_text(verdict.bar, unit)
+    return f"{bar_text(verdict.bar, unit)}: {verdict.reached:.3g}"
 
 
-def _text(bar: Bar, unit: str) -> str:
+def bar_text(bar: Bar, unit: str) -> str:
+    """What has to be reached."""
     sign = "≤" if bar.at_most else "≥"
     either = " or the other" if bar.either else ""
     if bar.peer is None:
@@ -119,11 +125,9 @@ def _text(bar: Bar, unit: str) -> str:
     return f"{sign} {bar.limit:g} × {bar.peer}" + (f" ({bar.peer_case})" if bar.peer_case else "") + either
 
 
-def _outcome(row: Row, beside: float | None, verdicts: list[Verdict], enough: set[str]) -> str:
-    if any(not verdict.met and verdict.bar.either not in enough for verdict in verdicts):
-        return "**not met**"
+def _outcome(row: Row, beside: float | None, verdicts: list[Verdict], known: set[str]) -> str:
     if verdicts:
-        return "met"
+        return min(said(verdict, known) for verdict in verdicts)  # "**not met**" comes first
     if row.contestant in LIMITS:
         return "the limit"
     lost = beside is not None and (beside > 1 if row.better == "less" else beside < 1)

@@ -1,0 +1,70 @@
+"""What the README shows of the results."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from made_up import ORIGIN, figure, one_pass
+
+from benchmarks import summary
+from benchmarks.bars import Bar
+from benchmarks.results import merge, save
+
+
+def lines(table):
+    """The cells of each row but the two that head the table."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in list(table)[2:]]
+
+
+def subjects(*figures, subject="append"):
+    return merge([one_pass(*figures, subject=subject)], ORIGIN)
+
+
+def test_each_bar_is_shown_with_what_was_reached_beside_what():
+    measured = subjects(figure("durable_log", [90]), figure("Redis", [100]), figure("LMDB", [50]))
+    bars = [Bar("append", "c", 0.9, "Redis"), Bar("append", "c", 2, "LMDB"), Bar("append", "c", 100)]
+    assert lines(summary.bars_table(measured, bars)) == [
+        ["c", "90 appends/s", "Redis", "100 appends/s", "0.9", "≥ 0.9", "met"],
+        ["", "90 appends/s", "LMDB", "50 appends/s", "1.8", "≥ 2", "**not met**"],
+        ["", "90 appends/s", "", "", "", "≥ 100 appends/s", "**not met**"],
+    ]
+
+
+def test_a_bar_of_which_nothing_was_measured_is_shown_as_that():
+    measured = subjects(figure("durable_log", [90]))
+    bars = [Bar("append", "c", 1, "Redis"), Bar("append", "d", 1, "Redis"), Bar("read", "e", 1)]
+    assert [line[-1] for line in lines(summary.bars_table(measured, bars))] == ["not measured"] * 3
+
+
+def test_a_row_that_is_lost_is_shown_with_all_who_are_ahead_the_first_first():
+    measured = subjects(
+        figure("durable_log", [90]), figure("Redis", [100]), figure("LMDB", [180]), figure("SQLite", [89]),
+        figure("durable_log", [2], case="p99", unit="µs", better="less"),
+        figure("Redis", [1], case="p99", unit="µs", better="less"),
+        figure("durable_log", [2], case="won"), figure("Redis", [1], case="won"),
+    )  # fmt: skip
+    assert lines(summary.lost_table(measured)) == [["c", "LMDB 2; Redis 1.1"], ["p99", "Redis 2"]]
+
+
+def test_the_limits_of_the_machine_and_ourselves_in_another_way_are_not_ahead():
+    measured = subjects(
+        figure("durable_log", [90]), figure("durable_log, threads", [99]), figure("bare pwrite + fdatasync", [100])
+    )
+    assert lines(summary.lost_table(measured)) == []
+
+
+@pytest.mark.parametrize(("at", "shown"), [(64, []), (None, [["c", "Redis 2"]])])
+def test_what_a_shown_picture_shows_is_left_to_it(at, shown):
+    measured = subjects(figure("durable_log", [1], at=at), figure("Redis", [2], at=at), subject="concurrent")
+    assert lines(summary.lost_table(measured)) == shown
+
+
+def test_the_page_is_changed_between_its_marks_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "ROOT", tmp_path)
+    save(tmp_path / "machine.json", subjects(figure("durable_log", [1])))
+    new = summary.text(tmp_path / "machine.json", [])
+    page = f"before\n{summary.BEGIN}old\n{summary.END}after\n"
+    assert summary.placed(page, new) == f"before\n{summary.BEGIN}{new}{summary.END}after\n"
+    assert "machine-writers.svg" in new
+    assert json.loads((tmp_path / "machine.json").read_text())["subjects"].keys() == {"append"}
