@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from durable_log._http.access_log import write as write_access_log
+from durable_log._http.at_once import BYTES_MAX, AtOnce, Otherwise, Respond
 from durable_log._http.audience import WRITE
 from durable_log._http.authorize import Gate
 from durable_log._http.exchange import Exchange
@@ -42,15 +43,12 @@ if TYPE_CHECKING:
     from durable_log._http.exchange import Message, Receive, Send
     from durable_log.store import Store
 
-PARSE_INLINE_BYTES_MAX: Final = 64 * 2**10
-"""Larger bodies are parsed on another thread: the event loop would stand still meanwhile."""
-
 SHUTDOWN_SECONDS: Final = 2.0
 ALL_ORIGINS: Final = Cors()
 SUBSCRIPTIONS_DEFAULT: Final = Subscriptions()
 _HOST: Final = re.compile(rb"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
-__all__ = ["ALL_ORIGINS", "WRITE", "App", "Cors", "Subscriptions", "app"]
+__all__ = ["ALL_ORIGINS", "WRITE", "App", "Cors", "Otherwise", "Respond", "Subscriptions", "app"]
 
 log: Final = logging.getLogger("durable_log")
 
@@ -141,6 +139,9 @@ class App:
         self._cors = None if cors is None or "*" in cors.origins else cors
         self._store, self._live, self._events = parts.store, parts.live, Events(parts.store)
         self._subscriptions = None if subscriptions is None else SubscriptionApi(parts.store, subscriptions, responses)
+        self._at_once = AtOnce(
+            parts.store, parts.gate, parts.tally, self._parse, responses, self._cors, logs=access_log
+        )
         self._handlers: Mapping[type[Parsed], Handler] = {
             Put: self._create,
             Post: self._append,
@@ -175,6 +176,14 @@ class App:
         if self._subscriptions is None:
             raise InvalidOption("this application has no subscriptions")
         return await self._subscriptions.rotate_signing_key()
+
+    def begin_append(self, scope: Message, body: bytes, respond: Respond, otherwise: Otherwise) -> bool:
+        """A shorter way than ASGI for a plain append whose request is whole: ``respond`` is called with the status, the
+        headers and the body of the response. True if it is under way.
+
+        If it is not, or if ``otherwise`` is called later, nothing has happened, and the request is for ``__call__``.
+        """
+        return self._at_once.begin(scope, body, respond, otherwise)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
@@ -261,7 +270,7 @@ class App:
         number = None
         if put.fork is not None:
             put, number = await self._resolve(put, put.fork)
-        if len(body) <= PARSE_INLINE_BYTES_MAX:
+        if len(body) <= BYTES_MAX:
             request = requests.to_create(put, body)
         else:
             request = await asyncio.to_thread(requests.to_create, put, body)
@@ -290,7 +299,7 @@ class App:
         body = await self._body(exchange)
         if body is None:
             return None
-        if len(body) <= PARSE_INLINE_BYTES_MAX:
+        if len(body) <= BYTES_MAX:
             request = requests.to_append(post, body)
         else:
             request = await asyncio.to_thread(requests.to_append, post, body)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -38,12 +39,28 @@ STORE_DESCRIPTORS: Final = 256
 """How many descriptors are kept for everything that is no connection: a store that can't open a file fails."""
 
 
-class Connection(HttpToolsProtocol):
-    """One client. ``connections_max``: with more than so many, it is cut off at once."""
+BeginAppend = Callable[
+    [Any, bytes, Callable[[int, list[tuple[bytes, bytes]], bytes], None], Callable[[], object]], bool
+]
 
-    def __init__(self, *arguments: Any, connections_max: int, **named: Any) -> None:
+
+def _never(*_: Any) -> bool:
+    """An application without such a way."""
+    return False
+
+
+class Connection(HttpToolsProtocol):
+    """One client. ``connections_max``: with more than so many, it is cut off at once. ``begin_append``: the shorter way
+    to the application, see :meth:`durable_log.asgi.App.begin_append`.
+    """
+
+    def __init__(
+        self, *arguments: Any, connections_max: int, begin_append: BeginAppend = _never, **named: Any
+    ) -> None:  # fmt: skip
         super().__init__(*arguments, **named)
-        self._connections_max = connections_max
+        self._connections_max, self._begin_append = connections_max, begin_append
+        self._come: tuple[Cycle, Any] | None = None
+        """The request that has just come, which nobody has begun to answer, and who would."""
         self._behind_proxies = self.app
         if isinstance(self.app, ProxyHeadersMiddleware):
             self.app = self.app.app
@@ -97,8 +114,10 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError:
+            self._answer()
             self._refuse("Invalid HTTP request received.")
             return
+        self._answer()
         if self._loose > HEAD_BYTES_MAX:
             self._refuse("The head of the request is too large.")
 
@@ -172,7 +191,17 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
             self._ahead.append((cycle, app))
         else:
-            self._start_asgi_task(cycle, app)
+            self._come = cycle, app
+
+    def _answer(self) -> None:
+        """Have the request answered that has come, if one has."""
+        if self._come is None:
+            return
+        (cycle, app), self._come = self._come, None
+        start = partial(self._start_asgi_task, cycle, app)
+        direct = app is self.app and not cycle.more_body
+        if not (direct and self._begin_append(cycle.scope, bytes(cycle.body), cycle.respond, start)):
+            start()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""

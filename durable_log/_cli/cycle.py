@@ -44,6 +44,10 @@ class Signal:
             await self._waiter
 
 
+def _nothing() -> None:
+    """Nobody waits for the end of this response any more."""
+
+
 class Cycle(RequestResponseCycle):
     """See uvicorn's. What is the same for most of a response's life is not kept with each."""
 
@@ -73,11 +77,22 @@ class Cycle(RequestResponseCycle):
         more = message.get("more_body", False)
         self._write(message.get("body", b""), more)
         if not more:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+            self._end()
+
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole response that is short: without waiting, even if the client is behind."""
+        if not self.disconnected:
+            self._begin(status, headers)
+            self._write(body, more=False)
+            self._end()
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        on_response, self.on_response = self.on_response, _nothing  # else this is part of a cycle
+        on_response()
 
     def write_now(self, body: bytes) -> bool:
         """Send a part of the body without waiting; False, and nothing is sent, if the client is behind or gone."""

@@ -82,6 +82,10 @@ class Front:
         self._streams, self._operations, self._pages = streams, operations, pages
         self._beside = frozenset((*operations.paths, *pages))
 
+    def begin_append(self, scope: Message, body: bytes, respond: asgi.Respond, otherwise: asgi.Otherwise) -> bool:
+        """See :meth:`durable_log.asgi.App.begin_append`."""
+        return scope["path"] not in self._beside and self._streams.begin_append(scope, body, respond, otherwise)
+
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, in the terms of ASGI 3."""
         if scope["type"] == "http" and scope["path"] in self._beside:
@@ -194,10 +198,12 @@ def serve_store(store: Store, listener: socket.socket, settings: Settings) -> No
         access_log=settings.access_log,
         subscriptions=asgi.Subscriptions(webhook_development=local_webhooks),
     )
+    front = Front(streams, Operations(streams, metrics=settings.metrics), settings.pages)
+    connection = partial(Connection, connections_max=connections_max(), begin_append=front.begin_append)
     config = uvicorn.Config(
-        Front(streams, Operations(streams, metrics=settings.metrics), settings.pages),
+        front,
         loop="uvloop",
-        http=cast("type[asyncio.Protocol]", partial(Connection, connections_max=connections_max())),
+        http=cast("type[asyncio.Protocol]", connection),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -60,14 +60,19 @@ class Exchange:
 
     async def respond(self, response: Response) -> None:
         """Send a whole response."""
-        self.status, headers, body = response
+        status, headers, body = self.answered(response)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def answered(self, response: Response) -> Response:
+        """The response as it is to be sent, which is noted."""
+        status, headers, body = response
         if self._cors is not None:
             headers = self._with_cors(self._cors, headers)
         if self.scope["method"] == "HEAD":
             body = b""
-        self.bytes_out = len(body)
-        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        self.status, self.bytes_out = status, len(body)
+        return Response(status, headers, body)
 
     def _with_cors(self, cors: Cors, headers: list[Header]) -> list[Header]:
         origin = next((value for key, value in self.scope["headers"] if key == b"origin"), b"")
