@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from durable_log.engine.catalog import Catalog
@@ -23,11 +24,11 @@ from durable_log.engine.counters import Counters
 from durable_log.engine.expiry import ExpiryQueue
 from durable_log.engine.files import WriteFailed, is_out_of_space
 from durable_log.engine.group import Group, admit_all, wants_sync
-from durable_log.engine.index import add_place
+from durable_log.engine.index import entry_of
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.pace import Pace
 from durable_log.engine.recent import RecentBytes
-from durable_log.engine.staging import PENDING, Refusal, Staging, Submission
+from durable_log.engine.staging import PENDING, Batch, Refusal, Staging, Submission
 from durable_log.engine.state import StreamState
 from durable_log.engine.turns import Attended, Bell, CommitLock, Turn
 from durable_log.engine.watermark import Deliveries, Gates, Port, Watermarks
@@ -39,6 +40,7 @@ WRITTEN_SECONDS_MAX: Final = 0.010
 """When ``written`` data is synced: half of what is promised, as the sync takes time, too."""
 IDLE_SECONDS: Final = 0.050
 PATIENCE_SECONDS: Final = 0.1
+_RESULT: Final = attrgetter("result")
 _REFUSALS: Final = (StoreFull, StoreUnreadable)
 """What a group is refused with before anything of it is written: no room for it, or no segment to be had."""
 
@@ -66,6 +68,7 @@ class Committer:
         self.attended = partial(Attended, self._lock)
         """Around what has turns on a thread that may be interrupted."""
         self._bell = Bell()
+        self._ring = self._bell.ring
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
         self._stopping = False
@@ -159,9 +162,6 @@ class Committer:
         """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
         self._staging.refusal = reason
 
-    def _ring(self) -> None:
-        self._bell.ring()
-
     def _try_to_lead(self, submission: Submission) -> None:
         lock, leads = self._lock, False
         self.pace.wait()
@@ -200,7 +200,7 @@ class Committer:
                 return
 
     def _commit_group(self) -> None:
-        batch: list[Submission] = []
+        batch = Batch()
         deliveries = Deliveries()
         try:
             self._staging.take(batch)
@@ -213,9 +213,9 @@ class Committer:
                 self._settle(batch, Deliveries())  # after an interrupt, too, nobody may wait for ever
                 raise
 
-    def _settle(self, batch: list[Submission], deliveries: Deliveries) -> None:
+    def _settle(self, batch: Batch, deliveries: Deliveries) -> None:
         """Deliver the results of a batch. Doing it twice is harmless."""
-        if not self._latched() and any(submission.result is PENDING for submission in batch):
+        if not self._latched() and PENDING in map(_RESULT, batch):
             self._latch("a commit was broken off before it began", None)
         if isinstance(self.failure, CommitFailed):
             for submission in batch:
@@ -304,7 +304,7 @@ class Committer:
 
     def _note(self, group: Group, body: int, sync_ns: int) -> None:
         for state, offset, position, data in group.entries:
-            add_place(state.index, offset + len(data), body + position)
+            state.index += entry_of(body + position, offset + len(data))
         appended = self.recent.add(group.entries)
         counters = self.counters
         counters.commits += 1

@@ -185,9 +185,11 @@ class Group:
             raise StoreUnreadable(str(error.filename or "a run"), error) from error
 
     def _live(self, name: str) -> StreamState:
-        state = self._find(name)
+        state = self._find_resident(name) if name not in self._overlay else None
         if state is None:
-            raise StreamNotFound(name)
+            state = self._find(name)
+            if state is None:
+                raise StreamNotFound(name)
         if state.deleted:
             raise StreamGone(name)
         if state.expiry is not None and state.expiry.deadline <= self._now:

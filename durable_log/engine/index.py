@@ -35,6 +35,9 @@ _CLUSTERED: Final = 1 << 63
 _NUMBER: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
 
+entry_of: Final = _PAIR.pack
+"""A place, and the end of what lies there, as they are added to an index."""
+
 
 def clustered_place(segment: int, row: int) -> int:
     """The place of a whole row of a clustered segment. The place of a record in the log is its LSN."""
@@ -105,7 +108,7 @@ def end_of(index: bytearray) -> int:
 
 def add_place(index: bytearray, end: int, place: int) -> None:
     """The next record, up to ``end``. Amortised O(1)."""
-    index += _PAIR.pack(place, end)
+    index += entry_of(place, end)
 
 
 def places_of(index: bytearray) -> Iterator[tuple[int, int, int]]:

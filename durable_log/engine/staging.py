@@ -14,14 +14,12 @@ from typing import Any, Final
 
 from durable_log.engine.watermark import Port
 from durable_log.errors import CommitFailed, StoreClosed
-from durable_log.model import Append, Create, Request
+from durable_log.model import Request
 
 GROUP_RECORDS_MAX: Final = 4096
 GROUP_BYTES_MAX: Final = 8 * 2**20
 REQUEST_OVERHEAD: Final = 64
 """What a request counts for beside its data, in bytes."""
-
-_WITH_DATA: Final = (Append, Create)
 
 PENDING: Final = object()
 
@@ -35,8 +33,14 @@ class Submission:
 
     def __init__(self, request: Request, port: Port, token: Any) -> None:
         self.request, self.port, self.token = request, port, token
-        self.size = REQUEST_OVERHEAD + (len(request.data) if isinstance(request, _WITH_DATA) else 0)
+        self.size = REQUEST_OVERHEAD + len(getattr(request, "data", b""))
         self.result: Any = PENDING
+
+
+class Batch(list[Submission]):
+    """Submissions of one group; ``size`` is what they count for until they are released."""
+
+    size = 0
 
 
 class Staging:
@@ -66,23 +70,31 @@ class Staging:
                 self.staged = staged
                 self._queue.append(submission)
 
-    def take(self, batch: list[Submission]) -> None:
-        """Move the submissions of the next group into ``batch``, in order."""
-        queue, left = self._queue, GROUP_BYTES_MAX
+    def take(self, batch: Batch) -> None:
+        """Move the submissions of the next group into ``batch``, which is empty, in order. The one before is released.
+
+        Whatever is moved is in the batch first: an interrupt may come behind any call, and none may be lost.
+        """
+        queue = self._queue
+        with self._mutex:
+            if len(queue) <= GROUP_RECORDS_MAX and self.staged <= GROUP_BYTES_MAX:
+                batch.size = self.staged
+                batch.extend(queue)
+                queue.clear()
+                return
         for _ in range(min(len(queue), GROUP_RECORDS_MAX)):
             submission = queue[0]
-            left -= submission.size
-            if left < 0 and batch:
+            if batch.size + submission.size > GROUP_BYTES_MAX and batch:
                 break
-            batch.append(submission)  # first: an interrupt may come behind either call, and none may be lost
+            batch.size += submission.size
+            batch.append(submission)
             queue.popleft()
 
-    def release(self, batch: list[Submission]) -> None:
+    def release(self, batch: Batch) -> None:
         """The batch is done with: those who wait for room move up."""
         with self._mutex:
-            for submission in batch:
-                self.staged -= submission.size
-                submission.size = 0
+            self.staged -= batch.size
+            batch.size = 0
             while self._line and (not self.staged or self.staged + self._line[0].size <= self._bytes_max):
                 submission = self._line.popleft()
                 self.staged += submission.size

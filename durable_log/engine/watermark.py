@@ -87,13 +87,12 @@ class Deliveries:
 
     def add_all(self, results: Iterable[Result]) -> None:
         """Many of them."""
-        by_port = self._by_port
+        port, pairs = None, []
         for each in results:
-            pair, port = (each.token, each.result), each.port
-            if port in by_port:
-                by_port[port].append(pair)
-            else:
-                by_port[port] = [pair]
+            if each.port is not port:
+                port = each.port
+                pairs = self._by_port.setdefault(port, [])
+            pairs.append((each.token, each.result))
 
     def send(self) -> None:
         """One delivery a port."""

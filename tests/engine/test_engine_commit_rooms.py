@@ -22,7 +22,7 @@ from durable_log.engine.files import MemoryDirectory, SyncFailed, WriteFailed
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
 from durable_log.engine.group import Group
 from durable_log.engine.segment import LogSegment, read_rows, size_of_segment, survey
-from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Staging, Submission
+from durable_log.engine.staging import GROUP_BYTES_MAX, GROUP_RECORDS_MAX, Batch, Staging, Submission
 from durable_log.engine.state import StreamState
 from durable_log.engine.watermark import Crowd, Deliveries, Gates
 from durable_log.engine.writer import LogWriter, Tail
@@ -53,8 +53,8 @@ def fill(log: LogWriter) -> None:
         write(log, b"x" * 3000)
 
 
-def take(staging: Staging) -> list[Submission]:
-    batch: list[Submission] = []
+def take(staging: Staging) -> Batch:
+    batch = Batch()
     staging.take(batch)
     return batch
 
