@@ -68,7 +68,6 @@ class Committer:
         self.attended = partial(Attended, self._lock)
         """Around what has turns on a thread that may be interrupted."""
         self._bell = Bell()
-        self._ring = self._bell.ring
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
         self._stopping = False
@@ -161,6 +160,9 @@ class Committer:
     def abandon(self, reason: StoreClosed) -> None:
         """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
         self._staging.refusal = reason
+
+    def _ring(self) -> None:
+        self._bell.ring()
 
     def _try_to_lead(self, submission: Submission) -> None:
         lock, leads = self._lock, False
