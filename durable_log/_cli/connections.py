@@ -199,7 +199,8 @@ class Connection(HttpToolsProtocol):
             return
         (cycle, app), self._come = self._come, None
         start = partial(self._start_asgi_task, cycle, app)
-        direct = app is self.app and not cycle.more_body
+        # A client that takes no answers waits for room to give it one, before anything else is done for it.
+        direct = app is self.app and not cycle.more_body and not self.flow.write_paused
         if not (direct and self._begin_append(cycle.scope, bytes(cycle.body), cycle.respond, start)):
             start()
 

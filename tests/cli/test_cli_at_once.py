@@ -169,6 +169,23 @@ def test_requests_sent_ahead_are_answered_in_their_order(tmp_path):
     assert in_a_world(tmp_path, run) == b"abc"
 
 
+def test_a_client_that_takes_no_answers_has_to_before_more_is_done_for_it(tmp_path):
+    async def run(world: World) -> tuple[bytes, list[object], bytes]:
+        world.connection.pause_writing()
+        world.connection.data_received(PLAIN[0])
+        stream = world.app.parts.store.stream("text")
+        await stream.wait(0, 10)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        before = world.transport.written
+        world.connection.resume_writing()
+        while not world.transport.written:
+            await world.transport.wrote.wait()
+        return before, world.tasks, world.transport.written[:12]
+
+    assert in_a_world(tmp_path, run) == (b"", ["/text"], b"HTTP/1.1 204")
+
+
 def test_where_somebody_has_to_be_asked_the_application_asks(tmp_path):
     asked: list[str] = []
 
