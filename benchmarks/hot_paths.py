@@ -123,6 +123,15 @@ def iterate(folder: Path) -> Iterator[Times]:
 
 
 @contextmanager
+def iterate_bytes(folder: Path) -> Iterator[Times]:
+    """1,000 JSON messages, read as bytes."""
+    with open_store(folder) as store:
+        stream = store.create("stream", content_type="application/json")
+        stream.append_many(MESSAGES)
+        yield repeated(lambda: sum(len(item) for item in stream.read().messages))
+
+
+@contextmanager
 def commit_64(folder: Path) -> Iterator[Times]:
     """64 appends that asyncio tasks await together: one commit, one wake-up."""
     with open_store(folder) as store, on_a_loop() as times:
@@ -241,6 +250,7 @@ PATHS: dict[str, Callable[[Path], Any]] = {
     "read 64 KiB in the log": read_log,
     "read 64 KiB clustered": read_clustered,
     "iterate 1000": iterate,
+    "iterate 1000 as bytes": iterate_bytes,
     "asyncio commit of 64": commit_64,
     "open after a crash": open_crashed,
     "ASGI POST": asgi_post,

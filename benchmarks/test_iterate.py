@@ -1,7 +1,7 @@
 """Going through the records of one log in order, each looked at once.
 
-In ``durable_log`` they are the messages of a JSON stream, parsed by ``Chunk.items``; the others give back the same
-bytes as they are.
+In ``durable_log`` they are the messages of a JSON stream, in their bytes by ``Chunk.messages``, as the others give
+them back; and, in a row of its own, parsed by ``Chunk.items``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import pytest
 
 from benchmarks.bars import ITERATE
 from benchmarks.contest import Contest
-from benchmarks.peers import PEERS, DurableLogJson, Peer
+from benchmarks.peers import PEERS, DurableLogJson, DurableLogParsed, Peer
 
 RECORD = b'"' + b"x" * 98 + b'"'
 BATCH = 2000
 
 
-@pytest.mark.parametrize("contestant", [DurableLogJson, *PEERS], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("contestant", [DurableLogJson, DurableLogParsed, *PEERS], ids=lambda peer: peer.name)
 def test_all_records(contest: Contest, folder: Path, contestant: type[Peer]) -> None:
     count = contest.size(400_000, BATCH)
     with contest.opened(lambda: contestant(folder)) as peer:

@@ -53,9 +53,12 @@ enum dl_json_verdict {
     DL_JSON_SYNTAX = 2,
     DL_JSON_UTF8 = 3,
     DL_JSON_DEPTH = 4,
-    DL_JSON_TRAILING = 5, /* bytes after the value */
+    DL_JSON_TRAILING = 5, /* bytes after the value, or no text where one more should be */
     DL_JSON_NO_ROOM = 6
 };
+
+#define DL_JSON_SEPARATOR 0x1e /* between texts: none holds this byte (RFC 7464) */
+#define DL_JSON_FORMAT 22      /* what the format of one message takes at most */
 
 typedef struct {
     uint64_t lsn;
@@ -322,9 +325,11 @@ int dl_commit(int fd, uint8_t *block, size_t size, int sync, dl_block *info, int
 int dl_is_copy_on_write(int fd);
 
 /* json.c */
-enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, int depth_max, uint8_t *out, size_t out_size,
-                                   size_t *out_length, size_t *count, size_t *error_position);
+enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, size_t texts, int depth_max, uint8_t *out,
+                                   size_t out_size, size_t *out_length, size_t *count, size_t *error_position);
 size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
+size_t dl_json_format(const uint8_t *stored, size_t length, size_t sizes_max, uint8_t *out, size_t *end);
+
 /* run.c, run_find.c, run_build.c, run_names.c
  *
  * A run is a file header of one page, then pages of rows, of numbers and of names, then tables and a trailer (run.py):

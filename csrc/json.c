@@ -1,4 +1,4 @@
-/* JSON mode: what may be appended, cut into messages, and where a page of messages ends.
+/* JSON mode: what may be appended, cut into messages, and where messages end.
  *
  * Law of this room: it decides what RFC 8259 calls valid, to the letter, and changes no byte of it. Nesting is a stack
  * of bits, never recursion, so that no text can exhaust the thread's stack. Nothing here knows what a value means.
@@ -246,20 +246,32 @@ static verdict take_messages(scan *s, messages *out) {
     }
 }
 
+/* One JSON text, and the space on both sides. */
 static verdict take_text(scan *s, messages *out) {
     skip_space(s);
     if (s->at == s->length) return DL_JSON_EMPTY;
     const verdict result = peek(s) == '[' ? take_messages(s, out) : take_message(s, out);
     if (result != DL_JSON_OK) return result;
+    s->depth = 0;
     skip_space(s);
+    return DL_JSON_OK;
+}
+
+static verdict take_texts(scan *s, size_t count, messages *out) {
+    for (size_t taken = 0; taken < count; taken++) {
+        if (taken > 0 && !take(s, DL_JSON_SEPARATOR)) return DL_JSON_TRAILING;
+        const verdict result = take_text(s, out);
+        if (result != DL_JSON_OK) return result;
+    }
     return s->at == s->length ? DL_JSON_OK : DL_JSON_TRAILING;
 }
 
-/* Validates one JSON text and writes its messages, each as it came and with a comma behind it. An array is flattened by
- * one level. "out" needs length + 1 bytes. On an error, "error_position" is the first byte that cannot stand there (a
- * malformed character counts from its first byte), or "length" if the text ends too early. */
-enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, int depth_max, uint8_t *out, size_t out_size,
-                                   size_t *out_length, size_t *count, size_t *error_position) {
+/* Validates "texts" JSON texts, told apart by separators, and writes their messages, each as it came and with a comma
+ * behind it. An array is flattened by one level. "out" needs length + 1 bytes. On an error, "error_position" is the
+ * first byte that cannot stand there (a malformed character counts from its first byte), or "length" if the last text
+ * ends too early. */
+enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, size_t texts, int depth_max, uint8_t *out,
+                                   size_t out_size, size_t *out_length, size_t *count, size_t *error_position) {
     scan s;
     messages found = {out, 0, 0};
     *out_length = *count = *error_position = 0;
@@ -268,7 +280,7 @@ enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, int depth
     s.length = length;
     s.at = s.depth = 0;
     s.depth_max = depth_max < 0 ? 0 : depth_max > DEPTH_LIMIT ? DEPTH_LIMIT : (size_t)depth_max;
-    const verdict result = take_text(&s, &found);
+    const verdict result = take_texts(&s, texts, &found);
     if (result != DL_JSON_OK) {
         *error_position = s.at;
         return result;
@@ -278,25 +290,32 @@ enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, int depth
     return DL_JSON_OK;
 }
 
-/* ---- pages ---- */
+/* ---- what is stored ----
+ *
+ * It was valid when it was accepted, so only brackets, strings and the commas outside of them are looked at; other bytes
+ * are safe here and give some position that means nothing. */
 
-/* The byte behind the string whose first byte is at "at", or "length" if it does not end. */
-static size_t string_end(const uint8_t *stored, size_t at, size_t length) {
-    for (at = skip_plain(stored, at, length); at < length; at = skip_plain(stored, at, length)) {
-        if (stored[at] == '"') return at + 1;
-        at += stored[at] == '\\' && at + 1 < length ? 2 : 1;
-        while (at < length && stored[at] >= 0x80)
-            at++;
+/* The byte behind the string whose first byte is at "start", or "length" if it does not end. A quote behind an odd
+ * number of backslashes is one of its characters. */
+static size_t string_end(const uint8_t *stored, size_t start, size_t length) {
+    size_t at = start;
+    while (at < length) {
+        const uint8_t *quote = memchr(stored + at, '"', length - at);
+        if (quote == NULL) return length;
+        const size_t end = (size_t)(quote - stored);
+        size_t plain = end;
+        while (plain > at && stored[plain - 1] == '\\')
+            plain--;
+        at = end + 1;
+        if ((end - plain) % 2 == 0) return at;
     }
     return length;
 }
 
-/* The greatest end of a message (behind its comma) that is not above "limit"; the first message's end if that is above
- * it; 0 if no message is complete. What is stored was valid when it was accepted, so only brackets, strings and the
- * commas outside of them are looked at; other bytes are safe here and give some position that means nothing. */
-size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit) {
-    size_t at = 0, depth = 0, end = 0;
-    while (at < length && (at < limit || end == 0)) {
+/* The byte behind the comma of the message that begins at "at", or 0 if it is not complete. */
+static size_t message_end(const uint8_t *stored, size_t at, size_t length) {
+    size_t depth = 0;
+    while (at < length) {
         switch (stored[at++]) {
         case '"': at = string_end(stored, at, length); break;
         case '[':
@@ -304,11 +323,51 @@ size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit) {
         case ']':
         case '}': depth -= depth > 0; break;
         case ',':
-            if (depth > 0) break;
-            end = at;
+            if (depth == 0) return at;
             break;
         default: break;
         }
     }
+    return 0;
+}
+
+/* The greatest end of a message (behind its comma) that is not above "limit"; the first message's end if that is above
+ * it; 0 if no message is complete. */
+size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit) {
+    const size_t within = limit < length ? limit : length;
+    size_t end = message_end(stored, 0, length);
+    while (end != 0 && end < within) {
+        const size_t next = message_end(stored, end, within);
+        if (next == 0) break;
+        end = next;
+    }
     return end;
+}
+
+static size_t write_size(uint8_t *out, size_t size) {
+    uint8_t digits[DL_JSON_FORMAT];
+    size_t count = 0;
+    do
+        digits[count++] = (uint8_t)('0' + size % 10);
+    while ((size /= 10) > 0);
+    for (size_t i = 0; i < count; i++)
+        out[i] = digits[count - 1 - i];
+    return count;
+}
+
+/* The sizes of the first messages, "sizes_max" at most, as a format of Python's struct: "12sx" for each, which is its
+ * bytes without the comma behind it. "out" needs DL_JSON_FORMAT times "sizes_max" bytes. Returns what the format takes;
+ * "end" is where the last of these messages ends. */
+size_t dl_json_format(const uint8_t *stored, size_t length, size_t sizes_max, uint8_t *out, size_t *end) {
+    size_t used = 0;
+    *end = 0;
+    for (size_t count = 0; count < sizes_max; count++) {
+        const size_t next = message_end(stored, *end, length);
+        if (next == 0) break;
+        used += write_size(out + used, next - *end - 1);
+        out[used++] = 's';
+        out[used++] = 'x';
+        *end = next;
+    }
+    return used;
 }

@@ -109,6 +109,8 @@ class _Lib:
     DL_JSON_DEPTH: Final[int]
     DL_JSON_TRAILING: Final[int]
     DL_JSON_NO_ROOM: Final[int]
+    DL_JSON_SEPARATOR: Final[int]
+    DL_JSON_FORMAT: Final[int]
 
     DL_TYPE_DATA: Final[int]
     DL_CHUNK: Final[int]
@@ -355,6 +357,7 @@ class _Lib:
         self,
         text: CData | bytes,
         length: int,
+        texts: int,
         depth_max: int,
         out: CData,
         out_size: int,
@@ -364,6 +367,7 @@ class _Lib:
         /,
     ) -> int: ...
     def dl_json_page(self, stored: CData | bytes, length: int, limit: int, /) -> int: ...
+    def dl_json_format(self, stored: CData, length: int, sizes_max: int, out: CData, end: CData, /) -> int: ...
 
 ffi: _FFI
 lib: _Lib

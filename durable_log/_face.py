@@ -7,7 +7,8 @@ and arguments are checked, so that the sync and the asyncio face cannot differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from durable_log.model import (
 )
 from durable_log.protocol import json_mode
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 Data = bytes | bytearray | memoryview | str
 Read = Callable[[str, int, int, int | None], Chunk | None]
 RecordBounds = Callable[[str, int, int | None], tuple[int, int]]
@@ -41,13 +43,36 @@ BOUNDARY_BYTES: Final = 4096
 
 def stored(data: Data, content_type: str) -> bytes:
     """``data`` as the stream keeps it. Raises :class:`InvalidData`."""
-    if type(data) is bytes:
-        raw = data
-    elif isinstance(data, str):
-        raw = _encoded(data, content_type)
-    else:
-        raw = bytes(data)
+    raw = _raw(data, content_type)
     return json_mode.split(raw)[0] if is_json(content_type) else raw
+
+
+def stored_many(items: Iterable[Data], content_type: str) -> bytes:
+    """All ``items`` together as the stream keeps them. Raises :class:`InvalidData`."""
+    many: list[Any] = list(items)
+    together = json_mode.split_many if is_json(content_type) else b"".join
+    try:
+        return together(many)
+    except TypeError:  # not all of them are bytes
+        return together(_raws(many, content_type))
+
+
+def _raws(items: list[Any], content_type: str) -> list[bytes]:
+    if is_text(content_type):
+        with suppress(TypeError, UnicodeEncodeError):  # which of them is no text is told below
+            return list(map(str.encode, items))
+    return [_raw(item, content_type) for item in items]
+
+
+def _raw(data: Data, content_type: str) -> bytes:
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        return _encoded(data, content_type)
+    try:
+        return bytes(memoryview(data))
+    except TypeError as error:
+        raise InvalidData(f"data is bytes or str, not {type(data).__name__}") from error
 
 
 def _encoded(text: str, content_type: str) -> bytes:
@@ -59,15 +84,15 @@ def _encoded(text: str, content_type: str) -> bytes:
         raise InvalidData(f"the text has a lone surrogate at character {error.start}") from error
 
 
-def stored_values(values: Iterable[Any], content_type: str) -> bytes:
+def stored_values(values: Sequence[Any], content_type: str) -> bytes:
     """Python values as messages of a JSON stream. Raises :class:`InvalidData`."""
     if not is_json(content_type):
         raise InvalidData(f"append_json needs a stream of application/json, not {content_type!r}")
     try:
-        texts = [json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for value in values]
-        return b"".join([text.encode("utf-8") + b"," for text in texts])
+        array = _ENCODER.encode(values).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidData(f"a value has no JSON form: {error}") from error
+    return array[1:-1] + b"," if values else b""
 
 
 def create_request(

@@ -94,7 +94,7 @@ class AsyncStream:
         """Append all ``items`` as one record; see :meth:`durable_log.Stream.append_many`."""
         port = self._store.port()
         content_type = port.content_type(self.name) or await port.content_type_later(self.name)
-        raw = b"".join([_face.stored(item, content_type) for item in items])
+        raw = _face.stored_many(items, content_type)
         return await self._append(port, raw, content_type, producer, seq, close, durability)
 
     async def append_json(

@@ -11,8 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from struct import Struct
 from typing import Any, Final, Literal, NamedTuple
 
+from durable_log._core import ffi, lib
 from durable_log.errors import InvalidName, InvalidOption, InvalidProducer
 
 START: Final = 0
@@ -35,6 +37,10 @@ EARLIEST: Final = -2
 CONTENT_TYPE_DEFAULT: Final = "application/octet-stream"
 
 Durability = Literal["sync", "written"]
+
+_LAYOUT_MESSAGES: Final = 1024
+"""So many messages are cut out of a chunk in one step of the ``struct`` module, the one loop in C that makes bytes."""
+_LAYOUT_BYTES: Final = _LAYOUT_MESSAGES * lib.DL_JSON_FORMAT
 
 
 @lru_cache(maxsize=1024)
@@ -115,7 +121,8 @@ class Chunk(NamedTuple):
     """Bytes of a stream: ``offset`` to ``next_offset``, all of them durable.
 
     ``up_to_date``: it ends at the tail. ``closed``: it ends at the tail of a closed stream, so nothing follows.
-    On JSON streams ``data`` is the messages, each followed by a comma, and ``items`` is what they mean.
+    On JSON streams ``data`` is the messages, each followed by a comma; ``messages`` are their bytes, one by one, and
+    ``items`` is what they mean.
     """
 
     data: bytes
@@ -128,10 +135,27 @@ class Chunk(NamedTuple):
     @property
     def items(self) -> list[Any]:
         """The messages of a JSON stream, parsed. Raises ``TypeError`` on other streams."""
-        if not is_json(self.content_type):
-            raise TypeError(f"items needs a JSON stream; this one holds {self.content_type!r}: use data")
+        self._check_json("items")
         parsed: list[Any] = json.loads(b"[" + self.data[:-1] + b"]")
         return parsed
+
+    @property
+    def messages(self) -> list[bytes]:
+        """The messages of a JSON stream, each in the bytes that it came in. Raises ``TypeError`` on other streams."""
+        self._check_json("messages")
+        data, length, at = ffi.from_buffer("uint8_t[]", self.data), len(self.data), 0
+        layout, end, found = ffi.new("uint8_t[]", _LAYOUT_BYTES), ffi.new("size_t *"), list[bytes]()
+        while at < length:
+            used = lib.dl_json_format(data + at, length - at, _LAYOUT_MESSAGES, layout, end)
+            if not used:
+                raise ValueError(f"the data does not end with a whole message; the last one begins at byte {at}")
+            found += Struct(ffi.buffer(layout)[:used]).unpack_from(self.data, at)
+            at += end[0]
+        return found
+
+    def _check_json(self, what: str) -> None:
+        if not is_json(self.content_type):
+            raise TypeError(f"{what} needs a JSON stream; this one holds {self.content_type!r}: use data")
 
     @property
     def text(self) -> str:

@@ -101,7 +101,7 @@ class Stream:
     ) -> Appended:
         """Append all ``items`` as one record: all of them are there, or none. Otherwise as :meth:`append`."""
         content_type = self._engine.content_type(self.name)
-        raw = b"".join([_face.stored(item, content_type) for item in items])
+        raw = _face.stored_many(items, content_type)
         return self._append(raw, content_type, producer, seq, close, durability)
 
     def append_json(

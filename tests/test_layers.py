@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 70
 
 ROOMS = {
     "errors": set(),
-    "model": {"errors"},
+    "model": {"errors", "_core"},
     "protocol": {"errors", "model", "protocol", "_core"},
     "engine": {"errors", "model", "engine", "_core"},
     "_face": {"errors", "model", "protocol"},

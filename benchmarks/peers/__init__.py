@@ -10,6 +10,7 @@ from benchmarks.peers.ours import (
     DurableLog,
     DurableLogAsyncio,
     DurableLogJson,
+    DurableLogParsed,
     DurableLogThreads,
     DurableLogUvloop,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "DurableLog",
     "DurableLogAsyncio",
     "DurableLogJson",
+    "DurableLogParsed",
     "DurableLogThreads",
     "DurableLogUvloop",
     "Peer",

@@ -43,10 +43,11 @@ class RecentBytes:
                 self._order[state] = None
                 untrack(self._order)
             else:
-                recent += data
                 used(state)
-                if len(recent) > large:
-                    self._trim(state, recent)
+                if len(recent) - _HEAD + len(data) > large:
+                    self._renew(state, recent, data)
+                else:
+                    recent += data
             total += len(data)
         self.total += total
         while self.total > self._total_max and self._order:
@@ -60,9 +61,11 @@ class RecentBytes:
             state.recent = None
             del self._order[state]
 
-    def _trim(self, state: StreamState, recent: bytearray) -> None:
-        surplus = len(recent) - _HEAD - self._stream_max
-        state.recent = bytearray(_START.pack(start_of(recent) + surplus)) + recent[_HEAD + surplus :]
+    def _renew(self, state: StreamState, recent: bytearray, data: bytes) -> None:
+        """The last ``stream_max`` bytes of both, in another place. Both together are more."""
+        surplus = len(recent) - _HEAD + len(data) - self._stream_max
+        start = _START.pack(start_of(recent) + surplus)
+        state.recent = bytearray().join((start, memoryview(recent)[_HEAD + surplus :], data[-self._stream_max :]))
         self.total -= surplus
 
 

@@ -1,13 +1,14 @@
 """JSON mode: between request bodies, stored messages and response bodies.
 
-Law of this room: the only place outside the C core that knows the stored form, which is every message followed by a
-comma, in the bytes that it came in. Validation happens once, on the way in; on the way out nothing is parsed
-(PROTOCOL.md §9.1). Pure; any thread; the C core runs without the global lock.
+Law of this room: the only place outside the C core, but for ``model.Chunk``, that knows the stored form, which is every
+message followed by a comma, in the bytes that it came in. Validation happens once, on the way in; on the way out
+nothing is parsed (PROTOCOL.md §9.1). Pure; any thread; the C core runs without the global lock.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from durable_log._core import ffi, lib
 from durable_log.errors import InvalidData
@@ -15,6 +16,7 @@ from durable_log.errors import InvalidData
 DEPTH_MAX: Final = 512
 """How deeply arrays and objects may nest in one body."""
 
+_SEPARATOR: Final = bytes([lib.DL_JSON_SEPARATOR])
 _OUT_LENGTH, _COUNT, _POSITION = 0, 1, 2
 
 _REASONS: Final = {
@@ -31,13 +33,28 @@ def split(body: bytes) -> tuple[bytes, int]:
 
     ``[]`` has none (PROTOCOL.md §9.1.2). Raises :class:`InvalidData` with the reason and the byte where it shows.
     """
+    return _split(body, 1)
+
+
+def split_many(bodies: Sequence[Any]) -> bytes:
+    """The messages of several bodies together in stored form. Raises ``TypeError`` if they are not all bytes of some
+    kind, and what :func:`split` raises of the first that is no JSON.
+    """
+    try:
+        return _split(_SEPARATOR.join(bodies), len(bodies))[0]
+    except InvalidData:
+        return b"".join([split(bytes(body))[0] for body in bodies])
+
+
+def _split(texts: bytes, count: int) -> tuple[bytes, int]:
     # A lone value gains its comma; an array loses two brackets for at most one more comma: never above one byte more.
-    room = len(body) + 1
+    room = len(texts) + 1
     out = bytearray(room)
     sizes = ffi.new("size_t[3]")
     verdict = lib.dl_json_split(
-        ffi.from_buffer("uint8_t[]", body),
-        len(body),
+        ffi.from_buffer("uint8_t[]", texts),
+        len(texts),
+        count,
         DEPTH_MAX,
         ffi.from_buffer("uint8_t[]", out, require_writable=True),
         room,

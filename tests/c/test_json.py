@@ -13,7 +13,8 @@ from durable_log._core import ffi, lib
 
 DEPTH = 64
 VERDICTS = {
-    getattr(lib, name): name.removeprefix("DL_JSON_").lower() for name in dir(lib) if name.startswith("DL_JSON_")
+    getattr(lib, f"DL_JSON_{name.upper()}"): name
+    for name in ("ok", "empty", "syntax", "utf8", "depth", "trailing", "no_room")
 }
 
 
@@ -24,12 +25,12 @@ def memory_of(data: bytes):
     return memory
 
 
-def split(text: bytes, depth_max: int = DEPTH, room: int | None = None) -> tuple[str, bytes, int, int]:
+def split(text: bytes, depth_max: int = DEPTH, room: int | None = None, texts: int = 1) -> tuple[str, bytes, int, int]:
     """Verdict, output, number of messages, error position."""
     size = len(text) + 1 if room is None else room
     out = ffi.new("uint8_t[]", size)
     length, count, position = ffi.new("size_t *"), ffi.new("size_t *"), ffi.new("size_t *")
-    verdict = lib.dl_json_split(memory_of(text), len(text), depth_max, out, size, length, count, position)
+    verdict = lib.dl_json_split(memory_of(text), len(text), texts, depth_max, out, size, length, count, position)
     return VERDICTS[verdict], bytes(ffi.buffer(out)[0 : length[0]]), count[0], position[0]
 
 
@@ -162,6 +163,44 @@ def test_out_must_have_room_for_the_text_and_a_comma():
     assert split(b"1", room=1)[0] == "no_room"
     assert split(b"", room=0)[0] == "no_room"
     assert split(b"1", room=2)[:2] == ("ok", b"1,")
+
+
+# ---- several texts ----
+
+
+@given(st.lists(padded(VALUES).map(str.encode), max_size=5))
+def test_texts_together_are_what_each_is_alone(texts):
+    alone = [split(text) for text in texts]
+    stored, count = b"".join(out for _, out, _, _ in alone), sum(count for _, _, count, _ in alone)
+    assert split(b"\x1e".join(texts), texts=len(texts)) == ("ok", stored, count, 0)
+
+
+@given(st.lists(mutated(), min_size=1, max_size=4))
+def test_texts_together_are_refused_if_one_is_refused_alone(texts):
+    together = split(b"\x1e".join(texts), texts=len(texts))
+    assert (together[0] == "ok") == all(split(text)[0] == "ok" for text in texts)
+
+
+TEXTS = {
+    "a separator in a text": (b"1\x1e2", 1, "trailing", 1),
+    "a separator in a text of two": (b"1\x1e2\x1e3", 2, "trailing", 3),
+    "one text too few": (b"1\x1e2", 3, "trailing", 3),
+    "an empty text": (b"1\x1e\x1e2", 3, "syntax", 2),
+    "an empty text at the end": (b"1\x1e", 2, "empty", 2),
+    "an array across two texts": (b"[1\x1e2]", 2, "syntax", 2),
+    "a string across two texts": (b'"1\x1e2"', 2, "syntax", 2),
+    "no text in white space": (b" ", 0, "trailing", 0),
+}
+
+
+@pytest.mark.parametrize(("text", "texts", "verdict", "position"), TEXTS.values(), ids=TEXTS)
+def test_texts_that_are_not_what_they_are_said_to_be(text, texts, verdict, position):
+    assert split(text, texts=texts) == (verdict, b"", 0, position)
+
+
+def test_an_array_leaves_no_depth_to_the_text_behind_it():
+    assert split(b"[1]\x1e" * 10 + b"[[1]]", 2, texts=11)[0] == "ok"
+    assert split(b"", texts=0) == ("ok", b"", 0, 0)
 
 
 # ---- what is valid ----
@@ -445,3 +484,34 @@ def test_pages_one_after_another_are_all_the_messages(values, limit):
         read += oracle(b"[" + stored[at : at + size - 1] + b"]")
         at += size
     assert read == oracle(("[" + ",".join(values) + "]").encode())
+
+
+# ---- formats ----
+
+
+def sizes(stored: bytes, most: int) -> tuple[list[int], int]:
+    """The sizes that the format has, and where the last message ends."""
+    format_, end = ffi.new("uint8_t[]", most * lib.DL_JSON_FORMAT), ffi.new("size_t *")
+    used = lib.dl_json_format(memory_of(stored), len(stored), most, format_, end)
+    words = ffi.buffer(format_)[:used].decode().split("sx")
+    assert words.pop() == ""
+    return [int(word) for word in words], end[0]
+
+
+@given(st.lists(VALUES.map(str.encode), max_size=6), st.integers(0, 7), st.data())
+def test_a_format_has_the_sizes_of_the_first_whole_messages(stored, most, draw):
+    whole = b"".join(message + b"," for message in stored)
+    cut = whole[: draw.draw(st.integers(0, len(whole)))]
+    ends = [end for end in accumulate(len(message) + 1 for message in stored) if end <= len(cut)][:most]
+    assert sizes(cut, most) == ([len(message) for message in stored[: len(ends)]], ends[-1] if ends else 0)
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 99, 100, 12_345])
+def test_a_size_is_written_with_all_its_digits(size):
+    assert sizes(b"1" * size + b",", 2) == ([size], size + 1)
+
+
+@given(st.binary(max_size=60), st.integers(0, 70))
+def test_a_format_of_any_bytes_stays_inside_of_them(stored, most):
+    found, end = sizes(stored, most)
+    assert sum(found) + len(found) == end <= len(stored)

@@ -157,18 +157,19 @@ def test_recent_bytes_serve_what_they_have_and_nothing_else():
     assert (recent.total, read_recent(stream, 5, 11)) == (0, None)
 
 
-def test_recent_bytes_keep_their_budget_and_forget_who_was_quiet_longest():
+@pytest.mark.parametrize("stream_max", [1, 5, 300])
+def test_recent_bytes_keep_their_budget_and_forget_who_was_quiet_longest(stream_max):
     chance = random.Random(2)
-    recent, streams, content = RecentBytes(1000, 300), [state(n) for n in range(8)], dict.fromkeys(range(8), b"")
+    recent, streams, content = RecentBytes(1000, stream_max), [state(n) for n in range(8)], dict.fromkeys(range(8), b"")
     for _ in range(500):
         stream = chance.choice(streams)
-        data = chance.randbytes(chance.choice([1, 20, 100, 700]))
+        data = chance.randbytes(chance.choice([1, 2, 20, 100, 700]))
         recent.add([(stream, len(content[stream.number]), 0, data)])
         content[stream.number] += data
         stream.tail = len(content[stream.number])
         held = [s.recent for s in streams if s.recent is not None]
         assert recent.total == sum(len(raw) - 8 for raw in held) <= 1000
-        assert all(len(raw) - 8 <= 2 * 300 + 700 for raw in held)
+        assert all(len(raw) - 8 <= max(2 * stream_max, 700) for raw in held)
         for s in streams:
             if s.recent is not None:
                 assert content[s.number].endswith(bytes(s.recent[8:]))

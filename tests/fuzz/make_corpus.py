@@ -122,6 +122,8 @@ def json_inputs() -> Iterator[tuple[str, bytes]]:
         "empty": "[]",
         "cut": '[1, "tex',
         "twice": "1 2",
+        "texts": '{"a": 1}\x1e[2, "3"] \x1e []\x1e4',
+        "texts cut": "1\x1e\x1e2",
         "dump": json.dumps([{"id": index, "name": "x" * index} for index in range(9)]),
     }
     for name, text in values.items():

@@ -26,7 +26,7 @@ from durable_log.engine.run_format import NEVER, decode_name, decode_row, decode
 from durable_log.engine.run_format import decode_trailer as decode_run_trailer
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption, InvalidData, InvalidProducer, UnsupportedFormat
-from durable_log.model import Options, StreamConfig
+from durable_log.model import Chunk, Options, StreamConfig
 from durable_log.protocol import json_mode, tokens
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import parse
@@ -385,3 +385,5 @@ def test_any_body_is_messages_or_refused(body):
         return
     assert json_mode.split(json_mode.to_array(stored) if count else b"[]") == (stored, count)
     assert json_mode.end_of_message(stored, count) == len(stored)
+    found = Chunk(stored, 0, len(stored), True, False, "application/json").messages
+    assert (len(found), b"".join([message + b"," for message in found])) == (count, stored)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import threading
+from functools import partial
 
 import pytest
 from twins import Task, until
 
+from durable_log import _face
 from durable_log.errors import (
     InvalidData,
     OffsetOutOfRange,
@@ -16,7 +18,7 @@ from durable_log.errors import (
     StreamGone,
     StreamNotFound,
 )
-from durable_log.model import NOW, Delete
+from durable_log.model import NOW, Chunk, Delete
 
 
 def test_appends_come_back_in_order_from_every_offset(store):
@@ -101,9 +103,71 @@ def test_values_without_a_json_form_are_refused(store):
         store.create("b").append_json(1)
 
 
-def test_items_are_for_json_streams_only(store):
-    with pytest.raises(TypeError):
-        _ = store.create("a", data=b"[1]").read().items
+def test_items_and_messages_are_for_json_streams_only(store):
+    chunk = store.create("a", data=b"[1]").read()
+    with pytest.raises(TypeError, match="items needs a JSON stream"):
+        _ = chunk.items
+    with pytest.raises(TypeError, match="messages needs a JSON stream"):
+        _ = chunk.messages
+
+
+def test_messages_are_the_bytes_that_each_was_appended_in(store):
+    stream = store.create("a", content_type="application/json")
+    assert stream.read().messages == []
+    stream.append('[1, "a,b" ,{"c" : [2,"]"]} ]')
+    stream.append_many([b" -0.50E+7 ", bytearray(b"[]"), '["\\\\", "\\""]', memoryview('"é"'.encode())])
+    expected = [b"1", b'"a,b"', b'{"c" : [2,"]"]}', b"-0.50E+7", b'"\\\\"', b'"\\""', '"é"'.encode()]
+    assert stream.read().messages == expected
+    assert stream.read(2, limit=7).messages == expected[1:2]
+
+
+def test_a_chunk_of_very_many_messages_has_all_of_them(store):
+    stream = store.create("a", content_type="application/json")
+    stream.append_json(*range(5000))
+    chunk = stream.read()
+    assert chunk.items == list(range(5000)) == list(map(int, chunk.messages))
+
+
+def test_a_chunk_that_is_not_whole_messages_says_where_it_is_not():
+    whole = Chunk(b'1,{"a":2},', 0, 10, True, False, "application/json")
+    assert whole.messages == [b"1", b'{"a":2}']
+    with pytest.raises(ValueError, match="the last one begins at byte 2"):
+        _ = whole._replace(data=b'1,{"a":2').messages
+
+
+def test_many_items_are_what_each_would_be_alone(store):
+    for content_type, items in {
+        "text/plain": ["one", "zwei €", ""],
+        "text/markdown": ["text", b"bytes", bytearray(b"more")],
+        "application/octet-stream": [b"one", bytearray(b"two"), memoryview(b"three")[::2]],
+        "application/json": ["[1, 2]", "[]", "3"],
+        "application/json; charset=utf-8": [b"[1]", memoryview(b"2"), "3"],
+    }.items():
+        one_by_one, many = (store.create(f"{content_type}/{how}", content_type=content_type) for how in ("one", "many"))
+        many.append_many(iter(items))
+        for item in items:
+            if item not in ("", "[]"):
+                one_by_one.append(item)
+        assert many.read().data == one_by_one.read().data
+
+
+@pytest.mark.parametrize("separator", ["\x1e", "\x00", "\n", ","])
+def test_many_items_are_json_texts_each_and_not_together(store, separator):
+    stream = store.create("a", content_type="application/json")
+    for items in (
+        ["1", f"2{separator}3"],
+        ["[1", "2]"],
+        ['"a', 'b"'],
+        ["1", " "],
+        ["1", "\ud800"],
+        [b"1", "2", b"\xff"],
+    ):
+        with pytest.raises(InvalidData) as alone:
+            list(map(partial(_face.stored, content_type="application/json"), items))
+        with pytest.raises(InvalidData) as together:
+            stream.append_many(items)
+        assert str(together.value) == str(alone.value)
+    assert stream.info().tail == 0
 
 
 @pytest.mark.parametrize("recent_bytes_max", [1, 2**20], ids=["from disk", "from memory"])

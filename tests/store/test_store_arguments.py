@@ -80,6 +80,21 @@ def test_an_append_one_byte_over_the_limit_is_refused(opened):
     assert stream.info().tail == 0
 
 
+@pytest.mark.parametrize("data", [5, None, [1, 2], object()])
+def test_what_is_neither_bytes_nor_text_is_refused_and_not_so_many_zeroes(store, data):
+    stream = store.create("a")
+    for append in (
+        stream.append,
+        lambda data: stream.append_many([data]),
+        lambda data: stream.append_many([b"x", data]),
+    ):
+        with pytest.raises(InvalidData, match="data is bytes or str, not"):
+            append(data)
+    with pytest.raises(InvalidData, match="data is bytes or str, not int"):
+        stream.append_many(b"bytes")
+    assert stream.info().tail == 0
+
+
 def test_first_data_over_the_limit_is_refused_and_creates_nothing(opened):
     store = opened(record_bytes_max=1000)
     with pytest.raises(RecordTooLarge):
@@ -97,6 +112,15 @@ def test_a_read_returns_no_more_than_the_store_allows(opened):
     stream = opened(chunk_bytes_max=1000).create("a", data=b"x" * 5000)
     assert len(stream.read().data) == 1000
     assert len(stream.read(limit=10**12).data) == 1000
+
+
+@pytest.mark.parametrize("recent", [1, 2, 5, 8])
+def test_fewer_recent_bytes_than_their_head_takes_break_no_commit(opened, recent):
+    store = opened(stream_recent_bytes_max=recent)
+    stream = store.create("a")
+    for data in (b"x", b"yy", b"z" * 9, b"x"):
+        stream.append(data)
+    assert (stream.read().data, store.stats()["failure"]) == (b"xyyzzzzzzzzzx", None)
 
 
 @pytest.mark.parametrize("limit", [0, -1])

@@ -1,6 +1,7 @@
-/* JSON mode: a text is cut into messages exactly when a second, plain parser takes it, and into the same ones.
+/* JSON mode: a text is cut into messages exactly when a second, plain parser takes it, and into the same ones; so are
+ * several texts.
  *
- * An input is the greatest depth (2 bytes, signed) and the text.
+ * An input is the greatest depth (2 bytes, signed) and the text, or several and separators between them.
  */
 #include "../harness.h"
 
@@ -140,10 +141,10 @@ typedef struct {
     uint8_t *out;
 } result;
 
-static result split(const uint8_t *text, size_t length, int depth) {
+static result split(const uint8_t *text, size_t length, size_t texts, int depth) {
     result r = {DL_JSON_OK, 0, 0, 0, malloc(length + 1)};
     uint8_t *copy = fuzz_copy(text, length);
-    r.verdict = dl_json_split(copy, length, depth, r.out, length + 1, &r.length, &r.count, &r.position);
+    r.verdict = dl_json_split(copy, length, texts, depth, r.out, length + 1, &r.length, &r.count, &r.position);
     free(copy);
     REQUIRE(r.length <= length + 1 && r.position <= length);
     REQUIRE(r.verdict == DL_JSON_OK ? r.position == 0 : r.length == 0 && r.count == 0);
@@ -153,12 +154,31 @@ static result split(const uint8_t *text, size_t length, int depth) {
 /* An error shows at the first byte that can't stand there: up to it, the text could go on. */
 static void check_position(const uint8_t *text, size_t length, int depth, const result *r) {
     if (r->position == length) return;
-    const result before = split(text, r->position, depth);
+    const result before = split(text, r->position, 1, depth);
     if (r->verdict == DL_JSON_TRAILING)
         REQUIRE(before.verdict == DL_JSON_OK);
     else if (before.verdict != DL_JSON_EMPTY)
         REQUIRE(before.verdict == DL_JSON_SYNTAX && before.position == r->position);
     free(before.out);
+}
+
+/* The format is the size of each message, which a page has, too. */
+static void check_format(const uint8_t *stored, size_t length) {
+    const size_t most = length + 1;
+    uint8_t *format = malloc(most * DL_JSON_FORMAT);
+    char expected[DL_JSON_FORMAT + 1];
+    size_t end = 0, used = dl_json_format(stored, length, most, format, &end), at = 0, written = 0;
+    while (at < end) {
+        const size_t step = dl_json_page(stored + at, length - at, 0);
+        const int size = snprintf(expected, sizeof expected, "%zusx", step - 1);
+        REQUIRE(step > 0 && (size_t)size <= used - written && memcmp(format + written, expected, (size_t)size) == 0);
+        at += step;
+        written += (size_t)size;
+        size_t first = 0;
+        if (at == step) REQUIRE(dl_json_format(stored, length, 1, format, &first) == written && first == step);
+    }
+    REQUIRE(at == end && written == used);
+    free(format);
 }
 
 /* Every message of what is stored ends where paging says; an array of them is the same messages again. */
@@ -171,11 +191,12 @@ static void check_pages(const result *r, int depth) {
         REQUIRE(at == 0 || dl_json_page(r->out, r->length, at + step - 1) == at);
     }
     REQUIRE(count == r->count);
+    check_format(r->out, r->length);
     uint8_t *array = malloc(r->length + 2);
     memcpy(array + 1, r->out, r->length);
     array[0] = '[';
     array[r->length + (r->length == 0)] = ']';
-    const result again = split(array, r->length + 1 + (r->length == 0), depth + 1);
+    const result again = split(array, r->length + 1 + (r->length == 0), 1, depth + 1);
     REQUIRE(again.verdict == DL_JSON_OK || depth >= DEPTH_LIMIT);
     if (again.verdict == DL_JSON_OK)
         REQUIRE(again.count == count && again.length == r->length && memcmp(again.out, r->out, r->length) == 0);
@@ -183,12 +204,41 @@ static void check_pages(const result *r, int depth) {
     free(array);
 }
 
+/* Texts together are what each of them is alone, and as many as there are. */
+static void check_texts(const uint8_t *text, size_t length, int depth, int limit) {
+    uint8_t *expected = malloc(length + 1);
+    size_t expected_length = 0, texts = 0, at = 0;
+    long count = 0;
+    do {
+        const uint8_t *next = memchr(text + at, DL_JSON_SEPARATOR, length - at);
+        const size_t end = next == NULL ? length : (size_t)(next - text);
+        reader plain = {text + at, end - at, 0, limit};
+        size_t written;
+        const long found = plain_split(&plain, expected + expected_length, &written);
+        count = found < 0 || count < 0 ? -1 : count + found;
+        if (count >= 0) expected_length += written;
+        texts++;
+        at = end + 1;
+    } while (at <= length);
+    const result r = split(text, length, texts, depth), fewer = split(text, length, texts - 1, depth),
+                 more = split(text, length, texts + 1, depth);
+    REQUIRE((r.verdict == DL_JSON_OK) == (count >= 0));
+    if (r.verdict == DL_JSON_OK)
+        REQUIRE((long)r.count == count && r.length == expected_length && memcmp(r.out, expected, r.length) == 0);
+    REQUIRE(fewer.verdict != DL_JSON_OK || length == 0);
+    REQUIRE(more.verdict != DL_JSON_OK);
+    free(r.out);
+    free(fewer.out);
+    free(more.out);
+    free(expected);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fuzz_input input = {data, size};
     const int depth = (int16_t)fuzz_number(&input, 2), limit = depth < 0             ? 0
                                                                : depth > DEPTH_LIMIT ? DEPTH_LIMIT
                                                                                      : depth;
-    const result r = split(input.at, input.left, depth);
+    const result r = split(input.at, input.left, 1, depth);
     uint8_t *expected = malloc(input.left + 1);
     size_t expected_length = 0;
     reader plain = {input.at, input.left, 0, limit};
@@ -201,9 +251,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     } else {
         check_position(input.at, input.left, depth, &r);
     }
+    check_texts(input.at, input.left, depth, limit);
     const size_t page = dl_json_page(input.at, input.left, depth < 0 ? SIZE_MAX : (size_t)depth);
+    uint8_t *copy = fuzz_copy(input.at, input.left);
+    check_format(copy, input.left);
+    free(copy);
     REQUIRE(page <= input.left && (page == 0 || input.at[page - 1] == ','));
-    REQUIRE(dl_json_split(input.at, input.left, depth, expected, input.left, &expected_length, &expected_length,
+    REQUIRE(dl_json_split(input.at, input.left, 1, depth, expected, input.left, &expected_length, &expected_length,
                           &expected_length) == DL_JSON_NO_ROOM);
     free(r.out);
     free(expected);
