@@ -38,6 +38,8 @@ class LoopPort:
         self._wanted: list[str] = []
         self._pending: set[str] = set()
         """What is wanted, or being loaded."""
+        self._rings = False
+        """Whether the committer will be called at the end of this round of the loop."""
         self._job: asyncio.Future[dict[str, DurableLogError]] | None = None
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
@@ -50,6 +52,19 @@ class LoopPort:
         future: asyncio.Future[Any] = self.loop.create_future()
         self._engine.submit(request, self, future)
         return future
+
+    def submit_together(self, request: Request) -> asyncio.Future[Any]:
+        """The same, but all that this round of the loop brings is submitted before the committer is called."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        self._engine.stage(request, self, future)
+        if not self._rings:
+            self._rings = True
+            self.loop.call_soon(self._ring)
+        return future
+
+    def _ring(self) -> None:
+        self._rings = False
+        self._engine.ring()
 
     def has(self, name: str) -> bool:
         """Whether a commit of something about that stream can begin at once: nothing has to be read, nobody waits."""

@@ -60,7 +60,7 @@ class AtOnce:
             port = self._store.port()
             if not port.has(request.name):
                 return False
-            future = port.submit(request)
+            future = port.submit_together(request)
         except Exception:  # noqa: BLE001 - the application meets it, too, and knows what to say of it
             return False
         exchange.bytes_in = len(body)

@@ -84,7 +84,7 @@ class Committer:
         """Begin committing asynchronous requests, and keeping the times."""
         self._thread.start()
         if self._writer.unmarked:
-            self._ring()
+            self.ring()
 
     def submit(self, request: Request, port: Port, token: Any) -> None:
         """Have ``request`` committed, in the order of the calls; its result is delivered to ``port`` with ``token``.
@@ -92,14 +92,21 @@ class Committer:
         Raises :class:`CommitFailed` or :class:`StoreClosed`.
         """
         self._staging.put(Submission(request, port, token))
-        self._ring()
+        self.ring()
+
+    def stage(self, request: Request, port: Port, token: Any) -> None:
+        """The same, but it waits until somebody rings; so that many can be one group."""
+        self._staging.put(Submission(request, port, token))
+
+    def ring(self) -> None:
+        """Call the committer thread: something is staged, or due."""
+        self._bell.ring()
 
     def execute(self, request: Request) -> Any:
         """Commit ``request`` and return its result, or raise it. Blocks."""
         gate = threading.Lock()
         gate.acquire()
-        submission = Submission(request, self._gates, gate)
-        self._staging.put(submission)
+        self._staging.put(submission := Submission(request, self._gates, gate))
         # Whoever lets go of the lock looks at the queue, unless an interrupt comes between: who waits long looks again.
         self._try_to_lead(submission)
         while not gate.acquire(timeout=PATIENCE_SECONDS):
@@ -116,7 +123,7 @@ class Committer:
     def flush_touches(self) -> None:
         """See to it that noted uses are persisted though nobody commits anything else."""
         if self._touches:
-            self._ring()
+            self.ring()
 
     def exclusive(self) -> Turn:
         """Hold the commit lock for a moment in which all that was written is durable and visible. Raises what
@@ -140,7 +147,7 @@ class Committer:
     def stop(self, touched: Callable[[], list[StreamState]]) -> None:
         """Commit what waits, persist last uses, mark the end, refuse what comes later. Raises :class:`CommitFailed`."""
         self._stopping = True
-        self._ring()
+        self.ring()
         if self._thread.is_alive():
             self._thread.join()
         with self._lock:
@@ -160,9 +167,6 @@ class Committer:
     def abandon(self, reason: StoreClosed) -> None:
         """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
         self._staging.refusal = reason
-
-    def _ring(self) -> None:
-        self._bell.ring()
 
     def _try_to_lead(self, submission: Submission) -> None:
         lock, leads = self._lock, False
@@ -185,7 +189,7 @@ class Committer:
         """The lock was let go: see to what has come meanwhile, and to what is due."""
         due = self._next_due()
         if self._staging or (due is not None and (self._due is None or due < self._due)):
-            self._ring()
+            self.ring()
 
     def _latched(self) -> bool:
         return isinstance(self.failure, CommitFailed)

@@ -99,6 +99,7 @@ class LogEngine:
         catalog, writer, live = self._catalog, self._writer, self._live
         self._committer = Committer(writer, catalog, self.options, self.clock, self._look_ahead, live)
         self.submit: Callable[[Request, Port, Any], None] = self._committer.submit
+        self.stage, self.ring = self._committer.stage, self._committer.ring
         """Have a request committed and its result delivered to a port, with a token."""
         self.watermarks = self._committer.watermarks
         for state in catalog.expiring():

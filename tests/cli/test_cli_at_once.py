@@ -229,7 +229,7 @@ def test_after_a_failed_commit_the_application_says_so(tmp_path, monkeypatch):
     async def run(world: World) -> bytes:
         store: AsyncStore = world.app.parts.store
         port = store.port()
-        submit, failures = port.submit, [durable_log.CommitFailed("made up")]
+        submit, failures = port.submit_together, [durable_log.CommitFailed("made up")]
 
         def failing(request: Any) -> Any:
             future = submit(request)
@@ -239,7 +239,7 @@ def test_after_a_failed_commit_the_application_says_so(tmp_path, monkeypatch):
                 future.set_exception(failure)
             return future
 
-        monkeypatch.setattr(port, "submit", failing)
+        monkeypatch.setattr(port, "submit_together", failing)
         answer = await world.exchange(post("text", "x", TEXT, *claim(0, 0)))
         assert world.tasks == ["/text"]
         return answer

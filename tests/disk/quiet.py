@@ -37,7 +37,7 @@ def _nothing(*_arguments: Any) -> None:
 
 _DOUBLES: Sequence[tuple[Any, str, Any]] = (
     (Committer, "start", _nothing),
-    (Committer, "_ring", _commit_now),
+    (Committer, "ring", _commit_now),
     (Upkeep, "start", _nothing),
     (checkpoint, "pause", _nothing),
     (compaction, "pause", _nothing),

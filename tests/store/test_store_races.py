@@ -179,7 +179,7 @@ def interrupt_at(point: int, trouble: list[object]) -> bool:
     twin.hooks["commit"] = joined
     interrupted = Task(append).result()
     if not led:
-        committer._ring()  # for the first follower, whom nobody has seen yet
+        committer.ring()  # for the first follower, whom nobody has seen yet
     stored = b"0" + settled({b"f": others.pop(b"f")}, trouble, (point, where))
     stored += settled(dict(others), trouble, (point, where))
     twin.hooks.clear()
