@@ -31,6 +31,9 @@ RANGES_MAX: Final = 256
 SHORT_MAX: Final = 2**20
 """and a range is short up to this many bytes: a longer one is worth its entry."""
 
+ENTRY: Final = 16
+"""Bytes that an index grows by for each record: its place, and where it ends."""
+
 _CLUSTERED: Final = 1 << 63
 _NUMBER: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")

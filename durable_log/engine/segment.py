@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -25,6 +26,7 @@ from durable_log.engine.format import (
     lsn_of,
     nonce_of,
     pages,
+    position_of,
 )
 
 RESERVE: Final = 16 * PAGE
@@ -214,6 +216,13 @@ def survey(segment: LogSegment) -> list[Block]:
         following = at + pages(BLOCK_HEADER + block.body_length) if block.whole else at + PAGE
         at = lib.dl_block_find(view, length, base, segment.nonce, following)
     return found
+
+
+def bodies_of(segment: LogSegment, block: Block) -> Iterable[tuple[int, int]]:
+    """Position and length of a block's frames, if it has any; of a damaged block, of each piece that holds."""
+    if not block.whole:
+        return read_rows(segment, block).spans()
+    return ((position_of(block.lsn) + BLOCK_HEADER, block.body_length),) if block.body_length else ()
 
 
 def _block(info: Any, lsn: int, whole: bool) -> Block:

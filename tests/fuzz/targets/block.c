@@ -194,7 +194,9 @@ static void check_surveys(const log_piece *log, const dl_frame *rows, size_t cou
         for (size_t i = 0; i < count; i++) {
             REQUIRE(records[i].stream == rows[i].stream && records[i].offset == rows[i].offset);
             REQUIRE((records[i].skip & 0xffff) == rows[i].payload && records[i].length == rows[i].payload_length);
-            REQUIRE((records[i].skip >> DL_RECORD_TYPE & 0xff) == rows[i].type);
+            const uint32_t type = rows[i].type <= DL_TYPE_MAX ? rows[i].type : 0;
+            REQUIRE(records[i].skip >> DL_RECORD_TYPE == type);
+            REQUIRE((records[i].skip >> DL_RECORD_FLAGS & DL_FLAGS) == (rows[i].flags & DL_FLAGS));
             data += rows[i].type == DL_TYPE_DATA && rows[i].payload_length > 0;
         }
         found = 0;
