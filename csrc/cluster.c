@@ -194,6 +194,14 @@ int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t 
     return 1;
 }
 
+/* How many of the "count" entries, from the first on, lie in the same file as that. */
+size_t dl_index_run(const uint8_t *index, size_t count) {
+    size_t run = 0;
+    while (run < count && dl_load32(index + 16 * run + 12) == dl_load32(index + 12))
+        run++;
+    return run;
+}
+
 /* ---- choosing and counting: over sorted records ---- */
 
 static int is_wanted(dl_selection *s, uint64_t stream) {

@@ -98,8 +98,9 @@ enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t posi
 size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, size_t from);
 size_t dl_block_find(const uint8_t *bytes, size_t length, uint64_t lsn, uint32_t nonce, size_t from);
 enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
-                                 uint64_t stream, const uint64_t *positions, const uint64_t *offsets, size_t count,
-                                 uint64_t from, uint64_t to, uint8_t *out, size_t *done);
+                                 uint64_t stream, const uint8_t *index, size_t count, uint64_t from, uint64_t to,
+                                 uint8_t *out, size_t *done);
+size_t dl_frames_ahead(const uint8_t *index, size_t count, uint64_t size, uint64_t *piece);
 
 /* cluster.c: the picture of the file is in cluster.h */
 #define DL_TYPE_DATA 1
@@ -282,6 +283,7 @@ enum dl_cluster_verdict dl_records_scan_all(const uint8_t *bytes, size_t length,
                                             uint64_t *bad_position);
 size_t dl_records_pick(const dl_record *records, size_t count, uint32_t types, dl_record *out);
 size_t dl_records_find(const dl_record *records, size_t count, uint64_t stream);
+size_t dl_index_run(const uint8_t *index, size_t count);
 int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t *bounds);
 size_t dl_records_streams(const dl_record *records, size_t count, uint64_t *streams);
 enum dl_cluster_verdict dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first, uint32_t nonce,

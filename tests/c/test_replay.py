@@ -169,3 +169,13 @@ def test_records_of_some_types_are_picked_in_their_order():
     out = ffi.new("dl_record[]", len(records))
     assert lib.dl_records_pick(memory_of(records), len(records), 1 << TOUCH | 1 << 2, out) == 3
     assert [row[1] for row in RECORD.iter_unpack(ffi.buffer(out, 3 * RECORD.size))] == [1, 3, 4]
+
+
+# ---- runs of an index
+
+
+@pytest.mark.parametrize(("segments", "run"), [([], 0), ([1], 1), ([1, 1, 2, 1], 2), ([0, 0, 0], 3), ([1 << 31, 1], 1)])
+def test_a_run_of_an_index_lies_in_one_file(segments, run):
+    index = b"".join(struct.pack("<QQ", at, segment << 32 | at) for at, segment in enumerate(segments)) + bytes(8)
+    memory = ffi.new("uint8_t[]", index)
+    assert lib.dl_index_run(memory, len(segments)) == run

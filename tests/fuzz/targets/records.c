@@ -161,6 +161,9 @@ static void check_index(const uint8_t *index, size_t length, uint64_t below) {
         if (kind == 0 && clustered == i) clustered = old = i + 1;
         if (kind == 1 && old == i) old = i + 1;
     }
+    const size_t run = dl_index_run(index, entries);
+    REQUIRE(run <= entries && (run > 0 || entries == 0));
+    REQUIRE(run == entries || dl_load32(index + 16 * run + 12) != dl_load32(index + 12));
     REQUIRE(dl_index_bounds(index, length, below, bounds) == is_index);
     if (is_index) REQUIRE(bounds[0] == clustered && bounds[1] == old);
 }
