@@ -85,7 +85,8 @@ typedef struct {
     uint8_t flags;
 } dl_frame;
 
-/* crc32c.c: "crc" is what an earlier call returned for the bytes before, or the seed. */
+/* crc32c.c: "crc" is what an earlier call returned for the bytes before, or the seed. The processor has nothing for it
+ * (0), an instruction (1), or wide products as well (2). */
 uint32_t dl_crc32c(uint32_t crc, const uint8_t *data, size_t length);
 uint32_t dl_crc32c_portable(uint32_t crc, const uint8_t *data, size_t length);
 int dl_crc32c_hardware(void);
