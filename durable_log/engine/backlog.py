@@ -21,6 +21,7 @@ from durable_log.engine.format import (
     CREATE,
     DELETE,
     FRAME_ROW,
+    PAGE,
     position_of,
     segment_of,
 )
@@ -81,6 +82,8 @@ class StreamRecords:
     def since(self, lsn: int) -> int:
         """Which of them is the first from ``lsn`` on. O(log n)."""
         records = self.at(0)
+        if not self._count or records[0].place >= lsn:
+            return 0
         return bisect_left(range(self._count), lsn, key=lambda at: records[at].place)
 
     def data(self, first: int, end: int, offset: int, offset_max: int, *, without: int = 0) -> Any:
@@ -181,7 +184,9 @@ class Backlog:
         return array("Q", bytes(ffi.buffer(found, count * 8)))
 
     def time_of(self, records: StreamRecords, first: int, count: int) -> float:
-        """When the last of the blocks was written that hold ``count`` of the records, in seconds since the epoch."""
+        """The latest time at which a block was written that holds one of so many of the records from ``first`` on, in
+        seconds since the epoch.
+        """
         lsns, times = (ffi.from_buffer("uint64_t[]", each) for each in self._times)
         return int(lib.dl_replay_time(records.at(first), count, lsns, times, len(lsns))) / 1000
 
@@ -211,10 +216,11 @@ class Backlog:
             raise Corruption(segment_name(number), position, reason) from error
 
     def _read(self, segment: LogSegment, lsn: int, size: int) -> bytes:
-        """Frames are mostly wanted one after the other."""
+        """Frames are mostly wanted one after the other; of one that is somewhere else, little more is read."""
         begin, data = self._window
         if not begin <= lsn <= lsn + size <= begin + len(data):
-            data = segment.file.read(position_of(lsn), max(size, _WINDOW))
+            ahead = _WINDOW if 0 <= lsn - begin - len(data) <= _WINDOW else PAGE
+            data = segment.file.read(position_of(lsn), max(size, ahead))
             begin = lsn
             self._window = begin, data
         return data[lsn - begin : lsn - begin + size]
