@@ -16,6 +16,13 @@ typedef struct {
     int everything; /* or what has to be copied: DATA with payload */
 } collection;
 
+/* What dl_records_scan_all puts into "skip" beside the length that is skipped. */
+static uint32_t kind_of(const dl_frame *row) {
+    const uint32_t type = row->type <= DL_TYPE_MAX ? row->type : 0, flags = row->flags & DL_FLAGS;
+    const uint32_t producer = row->producer < DL_PRODUCERS_TOLD ? row->producer : DL_PRODUCERS_TOLD;
+    return type << DL_RECORD_TYPE | flags << DL_RECORD_FLAGS | producer << DL_RECORD_PRODUCER;
+}
+
 static dl_cv collect(collection *to, const dl_frame *rows, size_t count) {
     for (const dl_frame *row = rows; row < rows + count; row++) {
         if (!to->everything && (row->type != DL_TYPE_DATA || row->payload_length == 0)) continue;
@@ -27,8 +34,7 @@ static dl_cv collect(collection *to, const dl_frame *rows, size_t count) {
         record->place = to->source << 32 | row->position;
         record->skip = row->payload;
         record->length = row->payload_length;
-        if (to->everything)
-            record->skip |= (uint32_t)row->type << DL_RECORD_TYPE | (uint32_t)row->flags << DL_RECORD_FLAGS;
+        if (to->everything) record->skip |= kind_of(row);
         if (size > to->largest) to->largest = size;
     }
     return DL_CLUSTER_OK;
@@ -77,7 +83,7 @@ dl_cv dl_records_scan(const uint8_t *bytes, size_t length, uint64_t position, ui
     return verdict;
 }
 
-/* The same for every frame, whatever it is; each record's place is its LSN, and its "skip" says type and flags, too. */
+/* The same for every frame, whatever it is; each record's place is its LSN, and its "skip" says more, too. */
 dl_cv dl_records_scan_all(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce, uint32_t segment,
                           const uint64_t *blocks, size_t blocks_count, dl_record *records, size_t records_max,
                           size_t *count, uint64_t *bad_position) {
@@ -91,7 +97,7 @@ dl_cv dl_records_scan_all(const uint8_t *bytes, size_t length, uint64_t position
 size_t dl_records_pick(const dl_record *records, size_t count, uint32_t types, dl_record *out) {
     size_t picked = 0;
     for (size_t i = 0; i < count; i++)
-        if (types >> (records[i].skip >> DL_RECORD_TYPE & 31) & 1) out[picked++] = records[i];
+        if (types >> (records[i].skip >> DL_RECORD_TYPE) & 1) out[picked++] = records[i];
     return picked;
 }
 
@@ -186,6 +192,14 @@ int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t 
         if (place < below || place >> 63) return 0;
     }
     return 1;
+}
+
+/* How many of the "count" entries, from the first on, lie in the same file as that. */
+size_t dl_index_run(const uint8_t *index, size_t count) {
+    size_t run = 0;
+    while (run < count && dl_load32(index + 16 * run + 12) == dl_load32(index + 12))
+        run++;
+    return run;
 }
 
 /* ---- choosing and counting: over sorted records ---- */

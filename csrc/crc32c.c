@@ -36,8 +36,6 @@ uint32_t dl_crc32c_portable(uint32_t crc, const uint8_t *data, size_t length) {
 
 #define HARDWARE __attribute__((target("sse4.2,pclmul")))
 
-int dl_crc32c_hardware(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
-
 /* The instruction takes three cycles but one can start in each: three lanes side by side keep it busy. Afterwards the
  * first two lanes' registers are moved past the bytes that follow them, which is a multiplication by x^(8 * bytes)
  * modulo the polynomial. The carry-less product of two reflected registers stands one power too low, and the crc32 of
@@ -69,7 +67,7 @@ HARDWARE static inline uint32_t three_lanes(uint32_t state, const uint8_t *data,
     return (uint32_t)_mm_crc32_u64(third, dl_load64(data + 2 * lanes.bytes) ^ moved);
 }
 
-HARDWARE static uint32_t hardware(uint32_t state, const uint8_t *data, size_t length) {
+HARDWARE static uint32_t by_lanes(uint32_t state, const uint8_t *data, size_t length) {
     for (; length >= 3 * LANES_LONG.bytes; data += 3 * LANES_LONG.bytes, length -= 3 * LANES_LONG.bytes)
         state = three_lanes(state, data, LANES_LONG);
     for (; length >= 3 * LANES_SHORT.bytes; data += 3 * LANES_SHORT.bytes, length -= 3 * LANES_SHORT.bytes)
@@ -80,6 +78,67 @@ HARDWARE static uint32_t hardware(uint32_t state, const uint8_t *data, size_t le
         state = _mm_crc32_u8(state, *data);
     return state;
 }
+
+/* begin: folding
+ *
+ * Where there are wide carry-less products, whole blocks are moved onto what follows them, 16 bytes in
+ * each of 16 lanes, twice as fast as the instruction takes bytes. A product of reflected words stands one power too low
+ * here as well: to move 16 bytes by n bits, their first half is multiplied by x^(n + 63), the second by x^(n - 1). */
+#define FOLDING __attribute__((target("avx512f,vpclmulqdq,sse4.2,pclmul")))
+#define FOLDED ((size_t)256)
+
+struct move {
+    uint32_t first, second;
+};
+static const struct move MOVE_2048 = {0xe9a5d8be, 0x1426a815};
+static const struct move MOVE_512 = {0x1c19243b, 0x75bba45b};
+static const struct move MOVE_128 = {0x3743f7bd, 0x3171d430};
+
+FOLDING static inline __m128i factors(struct move by) { return _mm_set_epi32((int)by.second, 0, (int)by.first, 0); }
+
+FOLDING static inline __m512i fold_four(__m512i lanes, struct move by, __m512i onto) {
+    const __m512i factor = _mm512_broadcast_i32x4(factors(by));
+    const __m512i first = _mm512_clmulepi64_epi128(lanes, factor, 0x00);
+    return _mm512_xor_si512(_mm512_xor_si512(first, onto), _mm512_clmulepi64_epi128(lanes, factor, 0x11));
+}
+
+FOLDING static inline __m128i fold_one(__m128i lane, struct move by, __m128i onto) {
+    const __m128i first = _mm_clmulepi64_si128(lane, factors(by), 0x00);
+    return _mm_xor_si128(_mm_xor_si128(first, onto), _mm_clmulepi64_si128(lane, factors(by), 0x11));
+}
+
+/* "length" is a multiple of FOLDED, and not 0. */
+FOLDING static uint32_t by_folding(uint32_t state, const uint8_t *data, size_t length) {
+    const uint8_t *end = data + length;
+    __m512i lanes[4];
+    for (int i = 0; i < 4; i++)
+        lanes[i] = _mm512_loadu_si512(data + 64 * i);
+    lanes[0] = _mm512_xor_si512(lanes[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)state)));
+    for (data += FOLDED; data < end; data += FOLDED)
+        for (int i = 0; i < 4; i++)
+            lanes[i] = fold_four(lanes[i], MOVE_2048, _mm512_loadu_si512(data + 64 * i));
+    for (int i = 1; i < 4; i++)
+        lanes[i] = fold_four(lanes[i - 1], MOVE_512, lanes[i]);
+    __m128i lane = _mm512_extracti32x4_epi32(lanes[3], 0);
+    lane = fold_one(lane, MOVE_128, _mm512_extracti32x4_epi32(lanes[3], 1));
+    lane = fold_one(lane, MOVE_128, _mm512_extracti32x4_epi32(lanes[3], 2));
+    lane = fold_one(lane, MOVE_128, _mm512_extracti32x4_epi32(lanes[3], 3));
+    const uint64_t half = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
+    return (uint32_t)_mm_crc32_u64(half, (uint64_t)_mm_extract_epi64(lane, 1));
+}
+static int folds(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"); }
+
+static uint32_t hardware(uint32_t state, const uint8_t *data, size_t length) {
+    const size_t folded = length / FOLDED * FOLDED;
+    if (folded == 0 || !folds()) return by_lanes(state, data, length);
+    return by_lanes(by_folding(state, data, folded), data + folded, length - folded);
+}
+
+int dl_crc32c_hardware(void) {
+    if (!__builtin_cpu_supports("sse4.2") || !__builtin_cpu_supports("pclmul")) return 0;
+    return folds() ? 2 : 1;
+}
+/* end: folding */
 
 #elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
 

@@ -35,6 +35,7 @@
 #define DL_FLAG_CLOSE 1
 #define DL_FLAG_PRODUCER 2
 #define DL_FLAG_SEQ 4
+#define DL_FLAGS 7
 
 enum dl_verdict {
     DL_OK = 0,
@@ -87,7 +88,8 @@ typedef struct {
     uint8_t flags;
 } dl_frame;
 
-/* crc32c.c: "crc" is what an earlier call returned for the bytes before, or the seed. */
+/* crc32c.c: "crc" is what an earlier call returned for the bytes before, or the seed. The processor has nothing for it
+ * (0), an instruction (1), or wide products as well (2). */
 uint32_t dl_crc32c(uint32_t crc, const uint8_t *data, size_t length);
 uint32_t dl_crc32c_portable(uint32_t crc, const uint8_t *data, size_t length);
 int dl_crc32c_hardware(void);
@@ -100,8 +102,9 @@ enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t posi
 size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, size_t from);
 size_t dl_block_find(const uint8_t *bytes, size_t length, uint64_t lsn, uint32_t nonce, size_t from);
 enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
-                                 uint64_t stream, const uint64_t *positions, const uint64_t *offsets, size_t count,
-                                 uint64_t from, uint64_t to, uint8_t *out, size_t *done);
+                                 uint64_t stream, const uint8_t *index, size_t count, uint64_t from, uint64_t to,
+                                 uint8_t *out, size_t *done);
+size_t dl_frames_ahead(const uint8_t *index, size_t count, uint64_t size, uint64_t *piece);
 
 /* cluster.c: the picture of the file is in cluster.h */
 #define DL_TYPE_DATA 1
@@ -111,8 +114,10 @@ enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t p
 #define DL_ENTRY_MAX 65637 /* header, 16 sums, an end for each byte of a chunk, the last of them of 5 bytes more */
 #define DL_ROW_CHUNKS 65536
 #define DL_RADIX 2048
-#define DL_RECORD_TYPE 24 /* where dl_records_scan_all puts a frame's type and flags in "skip" */
-#define DL_RECORD_FLAGS 16
+#define DL_RECORD_TYPE 29 /* where dl_records_scan_all puts a frame's type (0: one that nobody knows) in "skip", */
+#define DL_RECORD_FLAGS 26
+#define DL_RECORD_PRODUCER 16  /* and the number of the producer whose claim it has, */
+#define DL_PRODUCERS_TOLD 1023 /* which stands for all numbers from it on */
 
 enum dl_cluster_verdict {
     DL_CLUSTER_OK = 0,
@@ -282,6 +287,7 @@ enum dl_cluster_verdict dl_records_scan_all(const uint8_t *bytes, size_t length,
                                             uint64_t *bad_position);
 size_t dl_records_pick(const dl_record *records, size_t count, uint32_t types, dl_record *out);
 size_t dl_records_find(const dl_record *records, size_t count, uint64_t stream);
+size_t dl_index_run(const uint8_t *index, size_t count);
 int dl_index_bounds(const uint8_t *index, size_t length, uint64_t below, size_t *bounds);
 size_t dl_records_streams(const dl_record *records, size_t count, uint64_t *streams);
 enum dl_cluster_verdict dl_records_of_rows(const uint8_t *table, size_t rows_count, uint64_t first, uint32_t nonce,
@@ -293,6 +299,13 @@ enum dl_cluster_verdict dl_records_scatter(const dl_record *records, size_t coun
 void dl_records_greatest(const dl_record *records, size_t count, uint64_t *keys);
 size_t dl_records_select(dl_selection *selection, dl_record *records, size_t first, size_t count, uint64_t *cuts);
 enum dl_cluster_verdict dl_records_plan(dl_plan *plan, const dl_record *records, size_t count, size_t *bad);
+
+/* replay.c */
+size_t dl_replay_data(const dl_record *records, size_t count, uint32_t flags, uint64_t end, uint64_t end_max,
+                      uint8_t *pairs);
+size_t dl_replay_claims(const dl_record *records, size_t count, uint64_t tail, uint64_t *found);
+uint64_t dl_replay_time(const dl_record *records, size_t count, const uint64_t *lsns, const uint64_t *times_ms,
+                        size_t blocks_count);
 
 /* cluster_stage.c */
 size_t dl_stage_plan(const dl_source *sources, size_t sources_count, const dl_record *records, size_t count,

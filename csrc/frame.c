@@ -183,26 +183,46 @@ size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint
     return length;
 }
 
-/* Copies stream bytes "from" to "to" out of "count" consecutive records of one stream into "out" (to - from bytes).
- * "bytes" is the file from "position" on; positions[i] and offsets[i] are where the index says record i lies, and
- * offsets[count] is where the last one ends. "done" counts the records that held. */
+/* ---- records of one stream, by its index: pairs of a start offset and a place, then the end ---- */
+
+static uint64_t start_in(const uint8_t *index, size_t entry) { return dl_load64(index + 16 * entry); }
+
+static uint64_t position_in(const uint8_t *index, size_t entry) { return dl_load32(index + 16 * entry + 8); }
+
+/* How many of the "count" entries can be read from one log segment at once: records that stand one behind the other, the
+ * first of them, and those within "size" bytes from its start. piece[0] is where to read, piece[1] how much at most. */
+size_t dl_frames_ahead(const uint8_t *index, size_t count, uint64_t size, uint64_t *piece) {
+    const uint64_t extensions_max = DL_PRODUCER_CLAIM + 2 + DL_SEQ_MAX;
+    size_t ahead = 0;
+    piece[0] = piece[1] = 0;
+    for (; ahead < count; ahead++) {
+        const uint64_t at = position_in(index, ahead), length = start_in(index, ahead + 1) - start_in(index, ahead);
+        if (ahead == 0) piece[0] = at;
+        if (ahead > 0 && at <= position_in(index, ahead - 1)) break;
+        const uint64_t end = at - piece[0] + DL_FRAME_HEADER + extensions_max + length;
+        if (ahead > 0 && end > size) break;
+        piece[1] = end;
+    }
+    return ahead;
+}
+
+/* Copies stream bytes "from" to "to" out of the records of "count" entries into "out" (to - from bytes). "bytes" is the
+ * file from "position" on. "done" counts the records that held. */
 enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
-                                 uint64_t stream, const uint64_t *positions, const uint64_t *offsets, size_t count,
-                                 uint64_t from, uint64_t to, uint8_t *out, size_t *done) {
+                                 uint64_t stream, const uint8_t *index, size_t count, uint64_t from, uint64_t to,
+                                 uint8_t *out, size_t *done) {
     dl_frame row;
     for (*done = 0; *done < count; ++*done) {
-        const size_t i = *done;
-        if (positions[i] < position || positions[i] - position > length) return DL_BAD_LENGTH;
-        const uint8_t *frame = bytes + (positions[i] - position);
-        const size_t size = frame_size(frame, length - (size_t)(positions[i] - position));
+        const uint64_t at = position_in(index, *done), start = start_in(index, *done), end = start_in(index, *done + 1);
+        if (at < position || at - position > length) return DL_BAD_LENGTH;
+        const uint8_t *frame = bytes + (at - position);
+        const size_t size = frame_size(frame, length - (size_t)(at - position));
         if (size == 0) return DL_BAD_LENGTH;
-        if (frame_crc(frame, size, nonce, positions[i]) != dl_load32(frame)) return DL_BAD_FRAME;
-        if (frame_row(frame, size, positions[i], &row) != DL_OK) return DL_BAD_FRAME;
-        if (row.stream != stream || row.offset != offsets[i] || row.offset + row.payload_length != offsets[i + 1])
-            return DL_BAD_FRAME;
-        const uint64_t first = offsets[i] > from ? offsets[i] : from;
-        const uint64_t last = offsets[i + 1] < to ? offsets[i + 1] : to;
-        if (first < last) memcpy(out + (first - from), frame + row.payload + (first - row.offset), last - first);
+        if (frame_crc(frame, size, nonce, at) != dl_load32(frame)) return DL_BAD_FRAME;
+        if (frame_row(frame, size, at, &row) != DL_OK) return DL_BAD_FRAME;
+        if (row.stream != stream || row.offset != start || row.offset + row.payload_length != end) return DL_BAD_FRAME;
+        const uint64_t first = start > from ? start : from, last = end < to ? end : to;
+        if (first < last) memcpy(out + (first - from), frame + row.payload + (first - start), last - first);
     }
     return DL_OK;
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, overload
 
 from typing_extensions import Buffer as _Readable
+from typing_extensions import Self
 
 class CData:
     """Memory that belongs to C's type system: an array, a pointer or a structure."""
@@ -21,6 +22,8 @@ class CData:
     def __getattr__(self, name: str) -> Any: ...
     def __setattr__(self, name: str, value: Any) -> None: ...
     def __add__(self, items: int) -> CData: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
 
 class Buffer:
     """A view of such memory as Python's bytes."""
@@ -119,7 +122,10 @@ class _Lib:
     DL_ENTRY_MAX: Final[int]
     DL_ROW_CHUNKS: Final[int]
     DL_RADIX: Final[int]
+    DL_FLAGS: Final[int]
+    DL_PRODUCERS_TOLD: Final[int]
     DL_RECORD_FLAGS: Final[int]
+    DL_RECORD_PRODUCER: Final[int]
     DL_RECORD_TYPE: Final[int]
     DL_BY_STREAM: Final[int]
     DL_BY_OFFSET: Final[int]
@@ -168,8 +174,7 @@ class _Lib:
         position: int,
         nonce: int,
         stream: int,
-        positions: CData,
-        offsets: CData,
+        index: CData,
         count: int,
         from_: int,
         to: int,
@@ -177,6 +182,7 @@ class _Lib:
         done: CData,
         /,
     ) -> int: ...
+    def dl_frames_ahead(self, index: CData, count: int, size: int, piece: CData, /) -> int: ...
     def dl_run_find(
         self,
         page: CData | bytes,
@@ -277,6 +283,12 @@ class _Lib:
         bad_position: CData,
         /,
     ) -> int: ...
+    def dl_replay_data(
+        self, records: CData, count: int, flags: int, end: int, end_max: int, pairs: CData, /
+    ) -> int: ...
+    def dl_replay_claims(self, records: CData, count: int, tail: int, found: CData, /) -> int: ...
+    def dl_replay_time(self, records: CData, count: int, lsns: CData, times_ms: CData, blocks_count: int, /) -> int: ...
+    def dl_index_run(self, index: CData, count: int, /) -> int: ...
     def dl_index_bounds(self, index: CData, length: int, below: int, bounds: CData, /) -> int: ...
     def dl_records_pick(self, records: CData, count: int, types: int, out: CData, /) -> int: ...
     def dl_records_find(self, records: CData, count: int, stream: int, /) -> int: ...

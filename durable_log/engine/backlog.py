@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
@@ -18,15 +18,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 from durable_log._core import ffi, lib
 from durable_log.engine.cluster_records import RECORDS_AT_ONCE, SLICE, Records, new_uncleared
 from durable_log.engine.format import (
-    BLOCK_HEADER,
     CREATE,
     DELETE,
     FRAME_ROW,
-    lsn_of,
+    PAGE,
     position_of,
     segment_of,
 )
-from durable_log.engine.segment import Block, LogSegment, read_rows, segment_name
+from durable_log.engine.index import ENTRY
+from durable_log.engine.segment import Block, LogSegment, bodies_of, segment_name
 from durable_log.errors import Corruption
 
 _T = TypeVar("_T")
@@ -41,7 +41,9 @@ def _nothing() -> None:
 
 
 class Record(NamedTuple):
-    """One frame of the log. ``skip``: its type and flags, and how far its payload lies behind its start, in bytes."""
+    """One frame of the log. ``skip``: its type and flags, whose claim it has, and how far its payload lies behind its
+    start, in bytes.
+    """
 
     stream: int
     offset: int
@@ -57,7 +59,51 @@ class Record(NamedTuple):
     @property
     def flags(self) -> int:
         """The frame's flags."""
-        return int(self.skip >> lib.DL_RECORD_FLAGS & 0xFF)
+        return int(self.skip >> lib.DL_RECORD_FLAGS & lib.DL_FLAGS)
+
+
+class StreamRecords:
+    """The records of one stream, in the order of the log, but for its creation and its deletion."""
+
+    def __init__(self, memory: Any, first: int, end: int) -> None:
+        if first < end and _kind(memory[first]) == CREATE:
+            first += 1
+        if first < end and _kind(memory[end - 1]) == DELETE:
+            end -= 1
+        self._memory, self._first, self._count = memory, first, end - first
+        self._entries = new_uncleared("uint8_t[]", ENTRY * self._count)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: int) -> Record:
+        return _unpack(self.at(range(self._count)[at]), 1)[0]
+
+    def since(self, lsn: int) -> int:
+        """Which of them is the first from ``lsn`` on. O(log n)."""
+        records = self.at(0)
+        if not self._count or records[0].place >= lsn:
+            return 0
+        return bisect_left(range(self._count), lsn, key=lambda at: records[at].place)
+
+    def data(self, first: int, end: int, offset: int, offset_max: int, *, without: int = 0) -> Any:
+        """Entries of an index, as bytes: of those records from ``first`` on, below ``end``, that hold the bytes from
+        ``offset`` on, one behind the other, to ``offset_max`` at most, and have no flag of ``without``.
+        """
+        found = lib.dl_replay_data(self.at(first), end - first, without, offset, offset_max, self._entries)
+        return ffi.buffer(self._entries, ENTRY * found)
+
+    def claims(self, first: int, tail: int) -> list[Record]:
+        """Those from ``first`` on, where the stream ended at ``tail``, that say what holds in the end of its producers
+        and its Stream-Seq: the last of each. Maybe others before them.
+        """
+        found = new_uncleared("uint64_t[]", self._count)
+        count = lib.dl_replay_claims(self.at(first), self._count - first, tail, found)
+        return [self[first + found[index]] for index in range(count)]
+
+    def at(self, first: int) -> Any:
+        """Those from ``first`` on, for loops in C."""
+        return self._memory + self._first + first
 
 
 class Backlog:
@@ -67,7 +113,7 @@ class Backlog:
         self._segments = segments
         self._collected, self._lives = Records(), Records()
         self._times: tuple[array[int], array[int]] = array("Q"), array("Q")
-        self._sorted: Any = ffi.NULL
+        self._sorted: Any = new_uncleared("dl_record[]", 0)
         self._window = (0, b"")
         self.count = 0
         self.greatest_stream = 0
@@ -75,46 +121,32 @@ class Backlog:
     # --- filling ---------------------------------------------------------------------------------------------------
 
     def take(self, segment: LogSegment, blocks: list[Block]) -> None:
-        """The frames of the blocks of one segment; of a damaged block, all that verify."""
-        for block in blocks:
-            self._times[0].append(block.lsn)
-            self._times[1].append(block.time_ms)
+        """The frames of the blocks that count of one segment; of a damaged block, all that verify."""
+        lsns, times = self._times
+        lsns.extend(block.lsn for block in blocks)
+        times.extend(block.time_ms for block in blocks)
+        bodies = [body for block in blocks for body in bodies_of(segment, block)]
+        segment.bodies.extend(chain.from_iterable(bodies))
         first = 0
-        while first < len(blocks):
-            last, start = first + 1, position_of(blocks[first].lsn)
-            if not blocks[first].whole:
-                self._take_damaged(segment, blocks[first])
-            else:
-                while last < len(blocks) and blocks[last].whole and blocks[last].end - blocks[first].lsn <= SLICE:
-                    last += 1
-                self._take_whole(segment, start, blocks[first:last])
+        while first < len(bodies):
+            (start, end), last = bodies[first], first
+            while last < len(bodies) and (last == first or sum(bodies[last]) - start <= SLICE):
+                end = max(end, sum(bodies[last]))
+                last += 1
+            self._take(segment, segment.file.read(start, end - start), start, bodies[first:last])
             first = last
 
-    def _take_whole(self, segment: LogSegment, start: int, blocks: list[Block]) -> None:
-        content = segment.file.read(start, position_of(blocks[-1].end) - start)
-        bodies = array(
-            "Q", chain.from_iterable((position_of(block.lsn) + BLOCK_HEADER, block.body_length) for block in blocks)
-        )
+    def _take(self, segment: LogSegment, content: bytes, start: int, bodies: list[tuple[int, int]]) -> None:
         count, bad = ffi.new("size_t *"), ffi.new("uint64_t *")
         part, count[0], room = self._collected.room(len(content) // lib.DL_FRAME_HEADER + 1)
         first = count[0]
         verdict = lib.dl_records_scan_all(
-            content, len(content), start, segment.nonce, segment.number, ffi.from_buffer("uint64_t[]", bodies),
-            len(blocks), part, room, count, bad,
+            content, len(content), start, segment.nonce, segment.number,
+            ffi.new("uint64_t[]", list(chain.from_iterable(bodies))), len(bodies), part, room, count, bad,
         )  # fmt: skip
         if verdict != lib.DL_CLUSTER_OK:
             raise Corruption(segment.file.name, bad[0], "a frame of a block that verifies fails its checksum")
         self._use(part, first, count[0])
-
-    def _take_damaged(self, segment: LogSegment, block: Block) -> None:
-        rows = read_rows(segment, block).rows
-        part, first, _ = self._collected.room(len(rows))
-        for index, row in enumerate(rows, first):
-            record = part[index]
-            record.stream, record.offset, record.place = row[0], row[1], lsn_of(segment.number, row[2])
-            record.skip = row[9] << lib.DL_RECORD_TYPE | row[10] << lib.DL_RECORD_FLAGS | row[6]
-            record.length = row[7]
-        self._use(part, first, first + len(rows))
 
     def _use(self, part: Any, first: int, end: int) -> None:
         self._collected.use(end)
@@ -138,11 +170,12 @@ class Backlog:
             for first in range(0, count, RECORDS_AT_ONCE):
                 yield from _unpack(part + first, min(RECORDS_AT_ONCE, count - first))
 
-    def of(self, stream: int) -> list[Record]:
-        """The records of a stream, in the order of the log, without creations and deletions."""
-        first = lib.dl_records_find(self._sorted, self.count, stream)
-        end = lib.dl_records_find(self._sorted, self.count, stream + 1)
-        return [record for record in _unpack(self._sorted + first, end - first) if record.kind not in (CREATE, DELETE)]
+    def of(self, stream: int) -> StreamRecords:
+        """The records of a stream."""
+        find = lib.dl_records_find
+        return StreamRecords(
+            self._sorted, find(self._sorted, self.count, stream), find(self._sorted, self.count, stream + 1)
+        )
 
     def streams(self) -> array[int]:
         """The numbers of all streams that have records, ascending."""
@@ -150,10 +183,12 @@ class Backlog:
         count = lib.dl_records_streams(self._sorted, self.count, found)
         return array("Q", bytes(ffi.buffer(found, count * 8)))
 
-    def time_of(self, lsn: int) -> float:
-        """When the block that holds ``lsn`` was written, in seconds since the epoch."""
-        lsns, times = self._times
-        return times[bisect_right(lsns, lsn) - 1] / 1000
+    def time_of(self, records: StreamRecords, first: int, count: int) -> float:
+        """The latest time at which a block was written that holds one of so many of the records from ``first`` on, in
+        seconds since the epoch.
+        """
+        lsns, times = (ffi.from_buffer("uint64_t[]", each) for each in self._times)
+        return int(lib.dl_replay_time(records.at(first), count, lsns, times, len(lsns))) / 1000
 
     def frame(self, record: Record) -> tuple[tuple[int, ...], bytes]:
         """The row of a record's frame, and the frame. Reads it, verified. Raises :class:`Corruption`, ``OSError``."""
@@ -181,13 +216,18 @@ class Backlog:
             raise Corruption(segment_name(number), position, reason) from error
 
     def _read(self, segment: LogSegment, lsn: int, size: int) -> bytes:
-        """Frames are mostly wanted one after the other."""
+        """Frames are mostly wanted one after the other; of one that is somewhere else, little more is read."""
         begin, data = self._window
         if not begin <= lsn <= lsn + size <= begin + len(data):
-            data = segment.file.read(position_of(lsn), max(size, _WINDOW))
+            ahead = _WINDOW if 0 <= lsn - begin - len(data) <= _WINDOW else PAGE
+            data = segment.file.read(position_of(lsn), max(size, ahead))
             begin = lsn
             self._window = begin, data
         return data[lsn - begin : lsn - begin + size]
+
+
+def _kind(record: Any) -> int:
+    return int(record.skip >> lib.DL_RECORD_TYPE)
 
 
 def _unpack(records: Any, count: int) -> list[Record]:

@@ -12,6 +12,7 @@ import re
 import struct
 from array import array
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -143,6 +144,7 @@ class ClusteredSegment:
         self.trailer = trailer
         self.number, self.nonce = header.number, header.nonce
         self.rows_count, self.payload_bytes = trailer.rows, trailer.payload_bytes
+        self._last_row: tuple[int, Row] | None = None  # reads mostly follow each other
 
     @classmethod
     def open(cls, directory: Directory, name: str) -> ClusteredSegment | None:
@@ -176,10 +178,14 @@ class ClusteredSegment:
 
     def row(self, index: int) -> Row:
         """One row. Raises :class:`Corruption`."""
-        position = self.trailer.rows_position + index * ROW_SIZE
+        last = self._last_row
+        if last is not None and last[0] == index:
+            return last[1]
         row = self._row(index)
         if row is None:
+            position = self.trailer.rows_position + index * ROW_SIZE
             raise Corruption(self.file.name, position, REASONS[lib.DL_CLUSTER_ROW])
+        self._last_row = index, row
         return row
 
     def _row(self, index: int) -> Row | None:
@@ -330,16 +336,10 @@ class _Payload:
         low = start - (start - row.start) % PAGE
         high = min(row.end, row.start + (end - row.start + PAGE - 1) // PAGE * PAGE)
         read, position = segment.file.read, row.payload_position - row.start
-        if high - low <= _ONE_READ_MAX or (low, high) == (start, end):
-            parts = (read(position + low, high - low), b"", b"")
-            self.data = parts[0] if (low, high) == (start, end) else parts[0][start - low : end - low]
-        else:
-            parts = (
-                read(position + low, start - low),
-                read(position + start, end - start),
-                read(position + end, high - end),
-            )
-            self.data = parts[1]
+        at_once = high - low <= _ONE_READ_MAX or (low, high) == (start, end)
+        bounds = (low, high) if at_once else (low, start, end, high)
+        parts = [read(position + first, last - first) for first, last in pairwise(bounds)]
+        self.data = parts[0][start - low : end - low] if at_once else parts[1]
         self._keep = [ffi.from_buffer("uint8_t[]", part) for part in parts]
         chunk = start - (start - row.start) % CHUNK
         lengths = [len(part) for part in parts]

@@ -1,8 +1,8 @@
 """Files and directories of the operating system.
 
 Law of this room: the only module of the engine that touches the operating system. It knows names, positions and
-bytes, nothing of what they mean, except that the commit and the gathering of frames are single calls into C, with the
-interpreter's lock released; for other loops in C a file says by what C can read it. What it is to others is written
+bytes, nothing of what they mean, except that the commit is a single call into C, with the interpreter's lock released;
+for other loops in C a file says by what C can read it. What it is to others is written
 down in ``storage``, and ``memory`` is its twin. Any thread; nobody may write the same bytes from two threads.
 """
 
@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from durable_log._core import ffi, lib
 from durable_log.engine.format import PAGE
-from durable_log.engine.gather import Gather
 from durable_log.engine.memory import MemoryDirectory, MemoryFile
 from durable_log.engine.storage import Directory, File, SyncFailed, WriteFailed
 from durable_log.errors import NotAStore, StoreLocked
@@ -28,7 +27,6 @@ __all__ = ["Directory", "DiskDirectory", "File", "MemoryDirectory", "MemoryFile"
 LOCK_NAME: Final = "LOCK"
 StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(2**20)
-_GATHER_SPAN: Final = 256 * 2**10
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
 
@@ -101,19 +99,6 @@ class DiskFile:
             return int(self._sync_ns[0])
         failed = SyncFailed if self._stage[0] == lib.DL_STAGE_SYNC else WriteFailed
         raise failed(-result, os.strerror(-result), self._path)
-
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
-        """The stream bytes ``span`` out of consecutive records, verified; or the index of the first bad record."""
-        gather = Gather(nonce, stream, positions, offsets, span)
-        while gather.done < gather.count:
-            first, last = gather.done, gather.done + 1
-            start = positions[first]
-            while last < gather.count and positions[last] > start and gather.end_of(last) - start <= _GATHER_SPAN:
-                last += 1
-            piece = self.read(start, gather.end_of(last - 1) - start)
-            if not gather.feed(piece, start, last - first):
-                return gather.done
-        return bytes(gather.out)
 
     def source(self) -> tuple[int, Any]:
         """What C reads the file by, as long as it is open: its descriptor."""

@@ -16,7 +16,6 @@ from durable_log.model import Producer, StreamConfig
 PAGE: Final = 4096
 BLOCK_HEADER: Final = 64
 FRAME_HEADER: Final = 24
-FRAME_EXTENSIONS_MAX: Final = 20 + 2 + 1024
 
 DATA: Final = 1
 CREATE: Final = 2

@@ -1,41 +1,44 @@
 """Gathering a stream's records out of a log segment, piece by piece.
 
-Law of this room: the arguments of one ``dl_frames_gather``, kept between its calls; the caller reads the pieces. No
-I/O, and the interpreter's lock is not held in C. One thread a gathering.
+Law of this room: pieces of the file are read where the index says, a quarter of a MiB at once; one call into C for each
+of them, without the interpreter's lock, verifies the records and copies their bytes. Any thread.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from io import BytesIO
+from typing import Any, Final
 
 from durable_log._core import ffi, lib
-from durable_log.engine.format import FRAME_EXTENSIONS_MAX, FRAME_HEADER
+from durable_log.engine.index import ENTRY, entry_at
+from durable_log.engine.storage import File
+
+_PIECE: Final = 256 * 2**10
 
 
-class Gather:
-    """Arguments of one ``dl_frames_gather`` over consecutive records, which the caller feeds piece by piece."""
+def gather(file: File, nonce: int, stream: int, index: bytearray, first: int, last: int) -> bytes:
+    """The stream bytes ``first`` to ``last``, within ``index``, whose entries all lie in this file. They end before the
+    first record that does not verify. Raises ``OSError``.
+    """
+    gathered = BytesIO(bytes(last - first))
+    with gathered.getbuffer() as memory, ffi.from_buffer("uint8_t[]", memory, require_writable=True) as out:
+        end = _copy(file, nonce, stream, index, first, last, out)
+    whole = gathered.getvalue()  # which is no copy
+    return whole if end >= last else whole[: max(0, end - first)]
 
-    def __init__(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> None:
-        self.nonce, self.stream, self.span = nonce, stream, span
-        self.positions, self.offsets = positions, offsets
-        self.count = len(positions)
-        self.out = bytearray(span[1] - span[0])
-        self.done = 0
-        self._positions = ffi.from_buffer("uint64_t[]", positions)
-        self._offsets = ffi.from_buffer("uint64_t[]", offsets)
-        self._out = ffi.from_buffer("uint8_t[]", self.out)
-        self._done = ffi.new("size_t *")
 
-    def end_of(self, record: int) -> int:
-        """An upper bound of where the frame of a record ends in the file."""
-        length: int = self.offsets[record + 1] - self.offsets[record]
-        return int(self.positions[record]) + FRAME_HEADER + FRAME_EXTENSIONS_MAX + length
-
-    def feed(self, piece: Any, position: int, count: int) -> bool:
-        """Take ``count`` further records out of ``piece``. False at the first that does not hold."""
+def _copy(file: File, nonce: int, stream: int, index: bytearray, first: int, last: int, out: Any) -> int:
+    """The offset up to which the records held."""
+    view, count, at = ffi.from_buffer("uint8_t[]", index), len(index) // ENTRY, 0
+    piece, done = ffi.new("uint64_t[2]"), ffi.new("size_t *")
+    while at < count:
+        entries = view + ENTRY * at
+        ahead = lib.dl_frames_ahead(entries, count - at, _PIECE, piece)
+        content = file.read(*piece)
         verdict = lib.dl_frames_gather(
-            ffi.from_buffer(piece), len(piece), position, self.nonce, self.stream,
-            self._positions + self.done, self._offsets + self.done, count, *self.span, self._out, self._done,
-        )  # fmt: skip
-        self.done += self._done[0]
-        return bool(verdict == lib.DL_OK)
+            content, len(content), piece[0], nonce, stream, entries, ahead, first, last, out, done
+        )
+        at += done[0]
+        if verdict != lib.DL_OK:
+            return entry_at(index, at)[0]
+    return last

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.format import position_of, segment_of
+from durable_log.engine.format import segment_of
 
 LOST: Final = 0
 """A place: these bytes were acknowledged and can't be read any more. So is every number below 2³²: it is that of the
@@ -31,9 +31,13 @@ RANGES_MAX: Final = 256
 SHORT_MAX: Final = 2**20
 """and a range is short up to this many bytes: a longer one is worth its entry."""
 
+ENTRY: Final = 16
+"""Bytes that an index grows by for each record: its place, and where it ends."""
+
 _CLUSTERED: Final = 1 << 63
 _NUMBER: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
+_ENTRY: Final = struct.Struct("<QQQ")
 
 entry_of: Final = _PAIR.pack
 """A place, and the end of what lies there, as they are added to an index."""
@@ -65,14 +69,10 @@ def clustered_row(place: int) -> int:
 
 
 class Run(NamedTuple):
-    """Consecutive records in one log segment; or lost bytes, with segment 0 and their place for a position.
-
-    ``offsets`` has one entry more than ``positions``: where the last record ends.
-    """
+    """Consecutive records in one log segment; or lost bytes, with segment 0. ``entries`` is an index of these alone."""
 
     segment: int
-    positions: array[int]
-    offsets: array[int]
+    entries: bytearray
 
 
 class ClusteredRun(NamedTuple):
@@ -245,15 +245,19 @@ def ends_in_log(index: bytearray) -> bool:
 
 def place_at(index: bytearray, offset: int) -> tuple[int, int, int]:
     """Start, end and place of the entry that holds the byte at ``offset``. O(log n)."""
-    start, place, end = _numbers(index, 16 * _find(index, offset), 24)
+    return entry_at(index, _find(index, offset))
+
+
+def entry_at(index: bytearray, number: int) -> tuple[int, int, int]:
+    """Start, end and place of an entry."""
+    start, place, end = _ENTRY.unpack_from(index, ENTRY * number)
     return start, end, place
 
 
 def runs_of(index: bytearray, start: int, end: int) -> list[Run | ClusteredRun]:
     """What holds the bytes ``start`` to ``end`` (not empty). O(log n + records)."""
     first, last = _find(index, start), _find(index, end - 1) + 1
-    numbers = _numbers(index, 16 * first, 16 * (last - first) + 8)
-    return _split(numbers[1::2], numbers[::2], start, end)
+    return _split(index[ENTRY * first : ENTRY * last + 8], start, end)
 
 
 def _find(index: bytearray, offset: int) -> int:
@@ -273,20 +277,17 @@ def _numbers(index: bytearray, first: int, length: int) -> array[int]:
     return numbers
 
 
-def _split(places: array[int], offsets: array[int], start: int, end: int) -> list[Run | ClusteredRun]:
+def _split(index: bytearray, start: int, end: int) -> list[Run | ClusteredRun]:
     runs: list[Run | ClusteredRun] = []
-    first = 0
-    while first < len(places):
-        place = places[first]
-        last = first + 1
+    first, count = 0, len(index) // ENTRY
+    while first < count:
+        begin, stop, place = entry_at(index, first)
         if place & _CLUSTERED:
-            number, row = clustered_segment(place), clustered_row(place)
-            runs.append(ClusteredRun(number, row, max(start, offsets[first]), min(end, offsets[last])))
+            last = first + 1
+            runs.append(ClusteredRun(clustered_segment(place), clustered_row(place), max(start, begin), min(end, stop)))
         else:
-            segment = segment_of(place)
-            while last < len(places) and segment_of(places[last]) == segment:
-                last += 1
-            positions = array("Q", map(position_of, places[first:last]))
-            runs.append(Run(segment, positions, offsets[first : last + 1]))
+            entries = ffi.from_buffer("uint8_t[]", index) + ENTRY * first
+            last = first + lib.dl_index_run(entries, count - first)
+            runs.append(Run(segment_of(place), index[ENTRY * first : ENTRY * last + 8]))
         first = last
     return runs

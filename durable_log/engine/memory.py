@@ -12,7 +12,6 @@ from typing import Any
 
 from durable_log._core import ffi, lib
 from durable_log.engine.format import position_of
-from durable_log.engine.gather import Gather
 from durable_log.engine.storage import Directory, WriteFailed
 
 
@@ -58,13 +57,6 @@ class MemoryFile:
             raise WriteFailed(errno.EINVAL, "block does not hold its frames", self.name)
         self.write(position_of(info.lsn), block)
         return 0
-
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
-        """As on disk."""
-        gather = Gather(nonce, stream, positions, offsets, span)
-        start = positions[0]
-        piece = self.read(start, gather.end_of(gather.count - 1) - start)
-        return bytes(gather.out) if gather.feed(piece, start, gather.count) else gather.done
 
     def source(self) -> tuple[int, Any]:
         """What C reads the file by: its memory, which can't grow as long as somebody holds it."""

@@ -66,10 +66,6 @@ class OverlayFile:
         """Seal the block, and write it to memory."""
         return self._written().commit(block, info, sync)
 
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
-        """As the file below."""
-        return self._read().gather(nonce, stream, positions, offsets, span)
-
     def source(self) -> tuple[int, Any]:
         """By what C reads it."""
         return self._read().source()

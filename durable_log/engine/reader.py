@@ -12,14 +12,18 @@ import errno
 
 from durable_log.engine.ancestry import Piece, owner_at, pieces
 from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment, Row, cluster_name
+from durable_log.engine.format import position_of
+from durable_log.engine.gather import gather
 from durable_log.engine.index import (
     ClusteredRun,
     Run,
     clustered_row,
     clustered_segment,
+    end_of,
     is_clustered,
     place_at,
     runs_of,
+    start_of,
 )
 from durable_log.engine.quarantine import report_name
 from durable_log.engine.recent import read_recent
@@ -104,7 +108,7 @@ class Reader:
                 start, end = run.start, run.end
                 data = self._read_clustered(piece.owner, run)
             else:
-                start, end = max(piece.start, run.offsets[0]), min(piece.end, run.offsets[-1])
+                start, end = max(piece.start, start_of(run.entries)), min(piece.end, end_of(run.entries))
                 data = self._read_log(piece.owner, run, start, end)
             if isinstance(data, Corruption):
                 return data
@@ -124,19 +128,16 @@ class Reader:
 
     def _read_log(self, state: StreamState, run: Run, first: int, last: int) -> bytes | Corruption:
         segment = self.segments.get(run.segment)
+        start, _, place = place_at(run.entries, first)
         if segment is None:
             reason = f"stream bytes {first} to {last} were acknowledged and are lost"
-            lost_in = report_name(run.positions[0]) if run.segment == 0 and run.positions[0] else "the log"
-            position = 0 if run.segment == 0 else run.positions[0]
-            return Corruption(lost_in, position, reason, name=state.name)
-        found = segment.file.gather(segment.nonce, state.number, run.positions, run.offsets, (first, last))
-        if isinstance(found, bytes):
+            lost_in = report_name(place) if run.segment == 0 and place else "the log"
+            return Corruption(lost_in, 0 if run.segment == 0 else position_of(place), reason, name=state.name)
+        found = gather(segment.file, segment.nonce, state.number, run.entries, first, last)
+        if found:
             return found
-        if run.offsets[found] > first:
-            whole = Run(run.segment, run.positions[:found], run.offsets[: found + 1])
-            return self._read_log(state, whole, first, run.offsets[found])
-        reason = f"the record at offset {run.offsets[found]} fails its checksum"
-        return Corruption(segment_name(run.segment), run.positions[found], reason, name=state.name)
+        reason = f"the record at offset {start} fails its checksum"
+        return Corruption(segment_name(run.segment), position_of(place), reason, name=state.name)
 
 
 def _row(segment: ClusteredSegment, state: StreamState, run: ClusteredRun) -> Row:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain as chain_of
 from itertools import groupby
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from durable_log.engine.chain import Base, Chain, Damage, Found, falls_short, fo
 from durable_log.engine.check import MISSING, NO_HEADER, OF_ANOTHER_STORE
 from durable_log.engine.cluster import ClusteredSegment, cluster_name, cluster_number
 from durable_log.engine.files import Directory
-from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of, nonce_of, position_of, segment_of
+from durable_log.engine.format import PAGE, lsn_of, nonce_of, position_of, segment_of
 from durable_log.engine.manifest import MANIFEST_NAME, Manifest
 from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.rows import lsn_of_row
@@ -32,7 +31,6 @@ from durable_log.engine.segment import (
     TEMPORARY,
     Block,
     LogSegment,
-    read_rows,
     segment_name,
     segment_number,
     survey,
@@ -250,11 +248,6 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
     for number, blocks in groupby(chain.blocks, lambda block: segment_of(block.lsn)):
         counting, segment = list(blocks), segments[number]
         segment.end, segment.last = position_of(counting[-1].end), (counting[-1].lsn, counting[-1].header_crc)
-        for block in counting:
-            if not block.whole:
-                segment.bodies.extend(chain_of.from_iterable(read_rows(segment, block).spans()))
-            elif block.body_length:
-                segment.bodies.extend((position_of(block.lsn) + BLOCK_HEADER, block.body_length))
         backlog.take(segment, counting)
     backlog.sort()
     return backlog

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from durable_log.engine.ancestry import Fork, leave
-from durable_log.engine.backlog import Backlog, Record
+from durable_log.engine.backlog import Backlog, Record, StreamRecords
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.format import (
     CREATE,
@@ -31,9 +31,9 @@ from durable_log.engine.format import (
     decode_producer,
     decode_touch,
 )
-from durable_log.engine.index import LOST, add_place, end_of
+from durable_log.engine.index import ENTRY, LOST, add_place, end_of
 from durable_log.engine.loading import Note
-from durable_log.engine.state import ProducerState, StreamState
+from durable_log.engine.state import OFFSET_MAX, ProducerState, StreamState
 from durable_log.errors import Corruption
 
 
@@ -70,14 +70,9 @@ class CatchUp:
         records, tail_min = self._backlog.of(state.number), self._tails_min.get(state.number, 0)
         if not records and state.tail >= tail_min:
             return None
-        application = _Application(state, self._backlog)
-        for record in records:
-            if record.lsn < lsn:
-                application.place(record)
-        application.end_places()
-        for record in records:
-            if record.lsn >= lsn:
-                application.apply(record)
+        application, known = _Application(state, self._backlog, records), records.since(lsn)
+        application.place(known)
+        application.apply(known)
         application.reach(tail_min)
         state.durable, state.durable_closed, state.first = state.tail, state.closed, state.trimmed
         return partial(self._note, application)
@@ -87,7 +82,7 @@ class CatchUp:
         tail_min = self._tails_min.get(state.number, 0)
         if state.tail >= tail_min:
             return None
-        application = _Application(state, self._backlog)
+        application = _Application(state, self._backlog, self._backlog.of(state.number))
         application.reach(tail_min)
         state.durable = state.tail
         return partial(self._note, application)
@@ -289,19 +284,57 @@ class Replay:
 
 
 class _Application:
-    """One stream on its way to its present state."""
+    """One stream on its way to its present state. Runs of plain records are taken by C, all others one by one."""
 
-    def __init__(self, state: StreamState, backlog: Backlog) -> None:
-        self._state, self._backlog = state, backlog
+    def __init__(self, state: StreamState, backlog: Backlog, records: StreamRecords) -> None:
+        self._state, self._backlog, self._records = state, backlog, records
         self._producers = {known.number: known for known in (state.producers or {}).values()}
         self.lost: list[Lost] = []
         self.out_of_place = 0
 
-    def apply(self, record: Record) -> None:
-        """The next record."""
-        kind, state = record.kind, self._state
-        if kind == DATA:
+    def place(self, until: int) -> None:
+        """The records before ``until``, which the row knows: only where they lie is news."""
+        state, at = self._state, 0
+        while at < until:
+            entries = self._records.data(at, until, end_of(state.index), state.tail)
+            state.index += entries
+            at += len(entries) // ENTRY
+            if at < until:
+                self._place(self._records[at])
+            at += 1
+        self._lose(state.tail)
+
+    def _place(self, record: Record) -> None:
+        end = record.offset + record.length
+        if record.kind == DATA and record.length and end_of(self._state.index) < end <= self._state.tail:
+            self._lose(record.offset)
+            add_place(self._state.index, end, record.lsn)
+
+    def apply(self, first: int) -> None:
+        """The records from ``first`` on, which are news."""
+        state, records, at = self._state, self._records, first
+        claims = records.claims(first, state.tail)
+        while at < len(records):
+            entries = records.data(at, len(records), state.tail, OFFSET_MAX, without=FLAG_CLOSE)
+            if entries:
+                state.index += entries
+                state.tail = end_of(state.index)
+                self._renew(at, len(entries) // ENTRY)
+                at += len(entries) // ENTRY
+            if at < len(records):
+                self._apply(at)
+            at += 1
+        for record in claims:
+            self._claim(record)
+
+    def _apply(self, at: int) -> None:
+        record, state = self._records[at], self._state
+        kind = record.kind
+        if kind == DATA and record.offset < state.tail:
+            self.out_of_place += 1
+        elif kind == DATA:
             self._data(record)
+            self._renew(at, 1)
         elif kind == TRIM:
             state.trimmed = record.offset
         elif kind == TOUCH and state.expiry is not None:
@@ -309,21 +342,10 @@ class _Application:
         elif kind == PRODUCER:
             self._introduce(*self._backlog.decoded(record, decode_producer))
 
-    def place(self, record: Record) -> None:
-        """A record that the row knows: only where it lies is news."""
-        end = record.offset + record.length
-        if record.kind == DATA and end_of(self._state.index) < end <= self._state.tail:
-            self._lose(record.offset)
-            add_place(self._state.index, end, record.lsn)
-
     def reach(self, tail: int) -> None:
         """The stream had that tail, whatever the records say."""
         self._lose(tail)
         self._state.tail = max(tail, self._state.tail)
-
-    def end_places(self) -> None:
-        """There are no more records that the row knows."""
-        self._lose(self._state.tail)
 
     def _lose(self, end: int) -> None:
         state = self._state
@@ -335,22 +357,20 @@ class _Application:
 
     def _data(self, record: Record) -> None:
         state, offset, length = self._state, record.offset, record.length
-        if offset < state.tail:
-            self.out_of_place += 1
-            return
         self._lose(offset)
         if length:
             add_place(state.index, offset + length, record.lsn)
         state.tail = offset + length
-        flags = record.flags
-        if flags & (FLAG_PRODUCER | FLAG_SEQ):
-            self._claims(record)
-        if flags & FLAG_CLOSE:
+        if record.flags & FLAG_CLOSE:
             state.closed = True
-        if state.expiry is not None:
-            state.expiry.renew(self._backlog.time_of(record.lsn))
 
-    def _claims(self, record: Record) -> None:
+    def _renew(self, at: int, count: int) -> None:
+        """So many appends renewed a sliding TTL."""
+        expiry = self._state.expiry
+        if expiry is not None and expiry.ttl is not None:
+            expiry.renew(self._backlog.time_of(self._records, at, count))
+
+    def _claim(self, record: Record) -> None:
         row, frame = self._backlog.frame(record)
         if record.flags & FLAG_PRODUCER:
             number = row[5]

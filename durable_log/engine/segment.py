@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from durable_log._core import ffi, lib
@@ -25,10 +26,12 @@ from durable_log.engine.format import (
     lsn_of,
     nonce_of,
     pages,
+    position_of,
 )
 
 RESERVE: Final = 16 * PAGE
 FIRST_SIZE: Final = 4 * 2**20
+_WINDOW: Final = 2**20
 _NAME: Final = re.compile(r"([0-9a-f]{8})\.log")
 TEMPORARY: Final = ".tmp"
 
@@ -201,19 +204,44 @@ class Rows(NamedTuple):
 
 def survey(segment: LogSegment) -> list[Block]:
     """Every block whose header verifies at its place, in order, whatever lies between them."""
-    content = segment.file.read(0, segment.size)
-    view, length = ffi.from_buffer("uint8_t[]", content), len(content)
-    base = lsn_of(segment.number, 0)
-    info = ffi.new("dl_block *")
-    found = []
-    at = lib.dl_block_find(view, length, base, segment.nonce, PAGE)
-    while at < length:
-        verdict = lib.dl_block_check(view + at, length - at, base + at, segment.nonce, info)
-        block = _block(info, base + at, verdict == lib.DL_OK)
-        found.append(block)
-        following = at + pages(BLOCK_HEADER + block.body_length) if block.whole else at + PAGE
-        at = lib.dl_block_find(view, length, base, segment.nonce, following)
+    found: list[Block] = []
+    position, needed = PAGE, 0
+    while position < segment.size:
+        asked = min(max(needed, _WINDOW), segment.size - position)
+        content = segment.file.read(position, asked)
+        if not content:
+            break
+        more = len(content) == asked < segment.size - position
+        position, needed = _survey_piece(segment, content, position, found, more=more)
     return found
+
+
+def _survey_piece(
+    segment: LogSegment, content: bytes, position: int, found: list[Block], *, more: bool
+) -> tuple[int, int]:
+    """Take up the blocks in ``content``, which is the file from ``position`` on. Returns where to go on, and how many
+    bytes are needed there at least: of a block that goes on where the content ends, if there is ``more`` of the file.
+    """
+    view, length = ffi.from_buffer("uint8_t[]", content), len(content)
+    lsn, info = lsn_of(segment.number, position), ffi.new("dl_block *")
+    at = lib.dl_block_find(view, length, lsn, segment.nonce, 0)
+    while at < length:
+        verdict = lib.dl_block_check(view + at, length - at, lsn + at, segment.nonce, info)
+        if verdict == lib.DL_BAD_LENGTH and more:
+            return position + at, pages(BLOCK_HEADER + info.body_length)
+        block = _block(info, lsn + at, verdict == lib.DL_OK)
+        found.append(block)
+        at += pages(BLOCK_HEADER + block.body_length) if block.whole else PAGE
+        if at < length:
+            at = lib.dl_block_find(view, length, lsn, segment.nonce, at)
+    return position + at, 0
+
+
+def bodies_of(segment: LogSegment, block: Block) -> Iterable[tuple[int, int]]:
+    """Position and length of a block's frames, if it has any; of a damaged block, of each piece that holds."""
+    if not block.whole:
+        return read_rows(segment, block).spans()
+    return ((position_of(block.lsn) + BLOCK_HEADER, block.body_length),) if block.body_length else ()
 
 
 def _block(info: Any, lsn: int, whole: bool) -> Block:

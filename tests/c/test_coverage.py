@@ -1,12 +1,13 @@
 """Every line and every branch of the C core is taken by the tests of this folder and the inputs of the fuzz targets.
 
-The core is built once more, without optimisation and with counters, and all of them run on it. Nothing is left out: a
-branch that no test can take is one that should not be there.
+The core is built once more, without optimisation and with counters, and all of them run on it. A branch that no test
+can take is one that should not be there; left out is only what this processor can't run.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import building
 import pytest
+
+from durable_log._core import lib
 
 sys.path.append(str(building.ROOT / "tests" / "fuzz"))
 import fuzzing
@@ -74,9 +77,20 @@ def add(total: list[int], line: dict[str, Any]) -> None:
         total[index] += count
 
 
+def folding() -> set[tuple[str, int]]:
+    """The lines of checksums by wide products, if this processor has none."""
+    if lib.dl_crc32c_hardware() == 2:
+        return set()
+    before, inside, _ = re.split("(?=/[*] begin: folding|/[*] end: folding)", (CSRC / "crc32c.c").read_text("utf-8"))
+    first = before.count("\n") + 1
+    return {("crc32c.c", number) for number in range(first, first + inside.count("\n"))}
+
+
 def uncovered(lines: Lines) -> list[str]:
-    missing = []
+    missing, left_out = [], folding()
     for (name, number), (reached, *branches) in sorted(lines.items()):
+        if (name, number) in left_out:
+            continue
         code = (CSRC / name).read_text("utf-8").splitlines()[number - 1].strip()
         if not reached:
             missing.append(f"csrc/{name}:{number}: never reached: {code}")

@@ -11,6 +11,7 @@ from durable_log._core import ffi, lib
 NONCE = 0xBEEF
 PAGE = 4096
 LSN = 5 << 32 | PAGE
+POSITION = PAGE
 CLOSE, WITH_PRODUCER, WITH_SEQ = 1, 2, 4
 
 
@@ -105,12 +106,7 @@ def test_a_frame_that_holds_but_lacks_what_its_flags_say_is_bad(rest, flags):
     block = sealed(good, bad)
     verdict, rows, done = scan(block, len(good) + len(bad))
     assert (verdict, len(rows), done) == (lib.DL_BAD_FRAME, 1, len(good))
-    positions, offsets = ffi.new("uint64_t[]", [LSN + 64 + 28]), ffi.new("uint64_t[]", [0, len(rest)])
-    out, count = ffi.new("uint8_t[]", max(1, len(rest))), ffi.new("size_t *")
-    verdict = lib.dl_frames_gather(
-        exactly(block), len(block), LSN, NONCE, 7, positions, offsets, 1, 0, len(rest), out, count
-    )
-    assert (verdict, count[0]) == (lib.DL_BAD_FRAME, 0)
+    assert gather(block, [(64 + 28, 0)], len(rest), (0, len(rest)))[::2] == (lib.DL_BAD_FRAME, 0)
 
 
 def test_a_scan_stops_where_a_frame_is_not_whole_or_its_rows_are_full():
@@ -146,13 +142,16 @@ def test_the_next_frame_is_found_by_its_checksum():
     assert find(PAGE - 23) == PAGE
 
 
+def index_of(records: list[tuple[int, int]], end: int):
+    numbers = [number for at, offset in records for number in (offset, LSN + at)]
+    return exactly(struct.pack(f"<{len(numbers) + 1}Q", *numbers, end))
+
+
 def gather(block: bytes, records: list[tuple[int, int]], end: int, span: tuple[int, int], stream: int = 7):
     """``records``: position in the block, offset."""
-    positions = ffi.new("uint64_t[]", [LSN + at for at, _ in records])
-    offsets = ffi.new("uint64_t[]", [offset for _, offset in records] + [end])
     out, done = ffi.new("uint8_t[]", span[1] - span[0]), ffi.new("size_t *")
     verdict = lib.dl_frames_gather(
-        exactly(block), len(block), LSN, NONCE, stream, positions, offsets, len(records), *span, out, done
+        exactly(block), len(block), POSITION, NONCE, stream, index_of(records, end), len(records), *span, out, done
     )
     return verdict, bytes(ffi.buffer(out)), done[0]
 
@@ -185,3 +184,28 @@ def test_the_bytes_of_a_span_are_gathered_from_its_records():
 def test_an_index_that_lies_is_told(places, end, stream, verdict):
     found, _, done = gather(THREE, places, end, (10, 14), stream)
     assert (found, done) == (verdict, len(places) - 1)
+
+
+EXTENSIONS_MAX = 20 + 2 + 1024
+"""So much may stand between a frame's header and its payload."""
+
+
+@pytest.mark.parametrize(
+    ("records", "end", "size", "ahead", "length"),
+    [
+        ([], 0, PAGE, 0, None),
+        ([(0, 0)], 10, 1, 1, 10),
+        ([(0, 0), (40, 10), (80, 20)], 25, 80 + 24 + EXTENSIONS_MAX + 5, 3, 85),
+        ([(0, 0), (40, 10), (80, 20)], 25, 80 + 24 + EXTENSIONS_MAX + 4, 2, 50),
+        ([(40, 0), (80, 10), (80, 20)], 25, PAGE, 2, 50),
+        ([(40, 0), (0, 10)], 25, PAGE, 1, 10),
+    ],
+    ids=["none", "larger than a piece", "all", "too far", "twice the same place", "backwards"],
+)
+def test_a_piece_is_records_that_stand_one_behind_the_other_and_as_long_as_they_may_be(
+    records, end, size, ahead, length
+):
+    piece = ffi.new("uint64_t[2]")
+    assert lib.dl_frames_ahead(index_of(records, end), len(records), size, piece) == ahead
+    begins = POSITION + records[0][0] if records else 0
+    assert list(piece) == [begins, 0 if length is None else length + 24 + EXTENSIONS_MAX]

@@ -78,10 +78,6 @@ class RecordedFile(MemoryFile):
             self._directory.record(Synced(self.inode))
         return 0
 
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
-        self._directory.faults("read", self.name)
-        return super().gather(nonce, stream, positions, offsets, span)
-
     def source(self) -> tuple[int, Any]:
         self._directory.faults("read", self.name)
         return super().source()

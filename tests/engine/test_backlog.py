@@ -18,17 +18,24 @@ from durable_log.engine.index import LOST, add_place, clustered_place, is_lost, 
 NONCE = 0xFEED
 BEGIN = 3 * 4096
 RECORD = struct.Struct("<QQQII")
+NUMBERS = st.one_of(st.integers(0, 1025), st.integers(0, 2**32 - 1))
 FRAMES = st.builds(
     oracle.Frame,
-    st.integers(1, lib.DL_TYPE_MAX),
+    st.integers(1, lib.DL_TYPE_MAX + 2),
     st.one_of(st.integers(0, 5), st.integers(0, 2**48 - 1)),
     st.integers(0, 2**40),
     st.binary(max_size=40),
     st.booleans(),
-    st.one_of(st.none(), st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**53), st.integers(0, 2**53))),
+    st.one_of(st.none(), st.tuples(NUMBERS, st.integers(0, 2**53), st.integers(0, 2**53))),
     st.one_of(st.none(), st.binary(max_size=9)),
 )
 BODIES = st.lists(st.lists(FRAMES, max_size=5), max_size=5)
+
+
+def skip_of(frame, flags, payload):
+    kind = frame.kind if frame.kind <= lib.DL_TYPE_MAX else 0
+    producer = min(frame.claim[0], 1023) if frame.claim else 0
+    return kind << 29 | flags << 26 | producer << 16 | payload
 
 
 def laid_out(bodies):
@@ -41,9 +48,8 @@ def laid_out(bodies):
             raw = frame.encode(NONCE, position)
             payload = len(raw) - len(frame.payload)
             expected.append(
-                (frame.stream, frame.offset, 7 << 32 | position, frame.kind << 24 | raw[9] << 16 | payload,
-                 len(frame.payload))
-            )  # fmt: skip
+                (frame.stream, frame.offset, 7 << 32 | position, skip_of(frame, raw[9], payload), len(frame.payload))
+            )
             content += raw
         blocks.append((BEGIN + begin, len(content) - begin))
         content += b"gap"
@@ -85,11 +91,11 @@ def records_of(rows):
 
 @given(st.lists(st.integers(0, 7), max_size=40), st.integers(0, 255))
 def test_records_of_some_types_are_picked_in_their_order(kinds, wanted):
-    rows = [(1, index, 0, kind << 24 | 0xFFFFFF, 0) for index, kind in enumerate(kinds)]
+    rows = [(1, index, 0, kind << 29 | 0x1FFFFFFF, 0) for index, kind in enumerate(kinds)]
     out = ffi.new("dl_record[]", max(1, len(rows)))
     count = lib.dl_records_pick(records_of(rows), len(rows), wanted, out)
     found = list(RECORD.iter_unpack(ffi.buffer(out, count * RECORD.size)))
-    assert found == [row for row in rows if wanted >> (row[3] >> 24) & 1]
+    assert found == [row for row in rows if wanted >> (row[3] >> 29) & 1]
 
 
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 10))

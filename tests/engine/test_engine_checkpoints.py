@@ -208,7 +208,7 @@ def test_a_read_whose_log_segment_is_closed_under_it_begins_anew(tmp_path):
         store.create("a", data=bytes(1000))
         store.create("b", data=b"b")
         twin = store.engine._directory
-        assert read_while(twin, "gather", store, store.engine.upkeep.cluster) == bytes(1000)
+        assert read_while(twin, "read", store, store.engine.upkeep.cluster) == bytes(1000)
 
 
 def test_a_read_whose_clustered_segment_is_closed_under_it_begins_anew(tmp_path):

@@ -31,7 +31,8 @@ from durable_log.engine.files import (
     is_out_of_space,
 )
 from durable_log.engine.format import BLOCK_HEADER, PAGE, lsn_of
-from durable_log.engine.index import _numbers, new_index
+from durable_log.engine.gather import gather
+from durable_log.engine.index import _numbers, add_place, new_index
 from durable_log.engine.manifest import check_directory, load_manifest
 from durable_log.engine.run_format import _from_bytes, _to_bytes
 from durable_log.engine.segment import LogSegment, segment_name, segment_number, size_of_segment
@@ -107,30 +108,35 @@ class TestBothDirectories:
     def test_gathering_takes_any_span_out_of_records_and_stops_at_the_first_bad_one(self, directory):
         file = directory.create("f")
         payloads = [bytes([65 + number]) * (number + 1) for number in range(6)]
-        positions, offsets, at, offset = array("Q"), array("Q", [0]), PAGE, 0
+        index, positions, at, offset = new_index(), [], PAGE, 0
         for number, payload in enumerate(payloads):
             raw = oracle.Frame(1, 4, offset, payload, claim=(1, 2, 3) if number % 2 else None).encode(NONCE, at)
             file.write(at, raw)
             positions.append(at)
             offset += len(payload)
-            offsets.append(offset)
+            add_place(index, offset, lsn_of(9, at))
             at += len(raw) + (300_000 if number == 3 else 7)
         content = b"".join(payloads)
         for first in range(len(content)):
             for last in range(first + 1, len(content) + 1):
-                assert file.gather(NONCE, 4, positions, offsets, (first, last)) == content[first:last]
-        assert file.gather(NONCE, 5, positions, offsets, (0, 3)) == 0
-        assert file.gather(NONCE + 1, 4, positions, offsets, (0, 3)) == 0
+                assert gather(file, NONCE, 4, index, first, last) == content[first:last]
+        assert gather(file, NONCE, 5, index, 0, 3) == b""
+        assert gather(file, NONCE + 1, 4, index, 0, 3) == b""
         for bad in range(6):
             position = positions[bad] + 24
             good = file.read(position, 1)
             file.write(position, bytes([good[0] ^ 1]))
-            assert file.gather(NONCE, 4, positions, offsets, (0, len(content))) == bad
+            held = sum(map(len, payloads[:bad]))
+            assert gather(file, NONCE, 4, index, 0, len(content)) == content[:held]
+            assert gather(file, NONCE, 4, index, held, len(content)) == b""
+            assert gather(file, NONCE, 4, index, held + 1, len(content)) == b""
             file.write(position, good)
 
     def test_gathering_beyond_the_end_of_a_file_finds_nothing(self, directory):
         file = directory.create("f")
-        assert file.gather(NONCE, 1, array("Q", [PAGE]), array("Q", [0, 5]), (0, 5)) == 0
+        index = new_index()
+        add_place(index, 5, lsn_of(9, PAGE))
+        assert gather(file, NONCE, 1, index, 0, 5) == b""
 
     def test_filling_with_zeroes_keeps_what_is_there(self, directory):
         file = directory.create("f")

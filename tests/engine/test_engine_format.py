@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from typing import Any
+from unittest.mock import patch
 
 import oracle
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from durable_log._core import ffi, lib
 from durable_log.engine import format as layout
+from durable_log.engine import segment as segment_room
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.segment import LogSegment, read_rows, survey
 from durable_log.errors import UnsupportedFormat
@@ -102,6 +104,28 @@ def test_a_block_whose_length_reaches_beyond_the_segment_is_not_whole():
     block = oracle.OracleBlock(layout.lsn_of(1, 60 * 1024), [oracle.Frame(1, 1, 0, b"x" * 8000)]).encode(made.nonce)
     made.file.write(60 * 1024, block)
     assert [found.whole for found in survey(made)] == [False]
+
+
+SIZES = st.lists(st.one_of(st.integers(0, 500), st.sampled_from([4000, 4008, 4009, 8000, 30_000])), max_size=8)
+
+
+@given(SIZES, st.lists(st.integers(4096, 100_000), max_size=2), st.integers(1, 5), st.booleans())
+def test_blocks_are_found_wherever_the_pieces_end_in_which_a_segment_is_read(sizes, damage, pages, reaches_end):
+    made, at = segment(size=160 * 1024), 4096
+    for size in sizes:
+        block = oracle.OracleBlock(layout.lsn_of(1, at), [oracle.Frame(1, 1, 0, b"x" * size)] * (size > 0))
+        raw = sealed(block, made.nonce)
+        made.file.write(at, raw)
+        at += len(raw)
+    for position in damage:
+        made.file.write(position, b"?")
+    if reaches_end:
+        made.file.write(160 * 1024 - 1, b"\0")
+    with patch.object(segment_room, "_WINDOW", 2**20):
+        at_once = survey(made)
+    with patch.object(segment_room, "_WINDOW", pages * 4096):
+        assert survey(made) == at_once
+    assert damage or len(at_once) == len(sizes)
 
 
 @given(

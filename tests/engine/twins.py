@@ -84,9 +84,6 @@ class TwinFile:
     def forget(self) -> None:
         self._inner.forget()
 
-    def gather(self, nonce: int, stream: int, positions: Any, offsets: Any, span: tuple[int, int]) -> bytes | int:
-        return self._twin.call("gather", self.name, lambda: self._inner.gather(nonce, stream, positions, offsets, span))
-
     def close(self) -> None:
         self._twin.call("close", self.name, self._inner.close)
 

@@ -48,8 +48,8 @@ BUGS: Final = (
         (
             Edit(
                 "durable_log/engine/segment.py",
-                "block = _block(info, base + at, verdict == lib.DL_OK)\n",
-                "block = _block(info, base + at, verdict != lib.DL_BAD_LENGTH)\n",
+                "block = _block(info, lsn + at, verdict == lib.DL_OK)\n",
+                "block = _block(info, lsn + at, verdict != lib.DL_BAD_LENGTH)\n",
             ),
         ),
         ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),

@@ -276,10 +276,10 @@ def test_a_failed_read_is_no_failed_store(twin):
         def unreadable(_proceed):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        twin.hooks["gather"] = unreadable
+        twin.hooks["read"] = unreadable
         with pytest.raises(StoreUnreadable):
             stream.read()
-        del twin.hooks["gather"]
+        del twin.hooks["read"]
         assert stream.read().data == b"content"
         stream.append(b"x")
 

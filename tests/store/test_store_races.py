@@ -291,9 +291,9 @@ def test_a_read_that_is_under_way_while_the_store_closes_says_so(tmp_path):
     from durable_log.engine.files import DiskDirectory
 
     twin = TwinDirectory(DiskDirectory(tmp_path / "store"))
-    store = open_store(twin, Options(recent_bytes_max=1))
+    store = open_store(twin, Options(recent_bytes_max=1, cluster_at_close=False))
     stream = store.create("a", data=b"content")
-    barrier = twin.hooks["gather"] = Barrier()
+    barrier = twin.hooks["read"] = Barrier()
     read = Task(stream.read)
     barrier.wait()
     closing = Task(store.close)

@@ -41,7 +41,7 @@ class Reads:
     def __init__(self, twin: TwinDirectory, store: Store) -> None:
         self.threads: set[int] = set()
         self.jobs: list[list[str]] = []
-        for what in ("read", "source", "gather"):
+        for what in ("read", "source"):
             twin.hooks[what] = self._noted
         load = store.engine.load
         store.engine.load = lambda names: self.jobs.append(list(names)) or load(names)

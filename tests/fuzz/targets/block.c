@@ -116,45 +116,61 @@ static void check_seal(const log_piece *log, const dl_block *info) {
     free(block);
 }
 
+/* What may be read at once of the entries, from the first on, one behind the other and not more than it says. */
+static void check_ahead(const log_piece *log, const uint8_t *index, size_t count) {
+    uint64_t piece[2];
+    const size_t ahead = dl_frames_ahead(index, count, log->choice[1], piece);
+    REQUIRE(ahead > 0 && ahead <= count && piece[0] == dl_load32(index + 8));
+    REQUIRE(ahead == 1 || piece[1] <= log->choice[1]);
+    for (size_t i = 0; i < ahead; i++) {
+        const uint64_t at = dl_load32(index + 16 * i + 8),
+                       length = dl_load64(index + 16 * i + 16) - dl_load64(index + 16 * i);
+        REQUIRE(i == 0 || at > dl_load32(index + 16 * i - 8));
+        REQUIRE(at + DL_FRAME_HEADER + length <= piece[0] + piece[1]);
+    }
+}
+
 static void check_gather(const log_piece *log, const dl_frame *rows, size_t count) {
     if (count == 0) return;
-    const uint64_t stream = rows[log->choice[0] % count].stream;
-    uint64_t *positions = fuzz_new(count, 8), *offsets = fuzz_new(count + 1, 8), total = 0;
+    const uint64_t stream = rows[log->choice[0] % count].stream, position = (uint32_t)log->lsn;
+    uint8_t *index = fuzz_new(16 * count + 8, 1), *end_of = index;
+    uint64_t total = 0;
     size_t chosen = 0, done = 0;
     for (size_t i = 0; i < count; i++) {
         const uint64_t end = rows[i].offset + rows[i].payload_length;
-        if (rows[i].stream != stream || end < rows[i].offset || (chosen > 0 && rows[i].offset != offsets[chosen]))
-            continue;
-        positions[chosen] = rows[i].position;
-        offsets[chosen++] = rows[i].offset;
-        offsets[chosen] = end;
+        if (rows[i].stream != stream || end < rows[i].offset) continue;
+        if (chosen > 0 && rows[i].offset != dl_load64(end_of)) continue;
+        dl_store64(index + 16 * chosen, rows[i].offset);
+        dl_store64(index + 16 * chosen + 8, rows[i].position);
+        end_of = index + 16 * ++chosen;
+        dl_store64(end_of, end);
         total += rows[i].payload_length;
     }
     if (chosen == 0) goto done;
-    const uint64_t from = offsets[0] + fuzz_within(log->choice[1] & 0xffff, total);
-    const uint64_t to = from + fuzz_within(log->choice[1] >> 16, offsets[chosen] - from);
+    check_ahead(log, index, chosen);
+    const uint64_t from = dl_load64(index) + fuzz_within(log->choice[1] & 0xffff, total);
+    const uint64_t to = from + fuzz_within(log->choice[1] >> 16, dl_load64(end_of) - from);
     uint8_t *out = fuzz_new((size_t)(to - from), 1);
-    REQUIRE(dl_frames_gather(log->bytes, log->length, log->lsn, log->nonce, stream, positions, offsets, chosen, from,
-                             to, out, &done) == DL_OK);
+    REQUIRE(dl_frames_gather(log->bytes, log->length, position, log->nonce, stream, index, chosen, from, to, out,
+                             &done) == DL_OK);
     REQUIRE(done == chosen);
     for (size_t i = 0; i < count; i++)
         for (uint64_t at = 0; at < rows[i].payload_length; at++) {
             const uint64_t offset = rows[i].offset + at;
             for (size_t k = 0; k < chosen; k++)
-                if (positions[k] == rows[i].position && offset >= from && offset < to)
+                if (dl_load64(index + 16 * k + 8) == rows[i].position && offset >= from && offset < to)
                     REQUIRE(out[offset - from] == log->bytes[rows[i].position - log->lsn + rows[i].payload + at]);
         }
     /* what an index says that lies: of another stream, or a place where no such frame is */
-    REQUIRE(dl_frames_gather(log->bytes, log->length, log->lsn, log->nonce, stream + 1, positions, offsets, chosen,
-                             from, to, out, &done) == DL_BAD_FRAME);
-    positions[chosen - 1] = log->lsn + log->choice[0] - 8;
-    const enum dl_verdict lied = dl_frames_gather(log->bytes, log->length, log->lsn, log->nonce, stream, positions,
-                                                  offsets, chosen, from, to, out, &done);
+    REQUIRE(dl_frames_gather(log->bytes, log->length, position, log->nonce, stream + 1, index, chosen, from, to, out,
+                             &done) == DL_BAD_FRAME);
+    dl_store64(end_of - 8, log->lsn + log->choice[0] - 8);
+    const enum dl_verdict lied =
+        dl_frames_gather(log->bytes, log->length, position, log->nonce, stream, index, chosen, from, to, out, &done);
     REQUIRE(lied == DL_OK || lied == DL_BAD_LENGTH || lied == DL_BAD_FRAME);
     free(out);
 done:
-    free(positions);
-    free(offsets);
+    free(index);
 }
 
 static void check_searches(const log_piece *log) {
@@ -194,7 +210,9 @@ static void check_surveys(const log_piece *log, const dl_frame *rows, size_t cou
         for (size_t i = 0; i < count; i++) {
             REQUIRE(records[i].stream == rows[i].stream && records[i].offset == rows[i].offset);
             REQUIRE((records[i].skip & 0xffff) == rows[i].payload && records[i].length == rows[i].payload_length);
-            REQUIRE((records[i].skip >> DL_RECORD_TYPE & 0xff) == rows[i].type);
+            const uint32_t type = rows[i].type <= DL_TYPE_MAX ? rows[i].type : 0;
+            REQUIRE(records[i].skip >> DL_RECORD_TYPE == type);
+            REQUIRE((records[i].skip >> DL_RECORD_FLAGS & DL_FLAGS) == (rows[i].flags & DL_FLAGS));
             data += rows[i].type == DL_TYPE_DATA && rows[i].payload_length > 0;
         }
         found = 0;

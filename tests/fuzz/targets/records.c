@@ -73,6 +73,30 @@ static void check_streams(const sample *s) {
     free(streams);
 }
 
+/* As if they were all of one stream: what is told of them is in their order, and holds one by one. */
+static void check_replay(const sample *s) {
+    uint8_t *pairs = fuzz_new(16 * s->count, 1);
+    uint64_t *found = fuzz_new(s->count, 8), end = s->count > 0 ? s->records[0].offset : 0;
+    const uint32_t flags = s->shift & DL_FLAGS;
+    const size_t done = dl_replay_data(s->records, s->count, flags, end, end + s->shift, pairs);
+    for (size_t i = 0; i < done; i++) {
+        const dl_record *record = &s->records[i];
+        REQUIRE(record->skip >> DL_RECORD_TYPE == DL_TYPE_DATA && record->offset == end && record->length > 0);
+        REQUIRE((record->skip >> DL_RECORD_FLAGS & flags) == 0);
+        end += record->length;
+        REQUIRE(dl_load64(pairs + 16 * i) == record->place && dl_load64(pairs + 16 * i + 8) == end);
+    }
+    REQUIRE(done == 0 || end - s->records[0].offset <= s->shift);
+    const size_t claims = dl_replay_claims(s->records, s->count, s->stream, found);
+    REQUIRE(claims <= s->count);
+    for (size_t i = 0; i < claims; i++)
+        REQUIRE(found[i] < s->count && (i == 0 || found[i] > found[i - 1]) &&
+                (s->records[found[i]].skip >> DL_RECORD_FLAGS & (DL_FLAG_PRODUCER | DL_FLAG_SEQ)) != 0);
+    REQUIRE(dl_replay_time(s->records, s->count, found, found, claims) <= s->count);
+    free(pairs);
+    free(found);
+}
+
 /* Every second stream is wanted, every third one trimmed; what stays is told in two slices. */
 static size_t check_selecting(const sample *s) {
     uint64_t *wanted = fuzz_new(s->count, 8), *trims = fuzz_new(2 * s->count, 8), *cuts = fuzz_new(s->count, 8);
@@ -137,6 +161,9 @@ static void check_index(const uint8_t *index, size_t length, uint64_t below) {
         if (kind == 0 && clustered == i) clustered = old = i + 1;
         if (kind == 1 && old == i) old = i + 1;
     }
+    const size_t run = dl_index_run(index, entries);
+    REQUIRE(run <= entries && (run > 0 || entries == 0));
+    REQUIRE(run == entries || dl_load32(index + 16 * run + 12) != dl_load32(index + 12));
     REQUIRE(dl_index_bounds(index, length, below, bounds) == is_index);
     if (is_index) REQUIRE(bounds[0] == clustered && bounds[1] == old);
 }
@@ -156,6 +183,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(s.records, input.at + index_length, s.count * sizeof *s.records);
     check_sorting(&s);
     check_picking(&s);
+    check_replay(&s);
     qsort(s.records, s.count, sizeof *s.records, compare_streams);
     check_streams(&s);
     check_plan(&s);
