@@ -456,6 +456,19 @@ def test_a_request_that_breaks_something_is_refused_alone(monkeypatch):
     store.close()
 
 
+def test_what_is_staged_without_a_call_is_of_the_next_group_in_its_order(monkeypatch):
+    quiet(monkeypatch)
+    store = open_quietly(Disk())
+    stream, results, commits = store.create("a"), Results(), store.stats()["commits"]
+    for number in range(3):
+        store.engine.stage(Append("a", b"x"), results, number)
+    assert not results.told
+    assert stream.append(b"y").offset == 3
+    assert [results.told[number].offset for number in range(3)] == [0, 1, 2]
+    assert store.stats()["commits"] == commits + 1
+    store.close()
+
+
 def test_what_waits_when_a_close_is_broken_off_is_told_so(monkeypatch):
     quiet(monkeypatch)
     store = open_quietly(Disk())
