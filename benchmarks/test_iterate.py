@@ -12,14 +12,14 @@ import pytest
 
 from benchmarks.bars import ITERATE
 from benchmarks.contest import Contest
-from benchmarks.peers import PEERS, DurableLogJson, DurableLogParsed, Peer
+from benchmarks.peers import PEERS, DurableLogJson, DurableLogParsed, RecordPeer
 
 RECORD = b'"' + b"x" * 98 + b'"'
 BATCH = 2000
 
 
 @pytest.mark.parametrize("contestant", [DurableLogJson, DurableLogParsed, *PEERS], ids=lambda peer: peer.name)
-def test_all_records(contest: Contest, folder: Path, contestant: type[Peer]) -> None:
+def test_all_records(contest: Contest, folder: Path, contestant: type[RecordPeer]) -> None:
     count = contest.size(400_000, BATCH)
     with contest.opened(lambda: contestant(folder)) as peer:
         for _ in range(count // BATCH):

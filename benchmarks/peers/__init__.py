@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.peers.bare_file import Bare
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import Peer, RecordPeer
 from benchmarks.peers.leveldb import LevelDB
 from benchmarks.peers.lmdb import LMDB
 from benchmarks.peers.ours import (
@@ -18,7 +18,7 @@ from benchmarks.peers.redis import Redis
 from benchmarks.peers.rocksdb import RocksDB
 from benchmarks.peers.sqlite import SQLite
 
-PEERS: list[type[Peer]] = [SQLite, LMDB, RocksDB, LevelDB, Redis]
+PEERS: list[type[RecordPeer]] = [SQLite, LMDB, RocksDB, LevelDB, Redis]
 
 __all__ = [
     "PEERS",
@@ -30,5 +30,6 @@ __all__ = [
     "DurableLogThreads",
     "DurableLogUvloop",
     "Peer",
+    "RecordPeer",
     "Redis",
 ]

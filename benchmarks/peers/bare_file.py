@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.base import Peer
@@ -45,9 +45,6 @@ class Bare(Peer):
 
     def append_many(self, items: Sequence[bytes]) -> None:
         self.append(0, b"".join(items))
-
-    def iterate(self) -> Iterable[bytes]:
-        raise NotImplementedError("there are pages, and no records")
 
     def close(self) -> None:
         os.close(self._fd)

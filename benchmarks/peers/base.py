@@ -46,10 +46,6 @@ class Peer(ABC):
         """Records at the end of the first writer's log, all or none, on disk when this returns."""
 
     @abstractmethod
-    def iterate(self) -> Iterable[bytes]:
-        """The records of the first writer, in order."""
-
-    @abstractmethod
     def close(self) -> None:
         """Close it."""
 
@@ -94,6 +90,14 @@ class Peer(ABC):
         for failure in failures:
             raise failure
         return time.perf_counter() - started
+
+
+class RecordPeer(Peer):
+    """One whose records are there one by one when they are read, too."""
+
+    @abstractmethod
+    def iterate(self) -> Iterable[bytes]:
+        """The records of the first writer, in order."""
 
 
 class Keys:

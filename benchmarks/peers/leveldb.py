@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import Keys, Peer, library, package_version
+from benchmarks.peers.base import Keys, RecordPeer, library, package_version
 
 
-class LevelDB(Peer):
+class LevelDB(RecordPeer):
     """Threads that write at once share a sync inside of it."""
 
     name = "LevelDB"

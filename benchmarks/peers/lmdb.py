@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import Keys, Peer, library, package_version
+from benchmarks.peers.base import Keys, RecordPeer, library, package_version
 
 MAP_SIZE = 16 * 2**30
 
 
-class LMDB(Peer):
+class LMDB(RecordPeer):
     """Transactions that write wait for each other inside of it."""
 
     name = "LMDB"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import durable_log
-from benchmarks.peers.base import Peer, library, paged
+from benchmarks.peers.base import Peer, RecordPeer, library, paged
 from durable_log.aio import AsyncStore
 from durable_log.model import Chunk
 
@@ -39,9 +39,6 @@ class DurableLog(Peer):
 
     def append_many(self, items: Sequence[bytes]) -> None:
         self._streams[0].append_many(items)
-
-    def iterate(self) -> Iterable[bytes]:
-        raise NotImplementedError("bytes have no records: see DurableLogJson")
 
     def close(self) -> None:
         self.store.close()
@@ -88,7 +85,7 @@ class DurableLogUvloop(DurableLogAsyncio):
         return told
 
 
-class DurableLogJson(DurableLog):
+class DurableLogJson(DurableLog, RecordPeer):
     """JSON streams, whose messages are records that a reader sees; each in its bytes, as the others give theirs."""
 
     how = f"Chunk.messages of Stream.read(limit={PAGE}): messages as they were appended"

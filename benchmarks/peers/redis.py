@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import Absent, Peer, library, paged
+from benchmarks.peers.base import Absent, RecordPeer, library, paged
 
 START_SECONDS = 10.0
 PAGE = 1000
@@ -30,7 +30,7 @@ def program(name: str) -> str:
     return found
 
 
-class Redis(Peer):
+class Redis(RecordPeer):
     """RPUSH, which is less work for it than XADD."""
 
     name = "Redis"

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import Peer, library, package_version
+from benchmarks.peers.base import RecordPeer, library, package_version
 
 
-class SQLite(Peer):
+class SQLite(RecordPeer):
     """One connection for all threads: there is one writer at a time anyway."""
 
     name = "SQLite"
