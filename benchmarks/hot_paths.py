@@ -18,8 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+from uvicorn.server import ServerState
+
 import durable_log
 from durable_log import asgi
+from durable_log._cli.connections import Connection
 from durable_log.aio import AsyncStore
 from durable_log.model import Options
 
@@ -205,6 +209,63 @@ def asgi_post(folder: Path) -> Iterator[Times]:
         yield times(lambda: client.request("POST", RECORD))
 
 
+class Answers(asyncio.Transport):
+    """The end of a connection that writes nowhere; ``answered`` is called with each answer."""
+
+    def __init__(self, answered: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self.write = answered  # type: ignore[method-assign,assignment]
+
+    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+        """Nothing is known of the other end."""
+        return default
+
+    def is_closing(self) -> bool:
+        """It stays."""
+        return False
+
+    def resume_reading(self) -> None:
+        """Everything has come already."""
+
+
+@contextmanager
+def served_64(folder: Path) -> Iterator[Times]:
+    """64 POSTs of a token that come to a server process at once, each by its connection."""
+    head = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    answers: list[bytes] = []
+    done = asyncio.Event()
+    connections: list[Connection] = []
+
+    def answered(answer: bytes) -> None:
+        answers.append(answer)
+        if len(answers) == WRITERS:
+            done.set()
+
+    with open_store(folder) as store, on_a_loop() as times:
+        store.create("stream", content_type="text/plain")
+        app = asgi.app(store)
+        config = uvicorn.Config(app, log_config=None, ws="none", proxy_headers=False)
+        config.load()
+
+        async def step() -> None:
+            while len(connections) < WRITERS:
+                connections.append(
+                    Connection(
+                        config=config, server_state=ServerState(), app_state={}, connections_max=WRITERS,
+                        begin_append=app.begin_append,
+                    )
+                )  # fmt: skip
+                connections[-1].connection_made(Answers(answered))
+            answers.clear()
+            done.clear()
+            for connection in connections:
+                connection.data_received(head % len(RECORD) + RECORD)
+            await done.wait()
+            assert all(b" 204 " in answer for answer in answers), answers
+
+        yield times(step)
+
+
 @contextmanager
 def asgi_get(folder: Path) -> Iterator[Times]:
     """One GET of ten tokens."""
@@ -253,6 +314,7 @@ PATHS: dict[str, Callable[[Path], Any]] = {
     "iterate 1000 as bytes": iterate_bytes,
     "asyncio commit of 64": commit_64,
     "open after a crash": open_crashed,
+    "64 POSTs at a server": served_64,
     "ASGI POST": asgi_post,
     "ASGI GET": asgi_get,
     "ASGI SSE to 50": asgi_sse_50,

@@ -38,6 +38,7 @@ TIMES: dict[str, tuple[int, int]] = {
     "iterate 1000 as bytes": (20, 420),
     "asyncio commit of 64": (20, 100),
     "open after a crash": (3, 13),
+    "64 POSTs at a server": (20, 100),
     "ASGI POST": (30, 530),
     "ASGI GET": (30, 1030),
     "ASGI SSE to 50": (10, 90),
