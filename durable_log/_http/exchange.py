@@ -64,7 +64,7 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    def answered(self, response: Response) -> Response:
+    def answered(self, response: Response) -> tuple[int, list[Header], bytes]:
         """The response as it is to be sent, which is noted."""
         status, headers, body = response
         if self._cors is not None:
@@ -72,7 +72,7 @@ class Exchange:
         if self.scope["method"] == "HEAD":
             body = b""
         self.status, self.bytes_out = status, len(body)
-        return Response(status, headers, body)
+        return status, headers, body
 
     def _with_cors(self, cors: Cors, headers: list[Header]) -> list[Header]:
         origin = next((value for key, value in self.scope["headers"] if key == b"origin"), b"")
