@@ -116,6 +116,8 @@ class Script:
             if self.failing:
                 raise Ended from failure
             raise
+        if self.sure < len(self.steps) - 1:
+            self._settle()  # after a kill nothing is missing, and what is shown from here on is on disk
 
     def close(self, *, cluster: bool = False) -> None:
         """In good order. All that was written is sure then."""
