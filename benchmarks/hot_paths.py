@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,21 +119,12 @@ def read_clustered(folder: Path) -> Iterator[Times]:
 
 
 @contextmanager
-def iterate(folder: Path) -> Iterator[Times]:
-    """1,000 JSON messages, read and parsed."""
+def iterate(folder: Path, what: str = "items") -> Iterator[Times]:
+    """1,000 JSON messages, read, and parsed or as bytes."""
     with open_store(folder) as store:
         stream = store.create("stream", content_type="application/json")
         stream.append_many(MESSAGES)
-        yield repeated(lambda: sum(len(item) for item in stream.read().items))
-
-
-@contextmanager
-def iterate_bytes(folder: Path) -> Iterator[Times]:
-    """1,000 JSON messages, read as bytes."""
-    with open_store(folder) as store:
-        stream = store.create("stream", content_type="application/json")
-        stream.append_many(MESSAGES)
-        yield repeated(lambda: sum(len(item) for item in stream.read().messages))
+        yield repeated(lambda: sum(len(item) for item in getattr(stream.read(), what)))
 
 
 @contextmanager
@@ -214,7 +206,11 @@ class Answers(asyncio.Transport):
 
     def __init__(self, answered: Callable[[bytes], None]) -> None:
         super().__init__()
-        self.write = answered  # type: ignore[method-assign,assignment]
+        self._answered = answered
+
+    def write(self, data: Any) -> None:
+        """An answer."""
+        self._answered(data)
 
     def get_extra_info(self, _name: str, default: Any = None) -> Any:
         """Nothing is known of the other end."""
@@ -311,7 +307,7 @@ PATHS: dict[str, Callable[[Path], Any]] = {
     "read 64 KiB in the log": read_log,
     "read 64 KiB clustered": read_clustered,
     "iterate 1000": iterate,
-    "iterate 1000 as bytes": iterate_bytes,
+    "iterate 1000 as bytes": partial(iterate, what="messages"),
     "asyncio commit of 64": commit_64,
     "open after a crash": open_crashed,
     "64 POSTs at a server": served_64,

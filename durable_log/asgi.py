@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from durable_log._http.access_log import write as write_access_log
@@ -63,6 +63,8 @@ class Parts(NamedTuple):
 
 
 Handler = Callable[[Any, Exchange], Awaitable[Response | None]]
+HeadT = TypeVar("HeadT")
+RequestT = TypeVar("RequestT")
 
 
 def app(
@@ -270,11 +272,8 @@ class App:
         number = None
         if put.fork is not None:
             put, number = await self._resolve(put, put.fork)
-        if len(body) <= BYTES_MAX:
-            request = requests.to_create(put, body)
-        else:
-            request = await asyncio.to_thread(requests.to_create, put, body)
-        result = await self._store.submit(request._replace(fork_number=number))
+        request = (await _parse_body(requests.to_create, put, body))._replace(fork_number=number)
+        result = await self._store.submit(request)
         scope = exchange.scope
         url = location(scope.get("scheme", "http"), _host(scope), _path(scope), scope.get("root_path", ""))
         return self._responses.created(request, result, url)
@@ -299,10 +298,7 @@ class App:
         body = await self._body(exchange)
         if body is None:
             return None
-        if len(body) <= BYTES_MAX:
-            request = requests.to_append(post, body)
-        else:
-            request = await asyncio.to_thread(requests.to_append, post, body)
+        request = await _parse_body(requests.to_append, post, body)
         if request.producer is None:
             result = await self._store.commit(request)
         else:
@@ -364,6 +360,12 @@ class App:
         if size < declared:  # servers drop what follows an Upgrade
             raise incomplete(declared - size)
         return b"".join(parts)
+
+
+async def _parse_body(parse: Callable[[HeadT, bytes], RequestT], head: HeadT, body: bytes) -> RequestT:
+    if len(body) <= BYTES_MAX:
+        return parse(head, body)
+    return await asyncio.to_thread(parse, head, body)
 
 
 def _path(scope: Message) -> bytes:

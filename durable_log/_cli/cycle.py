@@ -52,7 +52,6 @@ class Cycle(RequestResponseCycle):
     """See uvicorn's. What is the same for most of a response's life is not kept with each."""
 
     _head = b""
-    body = b""  # type: ignore[assignment] # added to and replaced, never changed
     disconnected = response_started = response_complete = chunked_encoding = False
     more_body = True
 
@@ -61,6 +60,7 @@ class Cycle(RequestResponseCycle):
         self.logger, self.on_response = connection.logger, connection.on_response_complete
         self.default_headers = connection.server_state.default_headers
         self.message_event = Signal(connection.loop)  # type: ignore[assignment] # all of an event that is used
+        self.body = bytearray()
         self.keep_alive, self.waiting_for_100_continue = keep_alive, connection.expect_100_continue
 
     async def send(self, message: Any) -> None:

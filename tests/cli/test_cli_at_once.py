@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from transports import Transport
 from uvicorn.server import ServerState
 
 import durable_log
@@ -28,34 +29,6 @@ def post(name: str, body: str, *headers: str, version: str = "1.1") -> bytes:
 
 def claim(epoch: int, seq: int) -> list[str]:
     return ["Producer-Id: p", f"Producer-Epoch: {epoch}", f"Producer-Seq: {seq}"]
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written, self.closed = b"", False
-        self.wrote = asyncio.Event()
-
-    def write(self, data: Any) -> None:
-        self.written += data
-        self.wrote.set()
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def get_extra_info(self, _name: str, default: Any = None) -> Any:
-        return default
 
 
 class World:
@@ -79,12 +52,12 @@ class World:
     async def exchange(self, request: bytes, answers: int = 1) -> bytes:
         """What is written back."""
         before = self.connection.server_state.total_requests
-        self.transport.written = b""
+        self.transport.written.clear()
         self.connection.data_received(request)
         while self.connection.server_state.total_requests < before + answers:
             self.transport.wrote.clear()
             await self.transport.wrote.wait()
-        return self.transport.written
+        return b"".join(self.transport.written)
 
 
 def in_a_world(tmp_path: Any, run: Callable[[World], Awaitable[Any]], *, short: bool = True, **options: Any) -> Any:
@@ -177,11 +150,11 @@ def test_a_client_that_takes_no_answers_has_to_before_more_is_done_for_it(tmp_pa
         await stream.wait(0, 10)
         for _ in range(10):
             await asyncio.sleep(0)
-        before = world.transport.written
+        before = b"".join(world.transport.written)
         world.connection.resume_writing()
         while not world.transport.written:
             await world.transport.wrote.wait()
-        return before, world.tasks, world.transport.written[:12]
+        return before, world.tasks, world.transport.written[0][:12]
 
     assert in_a_world(tmp_path, run) == (b"", ["/text"], b"HTTP/1.1 204")
 
@@ -207,7 +180,7 @@ def test_a_client_that_leaves_gets_nothing_and_its_append_is_there(tmp_path):
         stream = world.app.parts.store.stream("text")
         await stream.wait(0, 10)
         await asyncio.sleep(0)
-        return world.transport.written, (await stream.read()).data
+        return b"".join(world.transport.written), (await stream.read()).data
 
     assert in_a_world(tmp_path, run) == (b"", b"token")
 

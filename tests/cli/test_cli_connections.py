@@ -8,42 +8,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from transports import Transport
 from uvicorn.server import ServerState
 
 from durable_log._cli.connections import Connection, cut_off
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, write by write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written.append(bytes(data))
-
-    def writelines(self, parts: Any) -> None:
-        self.written.append(b"".join(parts))
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 9) if name == "peername" else default
 
 
 def answered(
