@@ -123,12 +123,15 @@ class Backups:
         return Backup(linked, copied, bytes_copied, image.manifest.streams)
 
     def _copy(self, name: str, end: int | None, target: Directory) -> int:
-        """Copy a file, up to ``end`` if that is given. Returns its length."""
+        """Copy a file, up to ``end`` if that is given, or as far as it goes: a loss of power may have left it without the
+        padding of its last block, damage without more. Returns how many bytes were copied.
+        """
         source = self._directory.open(name)
         try:
             copy = target.create(name)
             try:
-                length, position = source.size() if end is None else end, 0
+                size = source.size()
+                length, position = size if end is None else min(size, end), 0
                 while position < length:
                     self._check_open()
                     piece = source.read(position, min(_PIECE, length - position))

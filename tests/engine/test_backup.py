@@ -18,7 +18,7 @@ import durable_log
 from durable_log import BackupFailed, CommitFailed, NotAStore, StoreClosed, StoreLocked
 from durable_log.engine import backup
 from durable_log.engine.files import LOCK_NAME, DiskDirectory, MemoryDirectory, MemoryFile
-from durable_log.engine.format import position_of
+from durable_log.engine.format import BLOCK_HEADER, position_of
 from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME
 from durable_log.engine.segment import survey
 from durable_log.store import Store
@@ -303,6 +303,47 @@ def test_a_backup_after_a_cut_leaves_out_what_was_cut(source, store, target):
             assert copy.report.damage == []
     assert set(names) <= set(truth)
     assert name in target.names()
+
+
+def cut_short(image: MemoryDirectory, name: str, size: int) -> None:
+    content = image.files[name].read(0, size)
+    image.files[name] = MemoryFile(name)
+    image.files[name].write(0, content)
+
+
+def test_a_log_that_ends_amid_the_padding_of_its_last_block_is_copied_as_far_as_it_goes(source, store, target):
+    truth = fill(store)
+    store.stream("s0").append(b"the last")
+    truth["s0"] += b"the last"
+    image, segment = copy_of(source), store.engine._writer.segment
+    last = [block for block in survey(segment) if block.body_length][-1]
+    body_end = position_of(last.lsn) + BLOCK_HEADER + last.body_length
+    assert body_end < position_of(last.end)
+    cut_short(image, segment.file.name, body_end)
+    options = replace(CALM, cluster_at_close=False)
+    with open_store(image, options, Clock()) as opened:
+        check(opened, truth)
+        opened.engine.upkeep.backups.fill(target, verify=True)
+    with open_store(target.inner, options, Clock()) as copy:
+        check(copy, truth)
+
+
+def test_a_log_that_lost_bytes_at_an_end_is_copied_as_it_is_only_without_verification(source, store, target):
+    fill(store)
+    segment = store.engine._writer.segment
+    while store.engine._writer.segment is segment:
+        store.stream("s0").append(b"x" * 5000)
+    last, image = survey(segment)[-1], copy_of(source)
+    cut_short(image, segment.file.name, position_of(last.lsn) + 4096)
+    with open_store(image, replace(CALM, cluster_at_close=False), Clock()) as opened:
+        damage = opened.report.damage
+        assert damage
+        with pytest.raises(BackupFailed, match=f"does not verify: {segment.file.name}"):
+            opened.engine.upkeep.backups.fill(target, verify=True)
+        assert target.names() == []
+        opened.engine.upkeep.backups.fill(target, verify=False)
+    with open_store(target.inner, replace(CALM, cluster_at_close=False), Clock()) as copy:
+        assert copy.report.damage == damage
 
 
 @pytest.mark.parametrize("suffix", [".seg", ".run", ".log"])
