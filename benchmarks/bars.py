@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 class Bar(NamedTuple):
     """``case`` of ``subject`` is at least (or ``at_most``) ``limit`` times what ``peer`` has in the same case, or in
-    ``peer_case``; without a peer, ``limit`` itself. Of bars with the same ``either``, one is enough.
+    ``peer_case``; without a peer, ``limit`` itself. Of bars with the same ``either``, one is enough. ``why``: the section
+    of docs/benchmarks.md that says what stops it.
     """
 
     subject: str
@@ -21,7 +22,13 @@ class Bar(NamedTuple):
     peer_case: str | None = None
     at_most: bool = False
     either: str = ""
+    why: str = ""
 
+
+WHY_ONE_WRITER = "one-writer"
+WHY_TASKS = "many-tasks"
+WHY_ONE_CONNECTION = "one-connection"
+WHY_REQUESTS = "many-requests"
 
 BARE = "bare pwrite + fdatasync"
 PLAIN = "plain read()"
@@ -38,13 +45,13 @@ def writers_case(count: int) -> str:
 
 
 APPEND = [
-    Bar("append", ONE_WRITER, 0.9, BARE),
-    Bar("append", ONE_WRITER, 1, "SQLite"),
-    Bar("append", ONE_WRITER, 1, "RocksDB"),
-    Bar("append", ONE_WRITER, 1, "LMDB"),
+    Bar("append", ONE_WRITER, 0.9, BARE, why=WHY_ONE_WRITER),
+    Bar("append", ONE_WRITER, 1, "SQLite", why=WHY_ONE_WRITER),
+    Bar("append", ONE_WRITER, 1, "RocksDB", why=WHY_ONE_WRITER),
+    Bar("append", ONE_WRITER, 1, "LMDB", why=WHY_ONE_WRITER),
     Bar("append_many", BATCHES, 3, "RocksDB"),
-    Bar("concurrent", writers_case(64), 1.3, "Redis"),
-    Bar("concurrent", writers_case(1024), 40, BARE),
+    Bar("concurrent", writers_case(64), 1.3, "Redis", why=WHY_TASKS),
+    Bar("concurrent", writers_case(1024), 40, BARE, why=WHY_TASKS),
 ]
 
 CLUSTERED = "clustered, read 4 MiB at a time"
@@ -106,12 +113,14 @@ def percentile_case(case: str, percentile: str) -> str:
 
 
 HTTP = [
-    Bar("http", ONE, 3, NODE_FILE),
-    Bar("http", percentile_case(ONE, "p99"), 3, BARE, percentile_case(ONE, "p50"), at_most=True),
-    Bar("http", MANY, 20, NODE_FILE),
-    Bar("http", MANY, 0.6, NODE_MEMORY),
-    Bar("http", MANY, 1.5, RAKAIA_MEMORY),
-    Bar("http", JSON_BATCHES, 1e6),
+    Bar("http", ONE, 3, NODE_FILE, why=WHY_ONE_CONNECTION),
+    Bar(
+        "http", percentile_case(ONE, "p99"), 3, BARE, percentile_case(ONE, "p50"), at_most=True, why=WHY_ONE_CONNECTION
+    ),
+    Bar("http", MANY, 20, NODE_FILE, why=WHY_REQUESTS),
+    Bar("http", MANY, 0.6, NODE_MEMORY, why=WHY_REQUESTS),
+    Bar("http", MANY, 1.5, RAKAIA_MEMORY, why=WHY_REQUESTS),
+    Bar("http", JSON_BATCHES, 1e6, why=WHY_REQUESTS),
     Bar("http", CATCH_UP, 1e9),
     Bar("fan_out", CROWD, 3, NODE_MEMORY),
     Bar("fan_out", percentile_case(CROWD, "p50"), 1, NODE_MEMORY, at_most=True),

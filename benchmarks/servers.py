@@ -55,7 +55,7 @@ class Server:
     def __init__(self, contestant: Contestant, folder: Path) -> None:
         self.name, self.how, self.version = contestant.name, contestant.how, contestant.version
         self._log = folder / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         command = contestant.command(self.port, folder / "data")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -63,7 +63,7 @@ class Server:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         try:
-            self._wait_until_it_accepts()
+            wait_until_it_accepts(self.port, self._process, self._log.read_text)
         except BaseException:
             self.close()
             raise
@@ -72,20 +72,6 @@ class Server:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
-
-    def _wait_until_it_accepts(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), START_SECONDS).close()
-            except ConnectionRefusedError:
-                if self._process.poll() is not None:
-                    raise Absent(f"it ends at its start: {self._log.read_text()[-400:]}") from None
-                if time.monotonic() >= deadline:
-                    raise Absent(f"it does not accept connections after {START_SECONDS} s") from None
-                time.sleep(0.02)
-            else:
-                return
 
     def load(self, subject: str, path: str = "/v1/stream/load-", **options: float) -> dict[str, Any]:
         """Put load on it; see :func:`load`. Raises :class:`LoadFailed`."""
@@ -126,7 +112,24 @@ class Server:
             self._process.wait()
 
 
-def _free_port() -> int:
+def wait_until_it_accepts(port: int, process: subprocess.Popen[Any], said: Callable[[], str]) -> None:
+    """Return once ``process`` accepts connections. Raises :class:`Absent` with what it ``said`` if it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), START_SECONDS).close()
+        except ConnectionRefusedError:
+            if process.poll() is not None:
+                raise Absent(f"it ends at its start: {said()[-400:]}") from None
+            if time.monotonic() >= deadline:
+                raise Absent(f"it does not accept connections after {START_SECONDS} s") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+def free_port() -> int:
+    """One that nobody listens at just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -140,7 +143,9 @@ def _ours(port: int, data: Path) -> list[str]:
     return _python("durable_log.cli", "serve", "--port", str(port), "--data", str(data))
 
 
-def _uvicorn(application: str, *more: str) -> Command:
+def uvicorn(application: str, *more: str) -> Command:
+    """One of ``benchmarks.applications``, on the server that ours is on."""
+
     def command(port: int, _data: Path) -> list[str]:
         options = ("--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log", *more)
         return _python("uvicorn", f"benchmarks.applications:{application}", "--port", str(port), *options)
@@ -151,7 +156,7 @@ def _uvicorn(application: str, *more: str) -> Command:
 def _rakaia(application: str) -> Command:
     def command(port: int, data: Path) -> list[str]:
         _package("rakaia-streams")
-        return _uvicorn(application, "--factory")(port, data)
+        return uvicorn(application, "--factory")(port, data)
 
     return command
 
@@ -207,5 +212,5 @@ CONTESTANTS: Final = (
     Contestant(RAKAIA_JSONL, "on disk: fsync", lambda: _package("rakaia-streams"), _rakaia("rakaia_jsonl")),
     Contestant(RAKAIA_MEMORY, "memory only", lambda: _package("rakaia-streams"), _rakaia("rakaia_memory")),
     Contestant(RUST_SERVER, "on disk: fdatasync of its log", _version_of_rust, _rust),
-    Contestant(BARE_ASGI, "memory only: no store", lambda: _package("uvicorn"), _uvicorn("bare")),
+    Contestant(BARE_ASGI, "memory only: no store", lambda: _package("uvicorn"), uvicorn("bare")),
 )

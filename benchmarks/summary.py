@@ -21,6 +21,7 @@ from benchmarks.tables import Verdict, amount, bar_text, enough, judge, said
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+DOCS = "docs/benchmarks.md"
 SHOWN = ("writers", "latency", "fan-out")
 
 
@@ -56,7 +57,7 @@ def _figures(subject: Subject | None, verdict: Verdict) -> list[str]:
 
 
 def _outcome(verdict: Verdict, verdicts: list[Verdict]) -> str:
-    return "not measured" if verdict.reached is None else said(verdict, enough(verdicts))
+    return "not measured" if verdict.reached is None else said(verdict, enough(verdicts), DOCS)
 
 
 def lost_table(subjects: dict[str, Subject]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from benchmarks.bars import BARS, LIMITS, Bar
 from benchmarks.contest import OURS
 from benchmarks.results import Row, Subject, ratio
 
+DOCS = "../../docs/benchmarks.md"
 SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -89,9 +90,11 @@ def enough(verdicts: list[Verdict]) -> set[str]:
     return {verdict.bar.either for verdict in verdicts if verdict.bar.either and verdict.met}
 
 
-def said(verdict: Verdict, known: set[str]) -> str:
-    """Whether the bar is met, by itself or by what is ``enough`` instead."""
-    return "met" if verdict.met or verdict.bar.either in known else "**not met**"
+def said(verdict: Verdict, known: set[str], docs: str) -> str:
+    """Whether the bar is met, by itself or by what is ``enough`` instead; if not, where in ``docs`` it is told why."""
+    if verdict.met or verdict.bar.either in known:
+        return "met"
+    return f"**not met** ([why]({docs}#{verdict.bar.why}))" if verdict.bar.why else "**not met**"
 
 
 def _line(case: str, row: Row, ours: Row | None, verdicts: list[Verdict], known: set[str]) -> str:
@@ -127,7 +130,7 @@ def bar_text(bar: Bar, unit: str) -> str:
 
 def _outcome(row: Row, beside: float | None, verdicts: list[Verdict], known: set[str]) -> str:
     if verdicts:
-        return min(said(verdict, known) for verdict in verdicts)  # "**not met**" comes first
+        return min(said(verdict, known, DOCS) for verdict in verdicts)  # "**not met**" comes first
     if row.contestant in LIMITS:
         return "the limit"
     lost = beside is not None and (beside > 1 if row.better == "less" else beside < 1)

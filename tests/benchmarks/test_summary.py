@@ -8,8 +8,9 @@ import pytest
 from made_up import ORIGIN, figure, one_pass
 
 from benchmarks import summary
-from benchmarks.bars import Bar
-from benchmarks.results import merge, save
+from benchmarks.bars import BARS, Bar
+from benchmarks.results import load, merge, save
+from benchmarks.tables import page
 
 
 def lines(table):
@@ -29,6 +30,26 @@ def test_each_bar_is_shown_with_what_was_reached_beside_what():
         ["", "90 appends/s", "LMDB", "50 appends/s", "1.8", "≥ 2", "**not met**"],
         ["", "90 appends/s", "", "", "", "≥ 100 appends/s", "**not met**"],
     ]
+
+
+def test_a_bar_that_is_not_met_says_where_it_is_told_why():
+    measured = subjects(figure("durable_log", [90]), figure("Redis", [100]))
+    bars = [Bar("append", "c", 1, "Redis", why="one-writer"), Bar("append", "c", 0.8, "Redis", why="one-writer")]
+    outcomes = [line[-1] for line in lines(summary.bars_table(measured, bars))]
+    assert outcomes == ["**not met** ([why](docs/benchmarks.md#one-writer))", "met"]
+
+
+def test_every_reason_is_a_section_of_the_documentation():
+    page = (summary.ROOT / summary.DOCS).read_text("utf-8")
+    headings = {line.lstrip("# ").lower().replace(" ", "-") for line in page.splitlines() if line.startswith("#")}
+    assert {bar.why for bar in BARS if bar.why} <= headings
+
+
+def test_what_the_readme_and_the_page_of_tables_show_are_the_results_that_are_kept():
+    (kept,) = sorted(summary.RESULTS.glob("*.json"))
+    readme = summary.README.read_text("utf-8")
+    assert readme == summary.placed(readme, summary.text(kept))
+    assert kept.with_suffix(".md").read_text("utf-8") == page(load(kept))
 
 
 def test_a_bar_of_which_nothing_was_measured_is_shown_as_that():
