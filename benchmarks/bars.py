@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 class Bar(NamedTuple):
     """``case`` of ``subject`` is at least (or ``at_most``) ``limit`` times what ``peer`` has in the same case, or in
-    ``peer_case``; without a peer, ``limit`` itself. Of bars with the same ``either``, one is enough. ``why``: the section
-    of docs/benchmarks.md that says what stops it.
+    ``peer_case``; without a peer, ``limit`` itself. Of bars with the same ``either``, one is enough. ``why``: which
+    section of docs/benchmarks.md says what stops it.
     """
 
     subject: str
@@ -27,8 +27,8 @@ class Bar(NamedTuple):
 
 WHY_ONE_WRITER = "one-writer"
 WHY_TASKS = "many-tasks"
-WHY_ONE_CONNECTION = "one-connection"
-WHY_REQUESTS = "many-requests"
+WHY_ONE_REQUEST = "one-request"
+WHY_MANY_REQUESTS = "many-requests"
 
 BARE = "bare pwrite + fdatasync"
 PLAIN = "plain read()"
@@ -113,14 +113,12 @@ def percentile_case(case: str, percentile: str) -> str:
 
 
 HTTP = [
-    Bar("http", ONE, 3, NODE_FILE, why=WHY_ONE_CONNECTION),
-    Bar(
-        "http", percentile_case(ONE, "p99"), 3, BARE, percentile_case(ONE, "p50"), at_most=True, why=WHY_ONE_CONNECTION
-    ),
-    Bar("http", MANY, 20, NODE_FILE, why=WHY_REQUESTS),
-    Bar("http", MANY, 0.6, NODE_MEMORY, why=WHY_REQUESTS),
-    Bar("http", MANY, 1.5, RAKAIA_MEMORY, why=WHY_REQUESTS),
-    Bar("http", JSON_BATCHES, 1e6, why=WHY_REQUESTS),
+    Bar("http", ONE, 3, NODE_FILE, why=WHY_ONE_REQUEST),
+    Bar("http", percentile_case(ONE, "p99"), 3, BARE, percentile_case(ONE, "p50"), at_most=True, why=WHY_ONE_REQUEST),
+    Bar("http", MANY, 20, NODE_FILE, why=WHY_MANY_REQUESTS),
+    Bar("http", MANY, 0.6, NODE_MEMORY, why=WHY_MANY_REQUESTS),
+    Bar("http", MANY, 1.5, RAKAIA_MEMORY, why=WHY_MANY_REQUESTS),
+    Bar("http", JSON_BATCHES, 1e6, why=WHY_MANY_REQUESTS),
     Bar("http", CATCH_UP, 1e9),
     Bar("fan_out", CROWD, 3, NODE_MEMORY),
     Bar("fan_out", percentile_case(CROWD, "p50"), 1, NODE_MEMORY, at_most=True),
