@@ -49,7 +49,7 @@ APPEND = [
     Bar("append", ONE_WRITER, 1, "SQLite", why=WHY_ONE_WRITER),
     Bar("append", ONE_WRITER, 1, "RocksDB", why=WHY_ONE_WRITER),
     Bar("append", ONE_WRITER, 1, "LMDB", why=WHY_ONE_WRITER),
-    Bar("append_many", BATCHES, 3, "RocksDB"),
+    Bar("append_many", BATCHES, 3, "RocksDB", why=WHY_ONE_WRITER),
     Bar("concurrent", writers_case(64), 1.3, "Redis", why=WHY_TASKS),
     Bar("concurrent", writers_case(1024), 40, BARE, why=WHY_TASKS),
 ]
