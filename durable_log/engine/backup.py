@@ -123,8 +123,8 @@ class Backups:
         return Backup(linked, copied, bytes_copied, image.manifest.streams)
 
     def _copy(self, name: str, end: int | None, target: Directory) -> int:
-        """Copy a file, up to ``end`` if that is given, or as far as it goes: a loss of power may have left it without the
-        padding of its last block, damage without more. Returns how many bytes were copied.
+        """Copy a file, up to ``end`` if that is given, or as far as it goes: a loss of power may take the padding of
+        its last block, and damage takes more. Returns how many bytes were copied.
         """
         source = self._directory.open(name)
         try:
