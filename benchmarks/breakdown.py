@@ -2,8 +2,8 @@
 
 python -m benchmarks.breakdown [--dir DIR] [--results DIR] [--quick]
 
-Law of this room: each part is measured for itself, in turns with the others, and shown as a median of rounds in µs;
-what is left of the whole is shown as that. No peers. The page lies beside the results.
+Law of this room: each part is measured for itself, in turns with the others, and shown as a median of rounds in µs, so
+that the parts need not add up to the whole. No peers. The page lies beside the results.
 """
 
 from __future__ import annotations
@@ -152,14 +152,12 @@ def tasks(folder: Path, times: int, parts: Parts) -> None:
 def process(command: list[str], port: int) -> Iterator[subprocess.Popen[str]]:
     """A server, until it is ended."""
     environment = os.environ | {"PYTHONPATH": str(machine.ROOT)}
-    server = subprocess.Popen(command, cwd=machine.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        wait_until_it_accepts(port, server, lambda: "")
-        yield server
-    finally:
-        if server.poll() is None:
+    with subprocess.Popen(command, cwd=machine.ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            wait_until_it_accepts(port, server, lambda: "see what it wrote above")
+            yield server
+        finally:
             server.kill()
-        server.wait()
 
 
 def said_at_the_end(server: subprocess.Popen[str]) -> Any:
@@ -192,9 +190,7 @@ def busy(pid: int) -> tuple[float, float]:
 
 
 def loaded(folder: Path, seconds: float, options: dict[str, int], parts: Parts) -> None:
-    """What a POST takes of the processor where there are many of them: watched, unwatched, and of a server without a
-    store.
-    """
+    """What a POST takes of the processor where there are many of them, and what of that a server without a store."""
     port = free_port()
     bare_server = uvicorn("bare")(port, folder)
     serves = [sys.executable, "-m", "benchmarks.breakdown_server", str(port)]
@@ -232,7 +228,7 @@ def page(folder: Path, *, quick: bool) -> Iterator[str]:
     origin = machine.describe(folder)
     yield from ("# Where the time goes", "")
     yield f"`python -m benchmarks.breakdown {shlex.join(sys.argv[1:])}".strip() + f"`, revision {machine.revision()},"
-    yield f"{origin['processor']}, {origin['cores']} cores, {origin['file_system']}, {origin['python']}; "
+    yield f"{origin['processor']}, {origin['cores']} cores, {origin['file_system']}, {origin['python']};"
     yield f"medians of {count} rounds. What they say: [docs/benchmarks.md](../../docs/benchmarks.md)."
     yield ""
     yield from rounds("One writer", count, partial(lone_writer, folder, times // 16))

@@ -70,7 +70,7 @@ def lost_table(subjects: dict[str, Subject]) -> Iterator[str]:
         for case in dict.fromkeys(row.case for row in rows):
             ahead = sorted(_ahead(subject, [row for row in rows if row.case == case]), reverse=True)
             if ahead:
-                yield f"| {case} | {'; '.join(f'{name} {times:.2g}' for times, name in ahead)} |"
+                yield f"| {case} | {'; '.join(f'{name} {times:.3g}' for times, name in ahead)} |"
 
 
 def _ahead(subject: Subject, rows: list[Row]) -> Iterator[tuple[float, str]]:
@@ -98,14 +98,15 @@ def text(path: Path, bars: Iterable[Bar] = BARS) -> str:
         [
             f"Written by `make bench` and `make plots` on a shared virtual machine: {machine['processor']},",
             f"{machine['cores']} cores, {machine['file_system']}, {machine['python']}.",
-            "Everybody syncs and has the same bytes; figures are medians of passes, ratios those within each pass.",
+            "Everybody has the same bytes, and syncs them before it acknowledges an append, but for stores in memory,",
+            "which are named as such. Figures are medians of passes, ratios the medians of those within each pass.",
             f"All figures, their spread, dates and versions: [{page}]({page}).",
             "",
             *bars_table(subjects, bars),
             "",
             *pictures,
             "",
-            "Where somebody else is ahead (of the limits of the machine and of stores in memory as well as of stores):",
+            "Where somebody else is ahead, stores in memory among them; what the machine itself does is not counted:",
             "",
             *lost_table(subjects),
             "",

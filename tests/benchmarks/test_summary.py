@@ -52,6 +52,13 @@ def test_what_the_readme_and_the_page_of_tables_show_are_the_results_that_are_ke
     assert kept.with_suffix(".md").read_text("utf-8") == page(load(kept))
 
 
+def test_every_bar_that_was_not_met_says_why():
+    (kept,) = sorted(summary.RESULTS.glob("*.json"))
+    outcomes = [line[-1] for line in lines(summary.bars_table(load(kept)))]
+    assert len(outcomes) == len(BARS)
+    assert [outcome for outcome in outcomes if outcome != "met" and "[why]" not in outcome] == []
+
+
 def test_a_bar_of_which_nothing_was_measured_is_shown_as_that():
     measured = subjects(figure("durable_log", [90]))
     bars = [Bar("append", "c", 1, "Redis"), Bar("append", "d", 1, "Redis"), Bar("read", "e", 1)]
@@ -65,7 +72,7 @@ def test_a_row_that_is_lost_is_shown_with_all_who_are_ahead_the_first_first():
         figure("Redis", [1], case="p99", unit="µs", better="less"),
         figure("durable_log", [2], case="won"), figure("Redis", [1], case="won"),
     )  # fmt: skip
-    assert lines(summary.lost_table(measured)) == [["c", "LMDB 2; Redis 1.1"], ["p99", "Redis 2"]]
+    assert lines(summary.lost_table(measured)) == [["c", "LMDB 2; Redis 1.11"], ["p99", "Redis 2"]]
 
 
 def test_the_limits_of_the_machine_and_ourselves_in_another_way_are_not_ahead():

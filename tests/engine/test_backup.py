@@ -328,6 +328,19 @@ def test_a_log_that_ends_amid_the_padding_of_its_last_block_is_copied_as_far_as_
         check(copy, truth)
 
 
+def test_a_log_that_loses_whole_blocks_while_it_is_open_is_no_backup(source, store, target):
+    fill(store)
+    store.stream("s0").append(b"acknowledged")
+    segment = store.engine._writer.segment
+    last = [block for block in survey(segment) if block.body_length][-1]
+    inner = source.inner.files[segment.file.name]
+    content = inner.read(0, position_of(last.lsn))
+    inner._bytes[:] = content
+    with pytest.raises(BackupFailed, match=f"does not verify: {segment.file.name}"):
+        store.engine.upkeep.backups.fill(target, verify=True)
+    assert target.names() == []
+
+
 def test_a_log_that_lost_bytes_at_an_end_is_copied_as_it_is_only_without_verification(source, store, target):
     fill(store)
     segment = store.engine._writer.segment
