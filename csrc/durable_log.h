@@ -340,6 +340,9 @@ int dl_is_copy_on_write(int fd);
 /* json.c */
 enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, size_t texts, int depth_max, uint8_t *out,
                                    size_t out_size, size_t *out_length, size_t *count, size_t *error_position);
+/* The same. The binding keeps the interpreter's lock meanwhile: for texts that take microseconds. */
+enum dl_json_verdict dl_json_split_brief(const uint8_t *text, size_t length, size_t texts, int depth_max, uint8_t *out,
+                                         size_t out_size, size_t *out_length, size_t *count, size_t *error_position);
 size_t dl_json_page(const uint8_t *stored, size_t length, size_t limit);
 size_t dl_json_format(const uint8_t *stored, size_t length, size_t sizes_max, uint8_t *out, size_t *end);
 

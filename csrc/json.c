@@ -290,6 +290,11 @@ enum dl_json_verdict dl_json_split(const uint8_t *text, size_t length, size_t te
     return DL_JSON_OK;
 }
 
+enum dl_json_verdict dl_json_split_brief(const uint8_t *text, size_t length, size_t texts, int depth_max, uint8_t *out,
+                                         size_t out_size, size_t *out_length, size_t *count, size_t *error_position) {
+    return dl_json_split(text, length, texts, depth_max, out, out_size, out_length, count, error_position);
+}
+
 /* ---- what is stored ----
  *
  * It was valid when it was accepted, so only brackets, strings and the commas outside of them are looked at; other bytes

@@ -378,6 +378,19 @@ class _Lib:
         error_position: CData,
         /,
     ) -> int: ...
+    def dl_json_split_brief(
+        self,
+        text: CData | bytes,
+        length: int,
+        texts: int,
+        depth_max: int,
+        out: CData,
+        out_size: int,
+        out_length: CData,
+        count: CData,
+        error_position: CData,
+        /,
+    ) -> int: ...
     def dl_json_page(self, stored: CData | bytes, length: int, limit: int, /) -> int: ...
     def dl_json_format(self, stored: CData, length: int, sizes_max: int, out: CData, end: CData, /) -> int: ...
 

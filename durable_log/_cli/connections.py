@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from durable_log._cli.cycle import Cycle
 from durable_log.asgi import WRITE
@@ -69,7 +69,7 @@ class Connection(HttpToolsProtocol):
         self._ahead: list[tuple[Cycle, Any]] = []
         """Requests that wait for the answer to the one before them, and who answers them."""
         self._head_done = self._upgrades = self._forwarded = False
-        self._unanswered: list[RequestResponseCycle] = []
+        self._unanswered: list[Cycle] = []
         self._owed_since: float | None = self.loop.time()
         """Since when the rest of a request is missing; None if none is."""
         self._idle_since: float | None = None
@@ -184,7 +184,6 @@ class Connection(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"], scope["query_string"] = raw_path, query
         cycle = Cycle(self, keep_alive=keep_alive)
-        scope["extensions"] = {WRITE: cycle.write_now}  # type: ignore[dict-item]
         app = self._behind_proxies if self._forwarded else self.app
         others = [other for other in self._unanswered if not other.response_complete]
         self.cycle, self._unanswered = cycle, [*others, cycle]
@@ -199,11 +198,15 @@ class Connection(HttpToolsProtocol):
         if self._come is None:
             return
         (cycle, app), self._come = self._come, None
-        start = partial(self._start_asgi_task, cycle, app)
+        start = partial(self._start, cycle, app)
         # A client that takes no answers waits for room to give it one, before anything else is done for it.
         direct = app is self.app and not cycle.more_body and not self.flow.write_paused
         if not (direct and self._begin_append(cycle.scope, bytes(cycle.body), cycle.respond, start)):
             start()
+
+    def _start(self, cycle: Cycle, app: Any) -> None:
+        cycle.scope["extensions"] = {WRITE: cycle.write_now}  # type: ignore[dict-item]
+        self._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""
@@ -212,7 +215,7 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self._ahead:
-            self._start_asgi_task(*self._ahead.pop(0))
+            self._start(*self._ahead.pop(0))
         else:
             self._idle_since = self.loop.time()
 

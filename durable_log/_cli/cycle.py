@@ -89,9 +89,11 @@ class Cycle(RequestResponseCycle):
     def _end(self) -> None:
         self.response_complete = True
         self.message_event.set()
+        # Neither refers to this any more: else every request would wait for the collector.
+        self.scope.pop("extensions", None)
+        on_response, self.on_response = self.on_response, _nothing
         if not self.keep_alive:
             self.transport.close()
-        on_response, self.on_response = self.on_response, _nothing  # else this is part of a cycle
         on_response()
 
     def write_now(self, body: bytes) -> bool:

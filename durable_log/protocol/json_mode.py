@@ -2,7 +2,7 @@
 
 Law of this room: the only place outside the C core, but for ``model.Chunk``, that knows the stored form, which is every
 message followed by a comma, in the bytes that it came in. Validation happens once, on the way in; on the way out
-nothing is parsed (PROTOCOL.md §9.1). Pure; any thread; the C core runs without the global lock.
+nothing is parsed (PROTOCOL.md §9.1). Pure; any thread; what takes longer runs without the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from durable_log.errors import InvalidData
 
 DEPTH_MAX: Final = 512
 """How deeply arrays and objects may nest in one body."""
+
+BRIEF_BYTES_MAX: Final = 32 * 2**10
+"""What is split without letting go of the interpreter's lock: to hand that over takes longer."""
 
 _SEPARATOR: Final = bytes([lib.DL_JSON_SEPARATOR])
 _OUT_LENGTH, _COUNT, _POSITION = 0, 1, 2
@@ -51,7 +54,8 @@ def _split(texts: bytes, count: int) -> tuple[bytes, int]:
     room = len(texts) + 1
     out = bytearray(room)
     sizes = ffi.new("size_t[3]")
-    verdict = lib.dl_json_split(
+    dl_json_split = lib.dl_json_split_brief if room <= BRIEF_BYTES_MAX else lib.dl_json_split
+    verdict = dl_json_split(
         ffi.from_buffer("uint8_t[]", texts),
         len(texts),
         count,

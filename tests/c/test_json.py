@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from itertools import accumulate
 
 import pytest
@@ -25,12 +29,15 @@ def memory_of(data: bytes):
     return memory
 
 
-def split(text: bytes, depth_max: int = DEPTH, room: int | None = None, texts: int = 1) -> tuple[str, bytes, int, int]:
+def split(
+    text: bytes, depth_max: int = DEPTH, room: int | None = None, texts: int = 1, call: str = "dl_json_split"
+) -> tuple[str, bytes, int, int]:
     """Verdict, output, number of messages, error position."""
     size = len(text) + 1 if room is None else room
     out = ffi.new("uint8_t[]", size)
     length, count, position = ffi.new("size_t *"), ffi.new("size_t *"), ffi.new("size_t *")
-    verdict = lib.dl_json_split(memory_of(text), len(text), texts, depth_max, out, size, length, count, position)
+    taken = memory_of(text), len(text)
+    verdict = getattr(lib, call)(*taken, texts, depth_max, out, size, length, count, position)
     return VERDICTS[verdict], bytes(ffi.buffer(out)[0 : length[0]]), count[0], position[0]
 
 
@@ -515,3 +522,41 @@ def test_a_size_is_written_with_all_its_digits(size):
 def test_a_format_of_any_bytes_stays_inside_of_them(stored, most):
     found, end = sizes(stored, most)
     assert sum(found) + len(found) == end <= len(stored)
+
+
+@pytest.mark.parametrize("text", [b"[1, 2]", b"[1", b""])
+def test_the_brief_call_says_the_same(text):
+    assert split(text, call="dl_json_split_brief") == split(text)
+
+
+@pytest.fixture
+def turns() -> Iterator[list[int]]:
+    """How often a thread has had the interpreter's lock that gets it only where it is let go."""
+    before, count, over = sys.getswitchinterval(), [0], threading.Event()
+
+    def take_turns() -> None:
+        while not over.is_set():
+            count[0] += 1
+            time.sleep(0)
+
+    sys.setswitchinterval(1000)
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    yield count
+    over.set()
+    thread.join()
+    sys.setswitchinterval(before)
+
+
+def test_a_brief_call_keeps_the_interpreters_lock(turns):
+    before = turns[0]
+    for _ in range(1000):
+        split(b"[1, 2]", call="dl_json_split_brief")
+    assert turns[0] == before
+
+
+def test_a_long_call_lets_others_run(turns):
+    text, before, deadline = b"1" * 1_000_000, turns[0], time.monotonic() + 60
+    while turns[0] == before:
+        split(text)
+        assert time.monotonic() < deadline

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from uvicorn.server import ServerState
 import durable_log
 from durable_log import asgi
 from durable_log._cli.connections import Connection
+from durable_log._cli.cycle import Cycle
 from durable_log.access import Allow
 from durable_log.aio import AsyncStore
 
@@ -122,6 +124,36 @@ def test_a_plain_append_and_that_of_a_producer_need_no_task(tmp_path):
         return world.tasks
 
     assert in_a_world(tmp_path, run) == []
+
+
+READ = [b"GET /text?offset=-1 HTTP/1.1\r\nHost: h\r\n\r\n", b"HEAD /text HTTP/1.1\r\nHost: h\r\n\r\n"]
+
+
+def cycles() -> int:
+    """How many requests take memory."""
+    return sum(isinstance(each, Cycle) for each in gc.get_objects())
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Nothing goes away but what nobody refers to."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("script", [PLAIN, CLAIMED, CLOSING[:1], READ], ids=["plain", "claimed", "closing", "reading"])
+@pytest.mark.parametrize("short", [True, False], ids=["the shorter way", "the longer way"])
+def test_a_request_that_is_answered_leaves_nothing_to_be_collected(tmp_path, script, short):
+    async def run(world: World) -> int:
+        for request in script:
+            await world.exchange(request)
+            await asyncio.sleep(0)
+        return cycles()
+
+    assert in_a_world(tmp_path, run, short=short) == 1  # the connection's last
 
 
 def test_a_request_that_comes_in_pieces_is_answered_the_longer_way(tmp_path):
