@@ -30,6 +30,7 @@ class RecentBytes:
 
     def __init__(self, total_max: int, stream_max: int) -> None:
         self._total_max, self._stream_max = total_max, stream_max
+        self._room = bytes(stream_max)
         self._order: OrderedDict[StreamState, None] = OrderedDict()
         self.total = 0
 
@@ -62,10 +63,15 @@ class RecentBytes:
             del self._order[state]
 
     def _renew(self, state: StreamState, recent: bytearray, data: bytes) -> None:
-        """The last ``stream_max`` bytes of both, in another place. Both together are more."""
+        """The last ``stream_max`` bytes of both, in another place, which has room for as many again: to grow into it
+        step by step would copy them eight times. Both together are more.
+        """
         surplus = len(recent) - _HEAD + len(data) - self._stream_max
         start = _START.pack(start_of(recent) + surplus)
-        state.recent = bytearray().join((start, memoryview(recent)[_HEAD + surplus :], data[-self._stream_max :]))
+        kept = memoryview(recent)[_HEAD + surplus :], data[-self._stream_max :]
+        renewed = bytearray().join((start, *kept, self._room))
+        del renewed[-self._stream_max :]
+        state.recent = renewed
         self.total -= surplus
 
 

@@ -187,6 +187,18 @@ def test_a_reader_that_holds_recent_bytes_is_not_disturbed_by_their_eviction():
     assert read_recent(stream, 14, 25) is None
 
 
+def test_recent_bytes_that_were_renewed_are_not_moved_while_they_grow():
+    stream_max, step = 64 * 2**10, 1000
+    recent, stream, room = RecentBytes(2**20, stream_max), state(), dict[int, set[int]]()
+    for offset in range(0, 6 * stream_max, step):
+        recent.add([(stream, offset, 0, bytes(step))])
+        assert stream.recent is not None
+        room.setdefault(start_of(stream.recent), set()).add(sys.getsizeof(stream.recent))
+    del room[0]
+    assert len(room) > 3
+    assert all(len(sizes) == 1 for sizes in room.values())
+
+
 # --- watermarks
 
 
