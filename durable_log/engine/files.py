@@ -81,14 +81,15 @@ class DiskFile:
             raise self._named(error) from None
 
     def fill_with_zeroes(self, size: int) -> None:
-        """Write zeroes up to ``size``, synced in pieces, so that a later write in them commits no metadata."""
+        """Write zeroes up to ``size``, so that a later write in them commits no metadata. They are synced piece by
+        piece: whoever syncs another file meanwhile waits for one at most.
+        """
         position = self.size()
         while position < size:
             step = min(size - position, len(_ZEROES))
             self.write(position, _ZEROES[:step])
             position += step
-            if position % (8 * len(_ZEROES)) == 0:
-                self.sync()
+            self.sync()
 
     def commit(self, block: bytearray, info: Any, sync: bool) -> int:
         """Seal ``block``, write it where its LSN says, sync if asked. Returns what the sync took, in ns."""

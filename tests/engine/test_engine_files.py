@@ -308,6 +308,30 @@ def test_a_segment_that_could_not_be_made_leaves_nothing_behind(tmp_path, monkey
     assert open_files() == before
 
 
+def test_a_segment_that_is_prepared_has_never_more_than_a_mebibyte_to_be_synced(tmp_path, monkeypatch):
+    """Appends are synced to the same disk meanwhile, and wait for it."""
+    unsynced, most = [0], [0]
+
+    def pwrite(fd, data, position):
+        unsynced[0] += len(data)
+        most[0] = max(most[0], unsynced[0])
+        return write(fd, data, position)
+
+    def fdatasync(fd):
+        unsynced[0] = 0
+        sync(fd)
+
+    write, sync = os.pwrite, os.fdatasync
+    monkeypatch.setattr(files.os, "pwrite", pwrite)
+    monkeypatch.setattr(files.os, "fdatasync", fdatasync)
+    directory = files.DiskDirectory(tmp_path)
+    segment = LogSegment.create(directory, 1, 16 * 2**20, bytes(16), 0)
+    assert segment.file.size() == 16 * 2**20
+    assert 2**20 <= most[0] < 2**20 + 64 * 2**10
+    segment.file.close()
+    directory.close()
+
+
 # --- what other systems do
 
 
