@@ -24,13 +24,12 @@ from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME, Manifest
 from durable_log.engine.reader import Reader
 from durable_log.engine.run_format import run_name
 from durable_log.engine.segment import segment_name
+from durable_log.engine.storage import UNSYNCED_BYTES_MAX
 from durable_log.engine.writer import LogWriter
 from durable_log.errors import BackupFailed, NotAStore
 from durable_log.model import Backup
 
-_PIECE: Final = 2**20
-_SYNC_EVERY: Final = 16 * _PIECE
-"""Dirty pages of a copy make every sync of the log wait, where the file system writes its journal in order."""
+_PIECE: Final = UNSYNCED_BYTES_MAX
 
 
 class Image(NamedTuple):
@@ -139,9 +138,8 @@ class Backups:
                         raise OSError(0, f"the file ends at {position}, before {length}", name)
                     copy.write(position, piece)
                     position += len(piece)
-                    if position % _SYNC_EVERY == 0:
-                        copy.sync()
-                copy.sync()
+                    copy.sync()
+                copy.sync()  # that of an empty file, too
                 copy.forget()
             finally:
                 copy.close()

@@ -36,13 +36,13 @@ from durable_log.engine.format import (
     nonce_of,
 )
 from durable_log.engine.segment import TEMPORARY, LogSegment
+from durable_log.engine.storage import UNSYNCED_BYTES_MAX
 from durable_log.errors import Corruption
 
 ROW_MAX: Final = 2**31
 """A row ends before it grows longer than this, in bytes; its entries and index are then below 4 GiB, too."""
 
 _ROWS_AT_ONCE: Final = 16384
-_SYNC_EVERY: Final = 16 * SLICE
 _OUTPUTS: Final = {
     "payload": SLICE + CHUNK,
     "entries": SLICE,
@@ -289,7 +289,7 @@ class _Build:
                 if output.used:
                     file.write(output.position, memory[: output.used])
                     unsynced += output.used
-            if unsynced >= _SYNC_EVERY:
+            if unsynced >= UNSYNCED_BYTES_MAX:
                 file.sync()
                 unsynced = 0
             pause()

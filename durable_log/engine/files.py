@@ -19,14 +19,14 @@ from typing import Any, Final
 from durable_log._core import ffi, lib
 from durable_log.engine.format import PAGE
 from durable_log.engine.memory import MemoryDirectory, MemoryFile
-from durable_log.engine.storage import Directory, File, SyncFailed, WriteFailed
+from durable_log.engine.storage import UNSYNCED_BYTES_MAX, Directory, File, SyncFailed, WriteFailed
 from durable_log.errors import NotAStore, StoreLocked
 
 __all__ = ["Directory", "DiskDirectory", "File", "MemoryDirectory", "MemoryFile", "SyncFailed", "WriteFailed"]
 
 LOCK_NAME: Final = "LOCK"
 StorePath = str | os.PathLike[str]
-_ZEROES: Final = bytes(2**20)
+_ZEROES: Final = bytes(UNSYNCED_BYTES_MAX)
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
 

@@ -20,12 +20,12 @@ from durable_log.engine.run import Run
 from durable_log.engine.run_file import REASONS
 from durable_log.engine.run_format import NEVER, Tables, Trailer, encode_tail, run_name
 from durable_log.engine.segment import TEMPORARY
+from durable_log.engine.storage import UNSYNCED_BYTES_MAX
 from durable_log.errors import Corruption
 
 PAIRS_MAX: Final = 2**17
 """How many numbers are sorted at once; more of them go through a temporary file."""
 
-_SYNC_BYTES: Final = 8 * 2**20
 _INPUT_BYTES: Final = 2 * 2**20
 _INPUT_BYTES_MIN: Final = 16 * 2**10
 _INPUT_BYTES_MAX: Final = 256 * 2**10
@@ -224,7 +224,7 @@ class _Output:
     def _sync(self, written: int) -> None:
         """Now and then, so that the last sync, and whoever else syncs, has little to wait for."""
         self._unsynced += written
-        if self.syncs and self._unsynced >= _SYNC_BYTES:
+        if self.syncs and self._unsynced >= UNSYNCED_BYTES_MAX:
             self.file.sync()
             self._unsynced = 0
 

@@ -7,7 +7,12 @@ has its side of it in ``files``, memory in ``memory``. Errors leave as ``OSError
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+UNSYNCED_BYTES_MAX: Final = 2**20
+"""What is written in the background is synced after so much: a sync of the log, on the same disk, waits for all that is
+dirty. With 16 MiB, one append of a hundred took 10 ms during clustering; with one, 2.
+"""
 
 
 class WriteFailed(OSError):

@@ -501,13 +501,12 @@ def test_a_file_that_ends_too_early_is_told_and_leaves_nothing_behind(source, st
 
 def test_a_long_file_is_synced_in_parts_lest_its_last_sync_takes_all_the_time(source, store, target, monkeypatch):
     monkeypatch.setattr(backup, "_PIECE", 4096)
-    monkeypatch.setattr(backup, "_SYNC_EVERY", 8192)
     truth = fill(store)
     target.hooks["link"] = lambda _: False
     store.engine.upkeep.backups.fill(target, verify=True)
     sizes = target.sizes()
     name = max((name for name in sizes if name.endswith(".seg")), key=sizes.__getitem__)
-    assert target.calls.count(("sync", name)) == 1 + sizes[name] // 8192 > 2
+    assert target.calls.count(("sync", name)) == 1 + sizes[name] // 4096 > 2
     with open_store(target.inner, CALM, Clock()) as copy:
         check(copy, truth)
 
