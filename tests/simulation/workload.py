@@ -299,8 +299,10 @@ class Workload:
         life, producer = self._find(request.name), chance.choice(PRODUCERS)
         epoch, seq = (life.producer(producer) if life else None) or (0, -1)
         step = chance.choice((0, 0, 0, 0, 0, 1, -1))
+        # An epoch begins with number 0; the store refuses another one.
         following = seq + 1 if step == 0 else 0
-        claim = Producer(producer, max(0, epoch + step), max(0, following + chance.choice((0, 0, 0, 0, 0, -1, 1, -3))))
+        beside = chance.choice((0, 0, 1) if step == 1 else (0, 0, 0, 0, 0, -1, 1, -3))
+        claim = Producer(producer, max(0, epoch + step), max(0, following + beside))
         request = request._replace(producer=claim)
         self._note("append", request.name, len(request.data), claim, request.seq, request.close, request.durability)
         self._request(request)
