@@ -1,8 +1,8 @@
 """The recipe that turns ``csrc`` into the extension module ``durable_log._core``.
 
 Law of this room: run by setup.py and never imported by the package. What Python sees of the C core is cut out of
-``csrc/durable_log.h`` between its two cffi markers; there is no second copy of a declaration. The module uses the
-stable ABI, so one build serves every Python from 3.10.
+``csrc/durable_log.h`` between its two cffi markers; there is no second copy of a declaration; what the binding has
+besides is ``csrc/binding.h``. The module uses the stable ABI, so one build serves every Python from 3.10.
 """
 
 from __future__ import annotations
@@ -28,29 +28,11 @@ def relative(pattern: str) -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in CSRC.glob(pattern))
 
 
-BINDING = """
-#include <string.h>
-
-#include "durable_log.h"
-
-/* The wrappers that cffi writes let go of the interpreter's lock around every call. Where threads wait for it, that
- * wakes one of them, which costs more than a call takes whose name ends in "_brief": those keep it. */
-static int dl_keeps_lock(const char *wrapper) {
-    const size_t length = strlen(wrapper), suffix = sizeof "_brief" - 1;
-    return length > suffix && memcmp(wrapper + length - suffix, "_brief", suffix) == 0;
-}
-
-#undef Py_BEGIN_ALLOW_THREADS
-#undef Py_END_ALLOW_THREADS
-#define Py_BEGIN_ALLOW_THREADS { PyThreadState *dl_thread = dl_keeps_lock(__func__) ? NULL : PyEval_SaveThread();
-#define Py_END_ALLOW_THREADS if (dl_thread) PyEval_RestoreThread(dl_thread); }
-"""
-
 ffi = FFI()
 ffi.cdef(declarations((CSRC / "durable_log.h").read_text("utf-8")))
 ffi.set_source(
     "durable_log._core",
-    BINDING,
+    '#include "binding.h"',
     sources=relative("*.c"),
     depends=relative("*.h"),
     include_dirs=["csrc"],
