@@ -1,7 +1,7 @@
 """The recipe that turns ``csrc`` into the extension module ``durable_log._core``.
 
 Law of this room: run by setup.py and never imported by the package. What Python sees of the C core is cut out of
-``csrc/durable_log.h`` between its two cffi markers; there is no second copy of a declaration; what the binding has
+``csrc/durable_log.h`` between its two cffi markers: there is no second copy of a declaration. What the binding has
 besides is ``csrc/binding.h``. The module uses the stable ABI, so one build serves every Python from 3.10.
 """
 
