@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Final
 
 from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
 from durable_log.model import (
     EARLIEST,
+    EXPIRES_AT_MAX,
+    EXPIRES_AT_MIN,
     SEQ_BYTES_MAX,
     Append,
     Chunk,
@@ -35,8 +37,6 @@ Read = Callable[[str, int, int, int | None], Chunk | None]
 RecordBounds = Callable[[str, int, int | None], tuple[int, int]]
 CONTENT_TYPE_BYTES_MAX: Final = 256
 TTL_SECONDS_MAX: Final = 2**53
-EXPIRES_AT_MIN: Final = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
-EXPIRES_AT_MAX: Final = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 BOUNDARY_BYTES: Final = 4096
 """How much is read to see that an offset is one: most messages are shorter."""
 
@@ -100,9 +100,9 @@ def create_request(
     fork: tuple[str | None, int | None], options: Options,
 ) -> Create:  # fmt: skip
     """The request that creates a stream. Raises :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`."""
-    if not content_type.isprintable() or not 0 < len(content_type.encode()) <= CONTENT_TYPE_BYTES_MAX:
+    if not (content_type.isascii() and content_type.isprintable() and 0 < len(content_type) <= CONTENT_TYPE_BYTES_MAX):
         raise InvalidOption(
-            f"a content type is 1 to {CONTENT_TYPE_BYTES_MAX} printable bytes, not {content_type[:40]!r}"
+            f"a content type is 1 to {CONTENT_TYPE_BYTES_MAX} printable ASCII characters, not {content_type[:40]!r}"
         )
     if ttl is not None and expires_at is not None:
         raise InvalidOption("a stream has a ttl or an expires_at, not both")
@@ -111,7 +111,7 @@ def create_request(
     if isinstance(expires_at, datetime):
         expires_at = expires_at.timestamp()
     if expires_at is not None and not EXPIRES_AT_MIN <= expires_at <= EXPIRES_AT_MAX:
-        raise InvalidOption(f"expires_at is seconds since the epoch, in the years 1 to 9999, not {expires_at!r}")
+        raise InvalidOption(f"expires_at is seconds since the epoch, in the years 1 to 9999 of UTC, not {expires_at!r}")
     config = StreamConfig(content_type, None if ttl is None else int(ttl), expires_at)
     raw = stored(data, content_type) if data else b""
     fork_of, fork_at = fork

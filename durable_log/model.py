@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import lru_cache
 from struct import Struct
 from typing import Any, Final, Literal, NamedTuple
@@ -22,6 +23,10 @@ START: Final = 0
 
 NOW: Final = -1
 """In place of an offset: the tail at the moment of the call."""
+
+EXPIRES_AT_MIN: Final = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
+EXPIRES_AT_MAX: Final = datetime(9999, 12, 31, 23, 59, 59, 999_000, timezone.utc).timestamp()
+"""The first and the last time at which a stream may expire: what a timestamp with milliseconds can say."""
 
 CHUNK_BYTES_MIN: Final = 4
 """A read of this many bytes always holds one whole UTF-8 character or shows that there is none."""

@@ -112,11 +112,17 @@ class Request:
         return location(environ["wsgi.url_scheme"], host.encode("latin-1"), self.path, self.root)
 
     def body(self, limit: int) -> bytes:
-        """Raises :class:`Refusal` if there is more of it than ``limit``, or if the client left before its end."""
-        declared = declared_length(self.headers)
+        """Raises :class:`Refusal` if there is more of it than ``limit``, if the client left before its end, or if only
+        the server could tell where it ends, and does not.
+        """
+        declared, ends = declared_length(self.headers), self._environ.get("wsgi.input_terminated")
+        if "HTTP_TRANSFER_ENCODING" in self._environ:
+            declared = 0
+            if not ends:
+                raise Refusal(411, "length_required", "this server takes no chunked bodies; send Content-Length")
         if declared > limit:
             raise too_large(limit)
-        if not declared and not self._environ.get("wsgi.input_terminated"):
+        if not declared and not ends:
             return b""
         source, parts, left = self._environ["wsgi.input"], [], declared or limit + 1
         while left and (part := source.read(left)):

@@ -116,7 +116,9 @@ def _asked(parsed: Put | Post | Get | Head | Delete | Control, scope: Any) -> It
 
 def _may_have_body(request: Request) -> bool:
     """Whether something can follow the head: to close with last words is to append, too."""
+    if "transfer-encoding" in request.headers:
+        return True  # it counts for more than a length beside it (RFC 9112 §6.3)
     length = request.headers.get("content-length")
     if length is not None:
         return length != "0"
-    return "transfer-encoding" in request.headers or not request.scope.get("http_version", "").startswith("1.")
+    return not request.scope.get("http_version", "").startswith("1.")

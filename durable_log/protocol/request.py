@@ -19,6 +19,8 @@ from urllib.parse import parse_qsl
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
     EARLIEST,
+    EXPIRES_AT_MAX,
+    EXPIRES_AT_MIN,
     PRODUCER_INT_MAX,
     SEQ_BYTES_MAX,
     Append,
@@ -308,7 +310,7 @@ def _integer(header: str, value: bytes) -> int:
 
 
 def _timestamp(header: str, value: bytes) -> float:
-    """Seconds since the epoch of an RFC 3339 timestamp."""
+    """Seconds since the epoch of an RFC 3339 timestamp, to the millisecond; what is finer is cut off."""
     text = value.decode("latin-1")
     match = _TIMESTAMP.fullmatch(text)
     try:
@@ -317,9 +319,12 @@ def _timestamp(header: str, value: bytes) -> float:
         year, month, day, hour, minute, second, fraction, zulu, sign, ahead_hours, ahead_minutes = match.groups()
         offset = timedelta() if zulu else timedelta(hours=int(ahead_hours), minutes=int(ahead_minutes))
         zone = timezone(-offset if sign == "-" else offset)
-        micros = int((fraction or "0").ljust(6, "0")[:6])
+        micros = int((fraction or "0").ljust(3, "0")[:3]) * 1000
         moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), micros, zone)
-        return moment.timestamp()
+        seconds = moment.timestamp()
+        if not EXPIRES_AT_MIN <= seconds <= EXPIRES_AT_MAX:
+            raise ValueError(text)
+        return seconds
     except (ValueError, OverflowError) as error:
         refused = f"{header} is an RFC 3339 timestamp such as 2030-01-31T12:00:00Z, not {text[:40]!r}"
         raise Refusal(400, "invalid_timestamp", refused) from error

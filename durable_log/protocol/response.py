@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
+from xxhash import xxh3_64_hexdigest
+
 from durable_log import errors
 from durable_log.errors import DurableLogError, OffsetOutOfRange
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json, is_text
@@ -26,6 +28,8 @@ from durable_log.protocol.tokens import offset_token, timestamp
 CacheScope = Literal["public", "private"]
 
 MAX_AGE_SECONDS: Final = 60
+STALE_SECONDS: Final = 300
+"""How much longer a cache may use what it has while it asks for something newer."""
 
 _CLOSED: Final[Header] = (b"stream-closed", b"true")
 _UP_TO_DATE: Final[Header] = (b"stream-up-to-date", b"true")
@@ -93,9 +97,11 @@ class Response(NamedTuple):
 
 
 def entity_tag(store_id: str, number: int, chunk: Chunk) -> bytes:
-    """The ETag of a chunk: the stream's life, both ends and whether it is closed there (PROTOCOL.md §10.1)."""
-    suffix = b":c" if chunk.closed else b""
-    return b'"%b-%d:%d:%d%b"' % (store_id.encode(), number, chunk.offset, chunk.next_offset, suffix)
+    """The ETag of a chunk: the stream's life, both ends, the bytes and what else is said of it (PROTOCOL.md §10.1)."""
+    # A backup is the same store, and goes on with other bytes: only a hash of them tells what a client has.
+    hashed = xxh3_64_hexdigest(chunk.data).encode()
+    state = b":c" if chunk.closed else b":t" if chunk.up_to_date else b""
+    return b'"%b-%d:%d:%d:%b%b"' % (store_id.encode(), number, chunk.offset, chunk.next_offset, hashed, state)
 
 
 def matches(condition: bytes, tag: bytes) -> bool:
@@ -248,13 +254,14 @@ class Responses:
         """Never longer than the stream has left to live."""
         if self._cache is None:
             return _REVALIDATE
-        left = min(
-            MAX_AGE_SECONDS if info.ttl is None else info.ttl,
-            MAX_AGE_SECONDS if info.expires_at is None else int(info.expires_at - now),
-        )
-        if left >= MAX_AGE_SECONDS:
-            return b"cache-control", b"%b, max-age=60, stale-while-revalidate=300" % self._cache
-        return (b"cache-control", b"%b, max-age=%d" % (self._cache, left)) if left > 0 else _NO_STORE
+        lives = (info.ttl, None if info.expires_at is None else int(info.expires_at - now))
+        left = min((MAX_AGE_SECONDS + STALE_SECONDS, *(life for life in lives if life is not None)))
+        if left <= 0:
+            return _NO_STORE
+        if left <= MAX_AGE_SECONDS:
+            return b"cache-control", b"%b, max-age=%d" % (self._cache, left)
+        stale = left - MAX_AGE_SECONDS
+        return b"cache-control", b"%b, max-age=%d, stale-while-revalidate=%d" % (self._cache, MAX_AGE_SECONDS, stale)
 
     def events(self, content_type: str) -> Response:
         """The head of an event stream (PROTOCOL.md §5.8); proxies are told neither to store nor to hold it back."""

@@ -8,10 +8,10 @@ Pure; any thread.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Final
 
-from durable_log.model import EARLIEST, NOW
+from durable_log.model import EARLIEST, EXPIRES_AT_MAX, EXPIRES_AT_MIN, NOW
 
 CURSOR_EPOCH: Final = 1728432000
 """2024-10-09T00:00:00Z in seconds: where cursor intervals are counted from (PROTOCOL.md §10.1)."""
@@ -19,6 +19,7 @@ CURSOR_EPOCH: Final = 1728432000
 CURSOR_INTERVAL_SECONDS: Final = 20
 JITTER_SECONDS_MAX: Final = 3600
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _OFFSET: Final = re.compile(r"([0-9]{16})_([0-9]{16})")
 _CURSOR: Final = re.compile(r"[0-9]{1,18}")
 _FIELD: Final = 10**16
@@ -62,6 +63,7 @@ def cursor(now: float, echoed: int | None, jitter_seconds: int) -> int:
 
 
 def timestamp(seconds: float) -> bytes:
-    """An RFC 3339 timestamp in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    """An RFC 3339 timestamp in UTC, to the millisecond; for what lies outside of the years 1 to 9999, their end."""
+    millis = round(min(max(seconds, EXPIRES_AT_MIN), EXPIRES_AT_MAX) * 1000)
+    moment = _EPOCH + timedelta(milliseconds=millis)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()

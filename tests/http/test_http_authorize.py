@@ -88,13 +88,25 @@ def test_to_close_with_last_words_is_to_append_too(served: Served, book: Book):
     assert book.asked() == [("close", "s")]
 
 
-def test_without_a_version_of_http_a_close_may_bring_a_body(book: Book):
-    """Only HTTP/1 says in the head that nothing follows."""
+@pytest.mark.parametrize(
+    ("version", "headers", "status"),
+    [
+        ("2", [], 403),
+        ("1.1", [], 404),
+        ("1.1", [(b"content-length", b"0")], 404),
+        ("1.1", [(b"content-length", b"0"), (b"transfer-encoding", b"chunked")], 403),
+    ],
+)
+def test_a_close_is_an_append_too_unless_its_head_says_that_nothing_follows(
+    book: Book, version: str, headers: list[tuple[bytes, bytes]], status: int
+):
+    """Only HTTP/1 says so by saying nothing, and servers believe an encoding before a length (RFC 9112 §6.3)."""
     book.denied["append"] = Deny()
-    headers = [(b"stream-closed", b"true")]
-    scope = {"type": "http", "method": "POST", "path": "/s", "query_string": b"", "headers": headers}
-    for version, status in (("2", 403), ("1.1", 404)):
-        assert asyncio.run(call(book, scope | {"http_version": version}))[0]["status"] == status
+    scope = {
+        "type": "http", "method": "POST", "path": "/s", "query_string": b"", "http_version": version,
+        "headers": [(b"stream-closed", b"true"), *headers],
+    }  # fmt: skip
+    assert asyncio.run(call(book, scope))[0]["status"] == status
 
 
 async def call(hook: Any, scope: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:

@@ -149,6 +149,17 @@ def test_a_tag_changes_with_the_close_so_that_no_304_hides_it(served: Served, na
         assert response.headers["etag"] != old
 
 
+def test_a_tag_changes_when_the_page_is_no_longer_the_last(paged: Served, name: str):
+    """Caches keep the headers of what they have, and a reader who believes to be up to date stops there."""
+    paged.put(name, b"x" * PAGE)
+    last = paged.http.get(f"/{name}?offset=-1")
+    assert last.headers["stream-up-to-date"] == "true"
+    paged.post(name, b"more")
+    response = paged.http.get(f"/{name}?offset=-1", headers={"if-none-match": last.headers["etag"]})
+    assert (response.status_code, len(response.content)) == (200, PAGE)
+    assert "stream-up-to-date" not in response.headers
+
+
 def test_a_tag_is_of_one_life_of_the_name(served: Served, name: str):
     served.put(name, b"abc")
     old = tag(served, name)

@@ -62,6 +62,7 @@ MALFORMED = [
     (PUT, "", "Stream-TTL: -1\r\n", b"", 400, "invalid_integer"),
     (PUT, "", "Stream-TTL: 6\r\nStream-TTL: 6\r\n", b"", 400, "repeated_header"),
     (PUT, "", "Stream-Expires-At: tomorrow\r\n", b"", 400, "invalid_timestamp"),
+    (PUT, "", "Stream-Expires-At: 9999-12-31T23:59:59-23:59\r\n", b"", 400, "invalid_timestamp"),
     (PUT, "", "Stream-TTL: 60\r\nStream-Expires-At: 2099-01-01T00:00:00Z\r\n", b"", 400, "invalid_expiry"),
     (PUT, "", "Content-Type: nonsense\r\n", b"", 400, "invalid_content_type"),
     (PUT, "", "Content-Type: application/json\r\n", b"{", 400, "invalid_data"),

@@ -143,13 +143,16 @@ def test_requests_that_overtake_one_another_both_succeed(called: Called):
     [
         ({"CONTENT_LENGTH": "9"}, 400),
         ({"CONTENT_LENGTH": str(LIMIT + 1)}, 413),
-        ({"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}, 400),
+        ({"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}, 411),
+        ({"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "HTTP_STREAM_CLOSED": "true"}, 411),
+        ({"HTTP_TRANSFER_ENCODING": "chunked"}, 411),
     ],
 )
 def test_a_body_that_is_not_whole_is_not_stored(called: Called, more: dict[str, str], status: int):
     called("PUT", "/s", b"abc")
     assert called("POST", "/s", b"half", **more).status == status
-    assert called.store.stream("s").read().data == b"abc"
+    chunk = called.store.stream("s").read()
+    assert (chunk.data, chunk.closed) == (b"abc", False)
 
 
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 204), (LIMIT + 1, 413)])

@@ -5,9 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
+from xxhash import xxh3_64_hexdigest
 
 from durable_log import errors
-from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, Producer, StreamConfig, StreamInfo
+from durable_log.engine.format import stored_time
+from durable_log.model import (
+    EXPIRES_AT_MAX,
+    NOW,
+    Append,
+    Appended,
+    Chunk,
+    Create,
+    Created,
+    Producer,
+    StreamConfig,
+    StreamInfo,
+)
 from durable_log.protocol.cors import Cors
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Get
@@ -188,6 +201,17 @@ def test_a_timestamp_has_milliseconds_and_a_zone():
     assert timestamp(0) == b"1970-01-01T00:00:00.000Z"
 
 
+def test_a_timestamp_is_rounded_as_the_log_does():
+    for seconds in (1_900_000_000.1239, 1_900_000_000.9996, EXPIRES_AT_MAX, EXPIRES_AT_MAX - 0.0004, -0.0004):
+        assert timestamp(seconds) == timestamp(stored_time(seconds))
+    assert timestamp(EXPIRES_AT_MAX) == b"9999-12-31T23:59:59.999Z"
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(-1e12, b"0001-"), (1e12, b"9999-")])
+def test_a_timestamp_that_no_calendar_has_is_the_end_of_the_calendar(seconds: float, year: bytes):
+    assert timestamp(seconds).startswith(year)
+
+
 # Reading
 
 
@@ -197,7 +221,7 @@ def test_the_page_at_the_tail_is_up_to_date_and_earlier_ones_are_not():
     assert "stream-up-to-date" not in earlier
 
 
-def test_a_tag_differs_by_life_start_end_and_closure():
+def test_a_tag_differs_by_life_start_end_bytes_and_what_is_said_of_the_tail():
     here = chunk()
     tags = {
         entity_tag("ab12", 5, here),
@@ -206,9 +230,14 @@ def test_a_tag_differs_by_life_start_end_and_closure():
         entity_tag("ab12", 5, here._replace(offset=1)),
         entity_tag("ab12", 5, here._replace(next_offset=5)),
         entity_tag("ab12", 5, here._replace(closed=True)),
+        entity_tag("ab12", 5, here._replace(up_to_date=False)),
+        entity_tag("ab12", 5, here._replace(data=b"TEXT")),
     }
-    assert len(tags) == 6
-    assert entity_tag("ab12", 5, here._replace(closed=True)) == b'"ab12-5:0:4:c"'
+    assert len(tags) == 8
+    assert (
+        entity_tag("ab12", 5, here._replace(closed=True))
+        == b'"ab12-5:0:4:%b:c"' % xxh3_64_hexdigest(here.data).encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -258,7 +287,11 @@ def test_no_messages_are_an_empty_array():
     [
         (info(), chunk(), "public, max-age=60, stale-while-revalidate=300"),
         (info(ttl=3600), chunk(), "public, max-age=60, stale-while-revalidate=300"),
+        (info(ttl=360), chunk(), "public, max-age=60, stale-while-revalidate=300"),
+        (info(ttl=61), chunk(), "public, max-age=60, stale-while-revalidate=1"),
+        (info(ttl=60), chunk(), "public, max-age=60"),
         (info(ttl=10), chunk(), "public, max-age=10"),
+        (info(expires_at=NOW_SECONDS + 99.9), chunk(), "public, max-age=60, stale-while-revalidate=39"),
         (info(expires_at=NOW_SECONDS + 30.9), chunk(), "public, max-age=30"),
         (info(expires_at=NOW_SECONDS + 0.5), chunk(), "no-store"),
         (info(expires_at=NOW_SECONDS - 5), chunk(), "no-store"),

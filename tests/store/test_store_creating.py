@@ -84,6 +84,7 @@ def test_every_other_text_is_a_name(store, name):
         {"ttl": 2**53 + 2},
         {"ttl": 1, "expires_at": 1.0},
         {"content_type": ""},
+        {"content_type": "text/plain; title=\u0142"},
         {"content_type": "x" * 257},
         {"content_type": "text/plain\r\nx: y"},
     ],
