@@ -33,7 +33,7 @@ AHEAD_MAX: Final = 64
 BYTES_PER_SECOND_MIN: Final = 16
 """Each of so many bytes of a body earn its client another second: a body may be an answer, as slow as its model."""
 
-NOTED: Final = frozenset((b"expect", b"x-forwarded-for", b"x-forwarded-proto"))
+NOTED: Final = frozenset((b"expect", b"host", b"transfer-encoding", b"x-forwarded-for", b"x-forwarded-proto"))
 """Headers that the server itself has to know of."""
 
 STORE_DESCRIPTORS: Final = 256
@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
         """Since when the rest of a request is missing; None if none is."""
         self._idle_since: float | None = None
         """Since when the last response is whole; None if something came since then."""
-        self._came = self._loose = 0
+        self._came = self._loose = self._hosts = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -100,7 +100,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, why: str) -> None:
         """Answer and end it; without an answer, which could not be told from theirs, if others are under way."""
         unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
-        if len(unanswered) > 1 or any(cycle.response_started for cycle in unanswered):
+        if len(unanswered) > 1 or any(cycle.response_started or not cycle.more_body for cycle in unanswered):
             self.cut_off()
         else:
             self._forget()
@@ -141,6 +141,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request, maybe right behind another one."""
         self._owe()
+        self._idle_since, self._hosts = None, 0
         self._head_done = self._forwarded = False
         super().on_message_begin()
 
@@ -153,10 +154,15 @@ class Connection(HttpToolsProtocol):
                 self._note(name, value)
 
     def _note(self, name: bytes, value: bytes) -> None:
-        if name != b"expect":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == b"transfer-encoding":
+            if value.strip(b" \t").lower() != b"chunked":
+                raise ValueError(value)  # the parser undoes no other coding, and says nothing of it
+        else:
             self._forwarded = True
-        elif value.lower() == b"100-continue":
-            self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """The head is there. Raises ``ValueError``, which ends the connection, for one that can't be meant."""
@@ -165,8 +171,11 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1") or b"#" in self.url or len(self._unanswered) > AHEAD_MAX:
             raise ValueError(self.url)
+        if self._hosts != 1 and (self._hosts or version == "1.1"):
+            raise ValueError(f"{self._hosts} Host headers")  # RFC 9112 §3.2
         if version != "1.1":
             self.scope["http_version"] = version
+            self.expect_100_continue = False
         self._upgrades = bool(self.parser.should_upgrade()) and self._method != b"CONNECT"
         if not self._upgrades:
             self._begin(keep_alive=version == "1.1" and self.parser.should_keep_alive())
@@ -233,7 +242,9 @@ class Connection(HttpToolsProtocol):
         """Nothing more is owed."""
         if not self._upgrades:
             self._owed_since, self._loose = None, 0
-            if not self.cycle.response_complete:
+            if self.cycle.response_complete:
+                self._idle_since = self.loop.time()  # it was answered before its end
+            else:
                 self.cycle.more_body = False
                 self.cycle.message_event.set()
 

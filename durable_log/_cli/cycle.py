@@ -111,7 +111,8 @@ class Cycle(RequestResponseCycle):
         head = b"\r\n".join((*lines, b""))
         if head.count(b"\n") != len(lines) or b"\0" in head:
             raise RuntimeError("a header of the response holds the end of a line")
-        if status not in (204, 304) and self.scope["method"] != "HEAD" and _LENGTH not in b"\n" + head:
+        chunks = self.scope["http_version"] == "1.1"  # older clients read to the end of the connection
+        if chunks and status not in (204, 304) and self.scope["method"] != "HEAD" and _LENGTH not in b"\n" + head:
             self.chunked_encoding = True
             head += b"transfer-encoding: chunked\r\n"
         self._head = b"%b%b\r\n" % (STATUS_LINE[status], head)

@@ -81,6 +81,14 @@ def test_an_answer_to_head_and_one_without_content_have_no_body():
     assert answered(responding(start(204), body(b""))).written == [b"HTTP/1.1 204 No Content\r\ndate: today\r\n\r\n"]
 
 
+def test_an_old_client_gets_no_chunks_and_is_not_asked_to_go_on():
+    old = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx"
+    transport = answered(responding(start(200), body(b"a" * 17, more=True), body(b"b")), old)
+    head = b"HTTP/1.1 200 OK\r\ndate: today\r\nconnection: close\r\n\r\n"
+    assert transport.written == [head + b"a" * 17, b"b"]
+    assert transport.closed
+
+
 def test_a_client_that_wants_to_leave_is_let_go_behind_the_response():
     transport = answered(responding(start(204), body(b"")), GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
     assert transport.written == [b"HTTP/1.1 204 No Content\r\ndate: today\r\nconnection: close\r\n\r\n"]
@@ -102,13 +110,29 @@ def test_a_connection_is_kept_for_its_time_and_ended_after_it():
     answered(responding(start(204), body(b"")), then=look)
 
 
-def test_a_connection_whose_response_is_under_way_is_not_idle():
+@pytest.mark.parametrize("parts", [(b"hello",), (b"h", b"ello")])
+def test_a_connection_whose_request_was_answered_before_its_end_is_ended_like_others(parts: tuple[bytes, ...]):
     def look(connection: Connection) -> None:
-        connection.data_received(GET)
+        for part in parts:
+            connection.data_received(part)
+        cut_off([connection], connection.loop.time() + 44, 45)
+        assert not connection.transport.is_closing()
+        cut_off([connection], connection.loop.time() + 76, 45)
+        assert connection.transport.is_closing()
+
+    answered(responding(start(401), body(b"")), GET[:-2] + b"Content-Length: 5\r\n\r\n", then=look)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(GET, GET), (GET[:-2] + b"Content-Length: 5\r\n\r\n", b"hello" + GET)], ids=["whole", "early"]
+)
+def test_a_connection_whose_response_is_under_way_is_not_idle(first: bytes, then: bytes):
+    def look(connection: Connection) -> None:
+        connection.data_received(then)
         cut_off([connection], connection.loop.time() + 1000, 45)
         assert not connection.transport.is_closing()
 
-    answered(responding(start(204), body(b"")), then=look)
+    answered(responding(start(204), body(b"")), first, then=look)
 
 
 def test_what_a_proxy_on_this_machine_says_of_a_request_counts_for_that_request_alone():

@@ -57,6 +57,12 @@ REFUSED = {
     "a length of more than 64 bits": HEAD + b"Content-Length: 18446744073709551621\r\n\r\nhello",
     "a huge length": HEAD + b"Content-Length: 9223372036854775807\r\n\r\nhello",
     "a length of five thousand digits": HEAD + b"Content-Length: " + b"0" * 5000 + b"5\r\n\r\nhello",
+    "no host": HEAD.replace(b"Host: h\r\n", b"") + b"\r\n",
+    "two hosts": HEAD + b"Host: i\r\n\r\n",
+    "two hosts of an old client": HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Host: h\r\n\r\n",
+    "gzip, then chunked": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "gzip and chunked in two headers": HEAD
+    + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "an encoding that nobody knows": HEAD + b"Transfer-Encoding: rot13\r\n\r\nhello",
     "chunked, but not at the end": HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
     "chunked with a vertical tab": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
@@ -151,6 +157,13 @@ def test_what_is_no_http_behind_a_response_under_way_ends_both(server: Attacked)
         client.send(b"\x00\r\n\r\n")
         assert b"HTTP/1.1 400" not in client.rest()
     until(lambda: server.viewers() == 0, "the end of the response")
+
+
+def test_what_is_no_http_behind_a_whole_request_is_not_taken_for_that_request(server: Attacked):
+    server.put("whole", b"x")
+    append = f"POST {ROOT}/whole HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\ny"
+    with server.raw(append.encode() + b"\x00\r\n\r\n") as client:
+        assert b"HTTP/1.1 400" not in client.rest()
 
 
 def test_a_body_that_waits_to_be_asked_for_is(server: Attacked):
