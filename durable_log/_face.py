@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge
+from durable_log.errors import InvalidData, InvalidOption, OffsetOutOfRange, RecordTooLarge, StreamExists
 from durable_log.model import (
     EARLIEST,
     EXPIRES_AT_MAX,
@@ -21,6 +21,7 @@ from durable_log.model import (
     Append,
     Chunk,
     Create,
+    Created,
     Durability,
     Options,
     Producer,
@@ -93,6 +94,12 @@ def stored_values(values: Sequence[Any], content_type: str) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidData(f"a value has no JSON form: {error}") from error
     return array[1:-1] + b"," if values else b""
+
+
+def check_created(created: Created, name: str, exist_ok: bool) -> None:
+    """Raises :class:`StreamExists` if the stream was there and may not have been."""
+    if created.existed and not exist_ok:
+        raise StreamExists(name)
 
 
 def create_request(

@@ -232,17 +232,10 @@ class AsyncStore:
         return f"<AsyncStore {self.engine.path!r}>"
 
     async def create(
-        self,
-        name: str,
-        *,
-        content_type: str | None = None,
-        ttl: float | None = None,
-        expires_at: float | datetime | None = None,
-        closed: bool = False,
-        data: Data = b"",
-        fork_of: str | None = None,
-        fork_at: int | None = None,
-    ) -> AsyncStream:
+        self, name: str, *, content_type: str | None = None, ttl: float | None = None,
+        expires_at: float | datetime | None = None, closed: bool = False, data: Data = b"", exist_ok: bool = True,
+        fork_of: str | None = None, fork_at: int | None = None,
+    ) -> AsyncStream:  # fmt: skip
         """Create a stream, or find it as it was asked for; see :meth:`durable_log.Store.create`."""
         if content_type is None:
             content_type = CONTENT_TYPE_DEFAULT if fork_of is None else (await self.stream(fork_of).info()).content_type
@@ -253,7 +246,7 @@ class AsyncStore:
             with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
                 request = request._replace(fork_number=(await self.stream(fork_of).info()).number)
                 await self.fork_point(fork_of, fork_at, 0, request.fork_number)
-        await self.submit(request)
+        _face.check_created(await self.submit(request), name, exist_ok)
         return AsyncStream(self, name)
 
     def submit(self, request: Request) -> asyncio.Future[Any]:

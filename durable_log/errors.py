@@ -25,14 +25,14 @@ class StreamNotFound(DurableLogError):
 
 
 class StreamExists(DurableLogError):
-    """A stream of that name exists with another configuration (PROTOCOL.md §5.1)."""
+    """A stream of that name exists, with another configuration (PROTOCOL.md §5.1) or where a new one is wanted."""
 
     code = "stream_exists"
 
-    def __init__(self, name: str, differs: str, existing: object, requested: object) -> None:
+    def __init__(self, name: str, differs: str = "", existing: object = None, requested: object = None) -> None:
+        unlike = f" with {differs} {existing!r}, not {requested!r}; ask for the same configuration"
         super().__init__(
-            f"stream {name!r} already exists with {differs} {existing!r}, not {requested!r}; "
-            "ask for the same configuration, choose another name or delete the stream"
+            f"stream {name!r} already exists{unlike if differs else '; read it'}, choose another name or delete the stream"
         )
         self.name, self.differs, self.existing, self.requested = name, differs, existing, requested
 

@@ -236,22 +236,16 @@ class Store:
         return f"<Store {self.engine.path!r}>"
 
     def create(
-        self,
-        name: str,
-        *,
-        content_type: str | None = None,
-        ttl: float | None = None,
-        expires_at: float | datetime | None = None,
-        closed: bool = False,
-        data: Data = b"",
-        fork_of: str | None = None,
-        fork_at: int | None = None,
-    ) -> Stream:
+        self, name: str, *, content_type: str | None = None, ttl: float | None = None,
+        expires_at: float | datetime | None = None, closed: bool = False, data: Data = b"", exist_ok: bool = True,
+        fork_of: str | None = None, fork_at: int | None = None,
+    ) -> Stream:  # fmt: skip
         """Create a stream, durably, with ``data`` in it; or find it as it was asked for (PROTOCOL.md §5.1).
 
         ``ttl``: whole seconds without a read or an append after which it expires. ``expires_at``: seconds since the
-        epoch, or a datetime. Raises :class:`StreamExists` if it is there with another configuration,
-        :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`.
+        epoch, or a datetime. Raises :class:`StreamExists` if it is there with another configuration, or at all if
+        ``exist_ok`` is False: of many who ask at once for an answer, the one for whom this returns generates it.
+        Raises :class:`InvalidName`, :class:`InvalidOption`, :class:`InvalidData`.
 
         ``fork_of``: begin with what that stream holds up to offset ``fork_at`` (its tail), by reference; content type
         and expiry are then the source's unless given (PROTOCOL.md §4.2). Raises :class:`StreamNotFound`,
@@ -266,7 +260,7 @@ class Store:
             with contextlib.suppress(StreamNotFound, StreamGone):  # whether it matters is the engine's to say
                 request = request._replace(fork_number=engine.info(fork_of).number)
                 _face.check_boundary(engine.read, engine.record_bounds, fork_of, fork_at, request.fork_number)
-        self.submit(request)
+        _face.check_created(self.submit(request), name, exist_ok)
         return Stream(self.engine, name)
 
     def submit(self, request: Request) -> Any:

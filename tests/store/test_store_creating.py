@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from durable_log.errors import (
@@ -47,6 +49,27 @@ def test_creating_again_with_another_configuration_is_refused(store, other, diff
         store.create("a", **other)
     assert caught.value.differs == differs
     assert caught.value.name == "a"
+
+
+def test_a_stream_that_has_to_be_new_is_refused_where_one_is_and_stays_as_it_is(store):
+    store.create("a", data=b"old", exist_ok=False)
+    with pytest.raises(StreamExists, match="'a' already exists; read it, choose another name"):
+        store.create("a", data=b"new", exist_ok=False)
+    assert store.stream("a").read().data == b"old"
+    store.delete("a")
+    store.create("a", data=b"new", exist_ok=False)
+
+
+def test_of_many_who_create_one_stream_at_once_it_is_new_to_one(store):
+    def is_new(_: int) -> bool:
+        try:
+            store.create("a", exist_ok=False)
+        except StreamExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(is_new, range(100))) == 1
 
 
 def test_a_stream_can_be_created_closed_and_with_data(store):
