@@ -31,9 +31,8 @@ class StreamExists(DurableLogError):
 
     def __init__(self, name: str, differs: str = "", existing: object = None, requested: object = None) -> None:
         unlike = f" with {differs} {existing!r}, not {requested!r}; ask for the same configuration"
-        super().__init__(
-            f"stream {name!r} already exists{unlike if differs else '; read it'}, choose another name or delete the stream"
-        )
+        found = unlike if differs else "; read it"
+        super().__init__(f"stream {name!r} already exists{found}, choose another name or delete the stream")
         self.name, self.differs, self.existing, self.requested = name, differs, existing, requested
 
 
