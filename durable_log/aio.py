@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from datetime import datetime
@@ -280,11 +281,12 @@ class AsyncStore:
             try:
                 appended: Appended = await self.commit(request)
             except SequenceGap:
-                left = deadline - loop.time()
-                if left <= 0:
+                if (left := deadline - loop.time()) <= 0:
                     raise
                 stream = self.stream(request.name)
-                await stream.wait((await stream.info()).tail, min(left, ORDER_POLL_SECONDS))
+                tail = (await stream.info()).tail
+                with contextlib.suppress(StreamGone):  # what became of it is for the next attempt to say
+                    await stream.wait(tail, min(left, ORDER_POLL_SECONDS))
             else:
                 return appended
 
@@ -371,7 +373,24 @@ class _Opening:
         await self._store.close()
 
     async def _open(self) -> AsyncStore:
-        return AsyncStore(await asyncio.get_running_loop().run_in_executor(None, open_engine, *self._arguments))
+        loop, left = asyncio.get_running_loop(), threading.Event()
+        opening = loop.run_in_executor(None, _open_unless, left, *self._arguments)
+        try:
+            return AsyncStore(await asyncio.shield(opening))
+        except asyncio.CancelledError:
+            # A thread can't be cancelled, and nobody else knows of what it opens.
+            left.set()
+            await asyncio.wait((opening,))
+            if opening.exception() is None:
+                await loop.run_in_executor(None, opening.result().close)
+            raise
+
+
+def _open_unless(left: threading.Event, *arguments: Any) -> LogEngine:
+    engine = open_engine(*arguments)
+    if left.is_set():
+        engine.close()
+    return engine
 
 
 def open(  # noqa: A001 - durable_log.aio.open reads like open

@@ -276,11 +276,12 @@ class Store:
             try:
                 appended: Appended = self.submit(request)
             except SequenceGap:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                if (left := deadline - time.monotonic()) <= 0:
                     raise
                 stream = self.stream(request.name)
-                stream.wait(stream.info().tail, min(left, ORDER_POLL_SECONDS))
+                tail = stream.info().tail
+                with contextlib.suppress(StreamGone):  # what became of it is for the next attempt to say
+                    stream.wait(tail, min(left, ORDER_POLL_SECONDS))
             else:
                 return appended
 

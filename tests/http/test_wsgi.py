@@ -138,6 +138,16 @@ def test_requests_that_overtake_one_another_both_succeed(called: Called):
     assert called("GET", "/s").body == b"01"
 
 
+def test_a_request_that_waits_for_the_one_before_it_learns_that_the_stream_was_deleted(called: Called):
+    called("PUT", "/s")
+    claim = {"HTTP_PRODUCER_ID": "p", "HTTP_PRODUCER_EPOCH": "0", "HTTP_PRODUCER_SEQ": "1"}
+    with ThreadPoolExecutor() as pool:
+        waits = pool.submit(lambda: called("POST", "/s", b"1", **claim).status)
+        until(lambda: called.store.stats()["watched_streams"] == 1, "its wait")
+        called("DELETE", "/s")
+        assert waits.result() == 404
+
+
 @pytest.mark.parametrize(
     ("more", "status"),
     [

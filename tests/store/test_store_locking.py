@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,8 @@ import pytest
 from twins import Task, until
 
 import durable_log
+from durable_log import aio
+from durable_log.engine.log import LogEngine, open_engine
 from durable_log.errors import StoreClosed, StoreLocked
 
 
@@ -42,6 +46,39 @@ def outcome(work: Callable[[], Any]) -> str:
     except Exception as error:  # noqa: BLE001 - its name is compared
         return type(error).__name__
     return "fine"
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+def test_an_opening_that_is_cancelled_leaves_no_store_open(tmp_path, monkeypatch, cancels):
+    begun, gate = threading.Event(), threading.Event()
+
+    def gated(*arguments: Any) -> LogEngine:
+        begun.set()
+        assert gate.wait(10)
+        return open_engine(*arguments)
+
+    async def opened() -> aio.AsyncStore:
+        return await aio.open(tmp_path)
+
+    async def run() -> None:
+        opening = asyncio.create_task(opened())
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+        for _ in range(cancels):
+            opening.cancel()
+            await asyncio.sleep(0)
+        if cancels == 1:
+            gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    with monkeypatch.context() as patched:
+        patched.setattr(aio, "open_engine", gated)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(run())
+        gate.set()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    durable_log.open(tmp_path).close()
 
 
 def test_a_second_open_is_refused_and_says_who_holds_the_store(tmp_path):

@@ -319,6 +319,20 @@ def test_a_stream_that_is_let_go_before_its_task_goes_on_is_loaded_again(store):
     assert jobs == [NAMES[:3]] * 4
 
 
+def test_an_append_that_waits_for_the_one_before_it_learns_that_the_stream_was_deleted():
+    async def run() -> None:
+        async with aio.open(":memory:") as store:
+            stream = await store.create("s")
+            append = Append("s", b"1", producer=Producer("p", 0, 1))
+            waits = asyncio.create_task(store.append_in_order(append, 10))
+            await asyncio.to_thread(until, lambda: store.stats()["watched_streams"] == 1, "the wait")
+            await stream.delete()
+            with pytest.raises(StreamNotFound):
+                await waits
+
+    asyncio.run(run())
+
+
 def test_a_task_that_is_cancelled_while_it_waits_disturbs_nobody(twin, store):
     barrier, face = Barrier(), aio.AsyncStore.of(store)
     twin.hooks["source"] = barrier
