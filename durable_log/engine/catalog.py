@@ -20,10 +20,10 @@ from sortedcontainers import SortedDict
 
 from durable_log.engine.index import end_of, ends_in_log
 from durable_log.engine.loading import CatchUp, Loader, Note, names_of, row_of, row_of_number
-from durable_log.engine.rows import lsn_of_row
+from durable_log.engine.rows import lsn_of_row, source_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_find import Unreadable
-from durable_log.engine.run_format import NameEntry
+from durable_log.engine.run_format import NameEntry, Row
 from durable_log.engine.state import LET_GO, StreamState, touch_interval
 from durable_log.engine.untracked import untrack
 from durable_log.errors import Corruption
@@ -105,15 +105,7 @@ class Catalog:
 
     def load_number(self, number: int) -> tuple[StreamState | None, int]:
         """The stream of that number and the LSN of its row; None if it was removed, 0 if there is no row."""
-        while True:
-            runs = self.runs
-            try:
-                row, is_newest = row_of_number(runs, number)
-            except (OSError, Corruption):
-                if self.runs is runs:
-                    raise
-                continue
-            break
+        row, is_newest = self._row_of_number(number)
         if row is None:
             return None, 0
         state = self.get(row.name) if is_newest else None
@@ -121,8 +113,32 @@ class Catalog:
         return state if state is not None and state.number == number else None, lsn_of_row(row.payload)
 
     def find_number(self, number: int) -> StreamState | None:
-        """The stream of that number, if it has been in a run. O(runs) reads."""
+        """The stream of that number, if it has been in a run. O(runs) reads for each that it was forked from and that
+        is not in memory.
+        """
+        # To load a fork is to find its source. A chain of them is loaded from its far end: it may be longer than calls
+        # go deep.
+        line = [number]
+        while True:
+            row, is_newest = self._row_of_number(line[-1])
+            if row is None or not is_newest or row.name in self._resident:
+                break
+            source = source_of(row.payload)
+            if not 0 < source < line[-1]:
+                break
+            line.append(source)
+        for each in reversed(line[1:]):
+            self.load_number(each)
         return self.load_number(number)[0]
+
+    def _row_of_number(self, number: int) -> tuple[Row | None, bool]:
+        while True:
+            runs = self.runs
+            try:
+                return row_of_number(runs, number)
+            except (OSError, Corruption):
+                if self.runs is runs:
+                    raise
 
     def row_lsn(self, name: str) -> int:
         """The LSN of the newest row of that name; 0 if there is none."""

@@ -611,3 +611,26 @@ def test_a_stream_that_is_deleted_while_its_segment_is_rewritten_stays_deleted(m
             assert opened.stream("b").read().data == bytes(1000)
             opened.engine.check()
         opened.close()
+
+
+@pytest.mark.parametrize("last", ["deleted", "appended to"])
+def test_a_long_chain_of_forks_is_opened_after_a_kill_whatever_the_log_says_of_its_end(last: str):
+    directory = MemoryDirectory()
+    with open_store(directory, CALM, Clock()) as store:
+        store.create("0", data=b"text")
+        for level in range(1, 401):
+            store.create(str(level), fork_of=str(level - 1))
+        store.create("other", data=b"acknowledged")
+        store.engine.upkeep.cluster()
+        if last == "deleted":
+            store.delete("400")
+        else:
+            store.stream("400").append(b" and more")
+        killed = copy_of(directory)
+    with open_store(killed, CALM, Clock()) as store:
+        assert store.stream("other").read().data == b"acknowledged"
+        store.engine.upkeep.cluster()
+        deepest = "399" if last == "deleted" else "400"
+        assert store.stream(deepest).read().data == (b"text" if last == "deleted" else b"text and more")
+        assert len(list(store.names())) == (401 if last == "deleted" else 402)
+        store.engine.check()

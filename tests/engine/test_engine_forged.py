@@ -30,7 +30,7 @@ from durable_log.engine.format import (
     nonce_of,
 )
 from durable_log.engine.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
-from durable_log.engine.rows import decode_state, encode_state, lsn_of_row, needed_of
+from durable_log.engine.rows import decode_state, encode_state, lsn_of_row, needed_of, source_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import Row, decode_name, decode_row, encode_row, encode_tail
 from durable_log.engine.run_writer import write_run
@@ -134,6 +134,15 @@ def test_a_row_that_cannot_be_one_is_told_with_its_stream(payload, reason):
 def test_what_a_row_needs_is_not_guessed(payload, reason):
     with pytest.raises(Corruption, match=reason):
         needed_of(payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [(b"short", "it has 5 bytes"), (b"\xff" * 90, "it has 90 bytes, 1048560 of them for ancestors")],
+)
+def test_a_row_that_cannot_hold_its_source_has_none(payload, reason):
+    with pytest.raises(Corruption, match=reason):
+        source_of(payload)
 
 
 def test_a_row_too_short_for_its_lsn_is_corrupt():

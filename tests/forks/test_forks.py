@@ -66,6 +66,22 @@ def test_forks_nest(home: Opened):
             assert everything(store.stream(str(level)), limit=1) == b"012345"[: level + 1]
 
 
+@pytest.mark.parametrize("at", [None, 1], ids=["at the tail", "within"])
+def test_forks_of_forks_without_bytes_of_their_own_may_be_a_long_chain(home: Opened, at: int | None):
+    """Only the streams with bytes are ancestors: all others are found one by one when the last is loaded."""
+    home.store.create("0", content_type=TEXT, data="text")
+    for level in range(1, 401):
+        home.store.create(str(level), fork_of=str(level - 1), fork_at=at)
+    for store in home.lives():
+        assert everything(store.stream("400")) == b"text"[:at]
+    for level in range(400):
+        home.store.delete(str(level))
+    assert list(home.reopen().names()) == ["400"]
+    home.store.delete("400")
+    for store in home.lives():
+        assert not is_kept(store, "0")
+
+
 def test_a_nested_fork_may_leave_its_source_within_what_that_inherits(home: Opened):
     chain(home.store, 5)
     home.store.create("side", fork_of="5", fork_at=2).append("!")
