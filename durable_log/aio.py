@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from types import TracebackType
 from typing import Any, Protocol
 
 from durable_log import _face
 from durable_log._face import Data
 from durable_log._loop import Feed, LoopPort
-from durable_log.engine.log import LogEngine, open_engine
+from durable_log.engine.log import LogEngine
+from durable_log.engine.opening import open_engine
 from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
@@ -366,9 +366,7 @@ class _Opening:
         self._store = await self._open()
         return self._store
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._store is not None
         await self._store.close()
 

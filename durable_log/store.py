@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from durable_log import _face
 from durable_log._face import Data
-from durable_log.engine.log import LogEngine, open_engine
+from durable_log.engine.log import LogEngine
+from durable_log.engine.opening import open_engine
 from durable_log.engine.recovery import Report
+from durable_log.engine.watermark import Gates
 from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
@@ -44,15 +46,7 @@ if TYPE_CHECKING:
 ORDER_POLL_SECONDS = 0.05
 
 
-class _Gates:
-    """The port of waiting threads: a token is a lock, and its release the delivery."""
-
-    def deliver(self, results: list[tuple[Any, Any]]) -> None:
-        for gate, _result in results:
-            gate.release()
-
-
-_GATES = _Gates()
+_GATES = Gates()
 
 
 class Stream:

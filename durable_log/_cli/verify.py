@@ -21,7 +21,7 @@ from durable_log.engine.audit import Discord
 from durable_log.engine.check import FileFault, check_shape, check_tables
 from durable_log.engine.files import Directory, directory_at
 from durable_log.engine.format import position_of, segment_of
-from durable_log.engine.log import open_in
+from durable_log.engine.opening import open_in
 from durable_log.engine.overlay import OverlayDirectory
 from durable_log.engine.quarantine import QUARANTINE, report_name
 from durable_log.engine.reconstruct import manifest_of

@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from sortedcontainers import SortedDict
-
 from durable_log.engine.index import end_of, ends_in_log
 from durable_log.engine.loading import CatchUp, Loader, Note, names_of, row_of, row_of_number
+from durable_log.engine.residents import Residents
 from durable_log.engine.rows import lsn_of_row, source_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_find import Unreadable
 from durable_log.engine.run_format import NameEntry, Row
 from durable_log.engine.state import LET_GO, StreamState, touch_interval
-from durable_log.engine.untracked import untrack
 from durable_log.errors import Corruption
 
 IDLE_MAX: Final = 16_384
@@ -41,7 +39,7 @@ class Catalog:
         self.lock = threading.RLock()
         self.runs = runs
         """Newest first."""
-        self._resident: SortedDict[str, StreamState] = SortedDict()
+        self._resident = Residents()
         self.find_resident: Callable[[str], StreamState | None] = self._resident.get
         """The stream of a name if it is in memory. O(1), no reads."""
         self._removed: dict[str, StreamState] = {}
@@ -73,7 +71,7 @@ class Catalog:
 
         Without ``wait``, raises ``BlockingIOError`` where only the disk knows.
         """
-        state: StreamState | None = self._resident.get(name)
+        state = self._resident.get(name)
         if state is None and self.runs and name not in self._removed:
             if not wait:
                 raise BlockingIOError(errno.EAGAIN, "the stream is not in memory")
@@ -84,7 +82,7 @@ class Catalog:
 
     def live(self, name: str, *, wait: bool = True) -> StreamState | None:
         """The stream of that name, unless it has expired."""
-        state: StreamState | None = self._resident.get(name)
+        state = self._resident.get(name)
         if state is None:
             state = self.get(name, wait=wait)
             if state is None:
@@ -176,15 +174,18 @@ class Catalog:
         else:
             self._idle[state] = None
         # Last, as whoever holds the commit lock may find it at once, and change it, which ends its idleness.
-        self._resident[state.name] = state
-        untrack(self._resident)
+        try:
+            self._resident.enter(state)
+        except BaseException:
+            if self._resident.get(state.name) is not state:
+                self._idle.pop(state, None)
+            raise
         return True
 
     def add(self, state: StreamState, *, counted: bool = False) -> None:
         """A stream whose CREATE is durable; ``counted`` if the count knows of it. O(log n)."""
         with self.lock:
-            self._resident[state.name] = state
-            untrack(self._resident)
+            self._resident.enter(state)
             self._removed.pop(state.name, None)
             self._pin(state, 1)
         state.epoch = self.epoch
@@ -196,7 +197,7 @@ class Catalog:
         state.gone = True
         with self.lock:
             if self._resident.get(state.name) is state:
-                del self._resident[state.name]
+                self._resident.leave(state)
                 self._removed[state.name] = state
             self._idle.pop(state, None)
             self._pin(state, -1)
@@ -242,20 +243,28 @@ class Catalog:
         with self.lock:
             surplus = len(self._idle) - IDLE_MAX
             for state in list(islice(self._idle, max(0, min(surplus, EVICTED_AT_ONCE)))):
-                del self._idle[state]
-                self._idle[state] = None
+                self._idle.move_to_end(state)
                 if state.pins or state.watchers is not None:
                     continue
-                # Whoever notes a use looks at the epoch afterwards, so one that is not seen here is noted again.
-                epoch, state.epoch = state.epoch, LET_GO
-                if state.expiry is not None and state.expiry.touched > state.expiry.saved:
-                    state.epoch = epoch
-                    used.append(state)
-                    continue
-                del self._idle[state]
-                self._drop(state)
-                gone.append(state)
+                epoch = state.epoch
+                try:
+                    (gone if self._let_go(state) else used).append(state)
+                finally:
+                    if self._resident.get(state.name) is state:
+                        state.epoch = epoch
+                        self._idle[state] = None
         return gone, used
+
+    def _let_go(self, state: StreamState) -> bool:
+        """Let go of an idle stream; False if it was used and nobody has noted that."""
+        # Whoever notes a use looks at the epoch afterwards, so one that is not seen here is noted again.
+        state.epoch = LET_GO
+        if state.expiry is not None and state.expiry.touched > state.expiry.saved:
+            return False
+        del self._idle[state]
+        self._resident.leave(state)
+        self._pin(state, -1)
+        return True
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -271,7 +280,7 @@ class Catalog:
 
     def states(self) -> list[StreamState]:
         """All that is resident, in no order, at one moment: a single call into C, however many they are."""
-        return list(dict.values(self._resident))
+        return list(self._resident.values())
 
     def changed(self) -> list[StreamState]:
         """The resident streams that are not idle, in no order."""
@@ -315,6 +324,7 @@ class Catalog:
     def check(self) -> None:
         """Walk the invariants. Raises ``AssertionError``. For tests."""
         with self.lock:
+            self._resident.check()
             for name, state in self._resident.items():
                 assert state.name == name, (state.name, name)
                 assert state.number < self.next_number
@@ -329,10 +339,6 @@ class Catalog:
 
     def _is_here(self, owner: StreamState) -> bool:
         return self._resident.get(owner.name) is owner or not owner.name
-
-    def _drop(self, state: StreamState) -> None:
-        del self._resident[state.name]
-        self._pin(state, -1)
 
     def _pin(self, state: StreamState, step: int) -> None:
         if state.fork is not None:
@@ -360,7 +366,7 @@ class Catalog:
                 if self.runs is not runs:
                     continue
                 removed = found.keys() & self._removed.keys()
-                states = self._resident_page(prefix, after)
+                states = self._resident.page(prefix, after, NAMES_PAGE)
             break
         if len(states) == NAMES_PAGE:
             horizons.append(states[-1].name)
@@ -378,12 +384,3 @@ class Catalog:
             return entry.deadline > now * 1000
         state = self.live(entry.name)  # it may have been used, or forgiven uses, that its row does not know of
         return state is not None and not state.gone
-
-    def _resident_page(self, prefix: str, after: str) -> list[StreamState]:
-        """The first resident states with that prefix beyond ``after``. With the lock."""
-        states: list[StreamState] = []
-        for name in self._resident.irange(max(prefix, after), inclusive=(after < prefix, False)):
-            if len(states) == NAMES_PAGE or not name.startswith(prefix):
-                break
-            states.append(self._resident[name])
-        return states

@@ -70,7 +70,7 @@ class Committer:
         self._bell = Bell()
         self._due: float | None = None
         """When the committer thread looks again by itself, in monotonic seconds; None if never."""
-        self._stopping = False
+        self._stopping = self.has_stopped = False
         self._thread = threading.Thread(target=self._run, name="durable_log committer", daemon=True)
 
     # --- any thread -----------------------------------------------------------------------------------------------
@@ -145,11 +145,11 @@ class Committer:
                 self._guard(self._writer.enter, segment, self._clock())
 
     def stop(self, touched: Callable[[], list[StreamState]]) -> None:
-        """Commit what waits, persist last uses, mark the end, refuse what comes later. Raises :class:`CommitFailed`."""
-        self._stopping = True
-        self.ring()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Commit what waits, persist last uses, mark the end, refuse what comes later. Raises :class:`CommitFailed`.
+
+        Once it ``has_stopped``, nobody writes any more. An interrupt may come before that: then it is to be done again.
+        """
+        self.quit()
         with self._lock:
             try:
                 if self.failure is None:
@@ -161,8 +161,16 @@ class Committer:
                     self._guard(partial(self._mark_end, clean=self._catalog.ends_well and not touched()))
             finally:
                 self._tell_the_end()
+            self.has_stopped = True
         if isinstance(self.failure, CommitFailed) and self._unpublished:  # acknowledged as written, and never synced
             raise self.failure.again()
+
+    def quit(self) -> None:
+        """Let the committer thread end, and wait until it has."""
+        self._stopping = True
+        self.ring()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def abandon(self, reason: StoreClosed) -> None:
         """In the child of a fork: refuse everything and take no lock, as its holder may not be here."""
@@ -206,8 +214,7 @@ class Committer:
                 return
 
     def _commit_group(self) -> None:
-        batch = Batch()
-        deliveries = Deliveries()
+        batch, deliveries = Batch(), Deliveries()
         try:
             self._staging.take(batch)
             if not self._latched():
@@ -216,7 +223,7 @@ class Committer:
             try:
                 self._settle(batch, deliveries)
             except BaseException:
-                self._settle(batch, Deliveries())  # after an interrupt, too, nobody may wait for ever
+                self._settle(batch, deliveries)  # after an interrupt, too, nobody may wait for ever
                 raise
 
     def _settle(self, batch: Batch, deliveries: Deliveries) -> None:
@@ -312,13 +319,7 @@ class Committer:
         for state, offset, position, data in group.entries:
             state.index += entry_of(body + position, offset + len(data))
         appended = self.recent.add(group.entries)
-        counters = self.counters
-        counters.commits += 1
-        counters.records += len(group.entries)
-        counters.bytes_appended += appended
-        counters.bytes_written += group.length
-        if sync_ns:
-            counters.synced(sync_ns)
+        self.counters.committed(len(group.entries), appended, group.length, sync_ns)
         self.pace.spend(group.length)
 
     def _publish(self, group: Group, deliveries: Deliveries) -> None:
@@ -343,9 +344,8 @@ class Committer:
 
     def _sync_written(self) -> None:
         self._writer.sync()
-        deliveries = Deliveries()
-        self._publish(Group(self._catalog, self._clock()), deliveries)
-        deliveries.send()
+        with Deliveries() as deliveries:
+            self._publish(Group(self._catalog, self._clock()), deliveries)
 
     def _mark_end(self, *, clean: bool = False) -> None:
         """Have the newest block on disk say that all before it is durable."""
@@ -363,9 +363,8 @@ class Committer:
             self._staging.refuse(CommitFailed("closing the store was broken off"))
         while self._staging:
             self._commit_group()
-        deliveries = Deliveries()
-        self.watermarks.close(self.failure or StoreClosed("the store is closed; open it again"), deliveries)
-        deliveries.send()
+        with Deliveries() as deliveries:
+            self.watermarks.close(self.failure or StoreClosed("the store is closed; open it again"), deliveries)
 
     # --- the committer thread -------------------------------------------------------------------------------------
 

@@ -23,6 +23,15 @@ class Counters:
         self.commits = self.records = self.bytes_appended = self.bytes_written = self.sync_ns = 0
         self.syncs = [0] * (len(SYNC_NS) + 1)
 
+    def committed(self, records: int, appended: int, written: int, sync_ns: int) -> None:
+        """One group: how many records with data, their bytes, what the log took, how long its sync did, 0 for none."""
+        self.commits += 1
+        self.records += records
+        self.bytes_appended += appended
+        self.bytes_written += written
+        if sync_ns:
+            self.synced(sync_ns)
+
     def synced(self, ns: int) -> None:
         """A commit's sync took ``ns``."""
         self.sync_ns += ns

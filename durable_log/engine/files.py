@@ -137,21 +137,20 @@ class DiskDirectory:
     def lock(self) -> None:
         """Become the one writer. Raises :class:`StoreLocked`, which says who is."""
         path = os.path.join(self._root, LOCK_NAME)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._lock_fd = fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = ""
             with suppress(OSError):
                 holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
-            _close(fd)
+            self.close()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise StoreLocked(self.path, holder or "another process") from None
         with suppress(OSError):  # the lock is what counts; who holds it is a courtesy, and full disks are opened, too
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        self._lock_fd = fd
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""

@@ -7,10 +7,8 @@ these methods can stand in its place. Any thread may call anything here.
 from __future__ import annotations
 
 import atexit
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,12 +16,12 @@ from durable_log.engine.ancestry import owner_at
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.commit import Committer
 from durable_log.engine.figures import Figures, figures_of
-from durable_log.engine.files import Directory, StorePath, call_after_fork, directory_at, is_out_of_space, process_id
+from durable_log.engine.files import Directory, call_after_fork, process_id
 from durable_log.engine.format import PAGE
 from durable_log.engine.index import place_at
 from durable_log.engine.keeper import Spares
 from durable_log.engine.live import LiveBytes
-from durable_log.engine.manifest import Manifest, check_directory, load_manifest
+from durable_log.engine.manifest import Manifest, load_manifest
 from durable_log.engine.reader import Reader, read_from_memory
 from durable_log.engine.recovery import Recovered, Report, next_file, recover
 from durable_log.engine.segment import LogSegment
@@ -35,7 +33,6 @@ from durable_log.errors import (
     Corruption,
     DurableLogError,
     StoreClosed,
-    StoreFull,
     StoreUnreadable,
     StreamGone,
     StreamNotFound,
@@ -46,7 +43,7 @@ Clock = Callable[[], float]
 
 
 class LogEngine:
-    """A store's log, catalog and threads. Made by :func:`open_engine`."""
+    """A store's log, catalog and threads. Made by ``opening``."""
 
     def __init__(self, directory: Directory, options: Options, clock: Clock) -> None:
         self.options, self.clock = options, clock
@@ -54,6 +51,8 @@ class LogEngine:
         self._directory = directory
         self._pid = process_id()
         self._closed = self._has_ended = False
+        self._begun: list[Callable[[], object]] = []
+        """How to end what opening has begun so far."""
 
     def start(self) -> None:
         """Recover, find the end of the log and begin. Raises ``OSError``, :class:`Corruption`."""
@@ -67,15 +66,23 @@ class LogEngine:
         self._live = LiveBytes(manifest.clustered)
         self._live.removed(self._catalog.removed())
         self._spares = Spares(self._directory, manifest.uuid, self.options, recovered.spares, recovered.last_number)
-        try:
-            manifest = manifest._replace(next_file=next_file(self._directory, manifest))
-            self._begin_log(recovered)
-        except BaseException:
-            self._close_files()
-            raise
+        self._begun.append(self._close_files)
+        manifest = manifest._replace(next_file=next_file(self._directory, manifest))
+        self._begin_log(recovered)
         self._begin_work(manifest, recovered)
         call_after_fork(self)
         atexit.register(self.close)
+
+    def give_up(self) -> None:
+        """End what an opening has begun that came to nothing, and then let go of the directory.
+
+        If this is interrupted, the lock is kept for good: better nobody writes than two.
+        """
+        atexit.unregister(self.close)
+        while self._begun:
+            self._begun[-1]()
+            self._begun.pop()
+        self._directory.close()
 
     def _begin_log(self, recovered: Recovered) -> None:
         for name in recovered.surplus:
@@ -108,6 +115,7 @@ class LogEngine:
             self._directory, manifest, recovered, catalog, self._committer, writer, self._reader, live, self._spares,
             self.options, self.clock, self._check_open,
         )  # fmt: skip
+        self._begun += (self._committer.quit, self.upkeep.stop)
         self._committer.start()
         self.upkeep.start()
 
@@ -281,10 +289,12 @@ class LogEngine:
                 if self.options.cluster_at_close:
                     self.upkeep.cluster_at_close()
         finally:
-            self.upkeep.checkpointer.close()
-            self._close_files()
-            self._directory.close()
-            self._has_ended = True
+            # Else somebody may be in the middle of a write: his file's number would be another file's.
+            if self._committer.has_stopped:
+                self.upkeep.checkpointer.close()
+                self._close_files()
+                self._directory.close()
+                self._has_ended = True
 
     def __len__(self) -> int:
         return len(self._catalog)
@@ -360,39 +370,3 @@ class LogEngine:
 
     def _look_ahead(self, writer: LogWriter) -> None:
         self.upkeep.look_ahead(writer)
-
-
-def open_engine(path: StorePath, options: Options, clock: Clock) -> LogEngine:
-    """Open or create the store in a directory, or in memory if ``path`` is ``":memory:"``. Raises as below."""
-    try:
-        directory = directory_at(path)
-    except OSError as error:
-        raise _refusal(str(path), error) from error
-    if path == ":memory:":
-        options = replace(options, cluster_at_close=False)  # nobody will open it again
-    return open_in(directory, options, clock)
-
-
-def open_in(directory: Directory, options: Options, clock: Clock = time.time) -> LogEngine:
-    """Open or create the store in ``directory``.
-
-    Raises :class:`NotAStore`, :class:`StoreLocked`, :class:`UnsupportedFormat`, :class:`StoreFull`,
-    :class:`StoreUnreadable`, :class:`Corruption`.
-    """
-    try:
-        check_directory(directory)
-        directory.lock()
-        engine = LogEngine(directory, options, clock)
-        engine.start()
-    except OSError as error:
-        directory.close()
-        raise _refusal(directory.path, error) from error
-    except BaseException:
-        directory.close()
-        raise
-    return engine
-
-
-def _refusal(path: str, error: OSError) -> StoreFull | StoreUnreadable:
-    """Why a store does not open."""
-    return StoreFull(path, PAGE) if is_out_of_space(error) else StoreUnreadable(str(error.filename or path), error)

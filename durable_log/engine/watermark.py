@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable
-from typing import Any, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from durable_log.engine.state import StreamState
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Port(Protocol):
     """Where results are delivered. One call a port and commit, whatever the number of results, on a foreign thread
-    that holds the commit lock: it must not block and must not raise.
+    that holds the commit lock: it must not block and must not raise. After an interrupt, the same may come again.
     """
 
     def deliver(self, results: list[tuple[Any, Any]]) -> None:
@@ -72,10 +76,18 @@ class Crowd:
 
 
 class Deliveries:
-    """Results of one commit, by port."""
+    """Results of one commit, by port. ``with`` them, they are sent at the end, whatever has come between."""
 
     def __init__(self) -> None:
         self._by_port: dict[Port, list[tuple[Any, Any]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.send()
 
     def add(self, port: Port, token: Any, result: Any) -> None:
         """One more result for that port."""
@@ -95,7 +107,14 @@ class Deliveries:
             pairs.append((each.token, each.result))
 
     def send(self) -> None:
-        """One delivery a port."""
+        """One delivery a port; to all of them again after an interrupt, as nobody else knows who was told."""
+        try:
+            self._send()
+        except BaseException:
+            self._send()
+            raise
+
+    def _send(self) -> None:
         for port, results in self._by_port.items():
             port.deliver(results)
 
@@ -148,8 +167,7 @@ class Watermarks:
         """These streams have moved: all who watch them are told."""
         for state in states:
             if state.watchers is not None:
-                for port, token in self._take(state):
-                    deliveries.add(port, token, None)
+                self._tell(state, None, deliveries)
 
     def close(self, reason: BaseException, deliveries: Deliveries) -> None:
         """Nothing will move any more: everybody is told the reason."""
@@ -157,14 +175,15 @@ class Watermarks:
             self._closed = reason
             watched = list(self._watched)
         for state in watched:
-            for port, token in self._take(state):
-                deliveries.add(port, token, reason)
+            self._tell(state, reason, deliveries)
 
-    def _take(self, state: StreamState) -> Collection[tuple[Any, Any]]:
+    def _tell(self, state: StreamState, result: BaseException | None, deliveries: Deliveries) -> None:
         with self._mutex:
-            watchers, state.watchers = state.watchers or (), None
+            for port, token in state.watchers or ():
+                deliveries.add(port, token, result)
+            # Last: who is forgotten by an interrupt waits for ever.
+            state.watchers = None
             self._watched.discard(state)
-        return watchers
 
     def _forget(self, state: StreamState, port: Port, token: Any) -> None:
         if state.watchers is None or (port, token) not in state.watchers:

@@ -13,8 +13,8 @@ from documents import text_of
 from durable_log._core import ffi, lib
 from durable_log.engine import format as codec
 from durable_log.engine.files import MemoryDirectory
-from durable_log.engine.log import open_in
 from durable_log.engine.manifest import Manifest, save_manifest
+from durable_log.engine.opening import open_in
 from durable_log.model import Options, Producer, StreamConfig
 from durable_log.store import Store
 

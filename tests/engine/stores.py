@@ -19,7 +19,7 @@ from twins import SMALL
 
 from durable_log.engine import commit, keeper, log, manifest
 from durable_log.engine.files import Directory, MemoryDirectory
-from durable_log.engine.log import open_in
+from durable_log.engine.opening import open_in
 from durable_log.errors import Corruption, StreamNotFound
 from durable_log.model import Append, Create, Delete, Options, Producer, Request, StreamConfig, Trim
 from durable_log.store import Store

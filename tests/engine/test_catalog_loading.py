@@ -9,7 +9,6 @@ from array import array
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sortedcontainers import SortedDict
 from twins import SMALL, Barrier, Clock, Task, TwinDirectory, open_store
 
 from durable_log.engine import catalog as catalog_module
@@ -17,6 +16,7 @@ from durable_log.engine import loading
 from durable_log.engine.ancestry import Fork
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
+from durable_log.engine.residents import Residents
 from durable_log.engine.rows import encode_stream, encode_tombstone
 from durable_log.engine.run_format import encode_row, hash_of
 from durable_log.engine.run_writer import merge_runs, write_run
@@ -359,7 +359,7 @@ def test_a_stream_that_can_be_found_is_idle_already():
     """Else a commit that finds it and changes it would do so before it is idle, and idle streams are let go."""
     catalog = catalog_of(run_of(MemoryDirectory(), 1, [stream("a", 1)]))
 
-    class Watching(SortedDict):
+    class Watching(Residents):
         def __setitem__(self, name, state):
             assert state in catalog._idle
             super().__setitem__(name, state)

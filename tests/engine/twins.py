@@ -1,11 +1,12 @@
 """Doubles for tests: a clock that stands still, a directory whose every call can be watched, blocked or broken, and
-calls that have to end in time.
+calls that have to end in time, or are interrupted.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_log.engine import commit
 from durable_log.engine.files import Directory, File, MemoryDirectory, MemoryFile, SyncFailed, WriteFailed
-from durable_log.engine.log import open_in
+from durable_log.engine.opening import open_in
 from durable_log.engine.upkeep import Upkeep
 from durable_log.model import Options
 from durable_log.store import Store
@@ -210,6 +211,34 @@ class Task:
         self._thread.join(seconds)
         assert self.done, f"the call did not return within {seconds} s"
         return self._error
+
+
+class Interrupt:
+    """Raises ``KeyboardInterrupt`` at the ``moment``-th moment of a call on this thread at which one may arrive."""
+
+    def __init__(self, moment: int) -> None:
+        self.moment, self.left, self.where = moment, moment, ""
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        if event not in ("call", "c_return") or "weakref" in frame.f_code.co_filename:
+            return  # what is raised in a finalizer comes to nobody
+        self.left -= 1
+        if self.left == -1:
+            sys.setprofile(None)
+            name = getattr(argument, "__qualname__", "") if event == "c_return" else "its beginning"
+            self.where = f"moment {self.moment}: {frame.f_code.co_qualname}:{frame.f_lineno}, {name}"
+            raise KeyboardInterrupt
+
+    def during(self, work: Callable[[], object]) -> bool:
+        """Whether the work was interrupted."""
+        sys.setprofile(self)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

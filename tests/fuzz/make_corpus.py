@@ -17,7 +17,7 @@ from durable_log._core import ffi, lib
 from durable_log.engine.cluster_build import LogSource, write_clustered
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import crc32c, frame_head, lsn_of, pages
-from durable_log.engine.log import open_in
+from durable_log.engine.opening import open_in
 from durable_log.engine.run_format import NEVER, encode_row
 from durable_log.engine.run_writer import write_run
 from durable_log.engine.segment import LogSegment

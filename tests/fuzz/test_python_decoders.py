@@ -18,8 +18,8 @@ from durable_log._core import ffi, lib
 from durable_log.engine import format as layout
 from durable_log.engine.cluster import ClusteredSegment, decode_trailer
 from durable_log.engine.files import MemoryDirectory, MemoryFile
-from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
+from durable_log.engine.opening import open_in
 from durable_log.engine.rows import decode_state, encode_state, lsn_of_row, needed_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NEVER, decode_name, decode_row, decode_tables

@@ -13,8 +13,8 @@ from reference import JSON, Life
 from simulated_disk import SimulatedDisk
 
 from durable_log.engine.files import LOCK_NAME
-from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME
+from durable_log.engine.opening import open_in
 from durable_log.errors import Corruption, OffsetOutOfRange, StreamGone, StreamNotFound
 from durable_log.store import Store
 

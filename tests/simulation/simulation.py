@@ -45,8 +45,8 @@ from durable_log.engine.commit import Committer
 from durable_log.engine.compaction import Compactor
 from durable_log.engine.files import LOCK_NAME
 from durable_log.engine.keeper import Background
-from durable_log.engine.log import open_in
 from durable_log.engine.manifest import MANIFEST_NAME, load_manifest
+from durable_log.engine.opening import open_in
 from durable_log.engine.segment import LogSegment
 from durable_log.engine.watermark import Crowd
 from durable_log.engine.writer import LogWriter

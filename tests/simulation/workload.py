@@ -15,7 +15,7 @@ from reference import JSON, Life
 from simulated_disk import SimulatedDisk
 
 from durable_log.engine.commit import WRITTEN_SECONDS_MAX
-from durable_log.engine.log import open_in
+from durable_log.engine.opening import open_in
 from durable_log.errors import (
     BackupFailed,
     CommitFailed,

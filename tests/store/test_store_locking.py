@@ -18,7 +18,8 @@ from twins import Task, until
 
 import durable_log
 from durable_log import aio
-from durable_log.engine.log import LogEngine, open_engine
+from durable_log.engine.log import LogEngine
+from durable_log.engine.opening import open_engine
 from durable_log.errors import StoreClosed, StoreLocked
 
 
