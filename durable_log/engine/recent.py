@@ -34,6 +34,9 @@ class RecentBytes:
         self._order: OrderedDict[StreamState, None] = OrderedDict()
         self.total = 0
 
+    def __len__(self) -> int:
+        return len(self._order)
+
     def add(self, entries: Iterable[Entry]) -> int:
         """Bytes that were appended; returns how many. Amortised O(bytes)."""
         used, large, total = self._order.move_to_end, 2 * self._stream_max, 0
