@@ -24,8 +24,8 @@ Entry = tuple[StreamState, int, int, bytes]
 
 
 class RecentBytes:
-    """A budget of ``total_max`` bytes over all streams, least recently appended to evicted first, and of
-    ``stream_max`` for each.
+    """A budget of ``total_max`` bytes over all streams, least recently appended to evicted first. Of each, the last
+    ``stream_max`` are kept, or all if it has no more, and never more than twice as many.
     """
 
     def __init__(self, total_max: int, stream_max: int) -> None:
@@ -43,7 +43,10 @@ class RecentBytes:
         for state, offset, _, data in entries:
             recent = state.recent
             if recent is None:
-                state.recent = bytearray(_START.pack(offset) + data)
+                if len(data) > large:
+                    self._renew(state, bytearray(_START.pack(offset)), data)
+                else:
+                    state.recent = bytearray(_START.pack(offset) + data)
                 self._order[state] = None
                 untrack(self._order)
             else:
