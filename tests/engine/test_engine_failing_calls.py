@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
+import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +16,11 @@ import pytest
 from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_files, open_store
 
 import durable_log
-from durable_log.engine import catalog, compaction, files
+from durable_log.engine import catalog, commit, compaction, files
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.engine.keeper import Spares
 from durable_log.engine.segment import LogSegment
-from durable_log.errors import StoreFull, StoreUnreadable, StreamExists
+from durable_log.errors import CommitFailed, StoreFull, StoreUnreadable, StreamExists
 from durable_log.store import Store
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, recent_bytes_max=1)
@@ -109,6 +112,21 @@ def test_an_error_of_close_leaves_no_file_open_and_nobody_locked_out(opening, mo
     monkeypatch.undo()
     with opening() as again:
         assert again.stream("a").read().data == b"1"
+
+
+def test_a_store_whose_close_failed_is_not_kept_in_memory_until_the_process_ends(monkeypatch):
+    monkeypatch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+    monkeypatch.setattr(logging.getLogger("durable_log"), "disabled", True)  # pytest keeps what is logged
+    twin = TwinDirectory()
+    store = open_store(twin, CALM, Clock())
+    store.create("a").append(b"x", durability="written")
+    twin.hooks["commit"] = twin.hooks["mark"] = twin.hooks["sync"] = failing(errno.EIO)
+    with pytest.raises(CommitFailed):
+        store.close()
+    engine = weakref.ref(store.engine)
+    del store
+    gc.collect()
+    assert engine() is None
 
 
 def test_a_new_directory_is_synced_in_its_parent_by_whoever_finds_it_empty(tmp_path, monkeypatch):
