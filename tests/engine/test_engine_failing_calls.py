@@ -173,6 +173,25 @@ def test_a_call_that_fails_says_of_which_file(tmp_path, monkeypatch, call):
     file.close()
 
 
+def test_a_file_that_was_renamed_is_told_of_by_the_name_that_it_has(opening, monkeypatch):
+    """Errors named the temporary files that segments and runs are made as."""
+    with opening() as store:
+        store.create("a", data=b"1")
+        store.engine.upkeep.cluster()
+        log = store.engine._writer.segment.file
+        made = [*store.engine._reader.clustered.values(), *store.engine._catalog.runs]
+        with monkeypatch.context() as patch:
+
+            def fail(*_: Any) -> None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            patch.setattr(files.os, "pread", fail)
+            for file in (log, *(each.file for each in made)):
+                with pytest.raises(OSError, match="Input/output error") as caught:
+                    file.read(0, 1)
+                assert Path(caught.value.filename).exists()
+
+
 # --- files that come and go
 
 
