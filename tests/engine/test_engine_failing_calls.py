@@ -17,7 +17,7 @@ from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_files, op
 
 import durable_log
 from durable_log.engine import catalog, commit, compaction, files
-from durable_log.engine.files import DiskDirectory, MemoryDirectory
+from durable_log.engine.files import DiskDirectory, DiskFile, MemoryDirectory
 from durable_log.engine.keeper import Spares
 from durable_log.engine.segment import LogSegment
 from durable_log.errors import CommitFailed, StoreFull, StoreUnreadable, StreamExists
@@ -95,6 +95,27 @@ def test_an_open_that_fails_at_a_leftover_leaves_no_file_open(opening, monkeypat
         with pytest.raises(StoreUnreadable):
             opening()
         assert open_files() == before
+    opening().close()
+
+
+@pytest.mark.parametrize("call", ["size", "read"])
+def test_an_open_that_fails_at_a_log_segment_without_header_leaves_no_file_open(opening, tmp_path, monkeypatch, call):
+    """Such a segment is read by its name, and was closed by nobody if it could not be read."""
+    with durable_log.open(tmp_path / "store", options=replace(CALM, cluster_at_close=False)) as store:
+        store.create("a", data=b"1")
+    for log in (tmp_path / "store").glob("*.log"):
+        log.write_bytes(bytes(4096) + log.read_bytes()[4096:])
+    real = getattr(DiskFile, call)
+
+    def fail(file: DiskFile, *where: int) -> Any:
+        if file.name.endswith(".log") and where[:1] != (0,):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(file, *where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskFile, call, fail)
+        with pytest.raises(StoreUnreadable):
+            opening()
     opening().close()
 
 
