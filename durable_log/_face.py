@@ -166,9 +166,21 @@ def read_chunk(
 
     None as soon as ``read`` gives None. Raises :class:`OffsetOutOfRange` for an offset inside a JSON message.
     """
-    chunk = read(name, offset, limit, number)
-    if chunk is None or not chunk.data or not is_json(chunk.content_type):
-        return chunk
+    while True:
+        chunk = read(name, offset, limit, number)
+        if chunk is None or not chunk.data or not is_json(chunk.content_type):
+            return chunk
+        try:
+            return _messages_from(read, record_bounds, name, chunk, limit, number)
+        except OffsetOutOfRange:
+            if offset != EARLIEST:
+                raise
+            # It is never out of range: a trim came between two looks at the stream.
+
+
+def _messages_from(
+    read: Read, record_bounds: RecordBounds, name: str, chunk: Chunk, limit: int, number: int | None
+) -> Chunk | None:
     start = record_bounds(name, chunk.offset, number)[0]
     if start != chunk.offset:
         before = read(name, start, chunk.offset - start, number)
@@ -208,9 +220,10 @@ def check_boundary(read: Read, record_bounds: RecordBounds, name: str, offset: i
     """Raise :class:`OffsetOutOfRange` for an offset inside of a JSON message: no stream is cut there. With ``number``,
     another life of the name is :class:`StreamGone`.
 
-    Nothing is read where a record begins, so that a stream can be cut before bytes that are damaged.
+    Nothing is read where a record begins, so that a stream can be cut before bytes that are damaged. What was trimmed
+    meanwhile is for the commit to judge.
     """
-    if record_bounds(name, offset, number)[0] != offset:
+    if record_bounds(name, offset, number)[0] < offset:
         read_chunk(read, record_bounds, name, offset, BOUNDARY_BYTES, number)
 
 

@@ -32,6 +32,8 @@ EVENT_CHUNK_BYTES: Final = 256 * 2**10
 """The most that one data event carries: what a viewer costs in memory, more or less."""
 
 EVENT_CACHE_BYTES: Final = 4 * 2**20
+EVENT_OVERHEAD: Final = 400
+"""What an event in the cache takes beside its bytes."""
 
 log: Final = logging.getLogger("durable_log")
 
@@ -211,10 +213,13 @@ class EventCache:
         found = self._events.get(key)
         if found is None:
             event, taken = sse.data_event(kind, chunk.data, chunk.closed)
-            found = self._events[key] = (event, chunk.offset + taken)
-            self._bytes += len(event)
+            found = (event, chunk.offset + taken)
+            if not event:
+                return found  # made in no time, and for each viewer who has seen all
+            self._events[key] = found
+            self._bytes += len(event) + EVENT_OVERHEAD
             while self._bytes > self._bytes_max:
-                self._bytes -= len(self._events.pop(next(iter(self._events)))[0])
+                self._bytes -= len(self._events.pop(next(iter(self._events)))[0]) + EVENT_OVERHEAD
         return found
 
 

@@ -170,19 +170,18 @@ class SubscriptionApi:
         return self._json(200, claim)
 
     async def _callback(self, call: Call) -> Response:
-        return await self._acked(call, _of_kind(call.active(), "webhook"))
+        return await self._acked(call, "webhook")
 
     async def _ack(self, call: Call) -> Response:
-        return await self._acked(call, _of_kind(call.active(), "pull-wake"))
+        return await self._acked(call, "pull-wake")
 
-    async def _acked(self, call: Call, active: Active) -> Response:
-        generation, request = _granted(call, active)
+    async def _acked(self, call: Call, kind: str) -> Response:
+        active, generation, request = _granted(call, kind)
         state = await active.decide(partial(machine.ack, generation=generation, request=request))
         return self._json(200, {"ok": True, "next_wake": request.done and state.wake_id is not None})
 
     async def _release(self, call: Call) -> Response:
-        active = _of_kind(call.active(), "pull-wake")
-        generation, request = _granted(call, active)
+        active, generation, request = _granted(call, "pull-wake")
         await active.decide(partial(machine.release, generation=generation, request=request))
         return self._responses.deleted()
 
@@ -196,13 +195,16 @@ def _of_kind(active: Active, kind: str) -> Active:
     return active
 
 
-def _granted(call: Call, active: Active) -> tuple[int, Ack]:
-    """The generation that the token is good for, and the request. Raises :class:`Refusal`."""
-    identity, manager = active.identity, call.manager
-    grant = callback_tokens.verify(manager.keys.secret, call.control.token, identity.id, manager.now())
-    if grant.life != identity.life:
+def _granted(call: Call, kind: str) -> tuple[Active, int, Ack]:
+    """The subscription, of that kind; the generation that the token is good for; the request. Raises :class:`Refusal`.
+
+    The token comes first: who has none that is genuine does not learn which subscriptions there are.
+    """
+    grant = callback_tokens.verify(call.manager.keys.secret, call.control.token, call.control.id, call.manager.now())
+    active = _of_kind(call.active(), kind)
+    if grant.life != active.identity.life:
         raise parsing.fenced(active.state.generation)
-    return grant.generation, parsing.to_ack(call.body)
+    return active, grant.generation, parsing.to_ack(call.body)
 
 
 def _tell_of_failure(task: asyncio.Task[Any]) -> None:

@@ -2,13 +2,15 @@
 
 Law of this room: a name is resolved when a webhook is set up and again for each delivery; all that it stands for is
 checked, and nothing else is connected to. Deliveries have a limit of time and of number. Needs what the extra
-``subscriptions`` brings, and says so. On the event loop.
+``subscriptions`` brings, and says so. On the event loop; only names are looked up on threads, which are nobody else's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 RESOLVE_SECONDS: Final = 5.0
+LOOKUPS_AT_ONCE: Final = 8
+"""How many names are looked up at the same time; others wait for their turn within these seconds."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -34,7 +38,7 @@ class Webhooks:
     """Webhooks as the options allow them. ``resolve`` gives the addresses that a name stands for."""
 
     def __init__(self, options: Subscriptions, resolve: Resolve | None = None) -> None:
-        self._options, self._resolve = options, resolve or _resolved
+        self._options, self._resolve = options, resolve or _Resolver()
         self._slots = asyncio.Semaphore(options.webhooks_at_once)
 
     async def check(self, url: str) -> None:
@@ -102,6 +106,41 @@ def _posting() -> ModuleType:
     return posting
 
 
-async def _resolved(host: str, port: int) -> Sequence[str]:
-    found: list[Any] = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+class _Resolver:
+    """Looks names up, a few at a time, each on a thread of its own: a look-up can't be stopped, and may take very long.
+    The loop's threads are those of the store's reads, and a process that ends waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        await self._slots.acquire()
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def look_up() -> None:
+            answer: list[Any] | Exception = OSError("the look-up was broken off")
+            try:
+                answer = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except (OSError, ValueError) as error:
+                answer = error
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(self._deliver, found, answer)
+
+        try:
+            threading.Thread(target=look_up, name="durable_log webhook name", daemon=True).start()
+        except BaseException:
+            self._slots.release()
+            raise
+        return list(dict.fromkeys(str(each[4][0]) for each in await found))
+
+    def _deliver(self, found: asyncio.Future[list[Any]], answer: list[Any] | Exception) -> None:
+        self._slots.release()
+        if found.done():
+            return  # nobody waited so long
+        if isinstance(answer, Exception):
+            found.set_exception(answer)
+        else:
+            found.set_result(answer)

@@ -16,6 +16,7 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.commit import Committer
 from durable_log.engine.format import segment_of
+from durable_log.engine.idle import let_go
 from durable_log.engine.index import (
     clustered_row,
     clustered_segment,
@@ -56,7 +57,7 @@ def audit(catalog: Catalog, reader: Reader, committer: Committer, manifest: Mani
             count += 1
             yield from of.of_stream(found)
             with committer.exclusive():
-                catalog.evict()
+                let_go(catalog, committer)
     if count != len(catalog):
         yield Discord(MANIFEST_NAME, f"there are {count} streams, and {len(catalog)} are counted")
 

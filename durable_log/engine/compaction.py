@@ -20,6 +20,7 @@ from durable_log.engine.cluster_build import rewrite_clustered
 from durable_log.engine.commit import Committer
 from durable_log.engine.edits import Change
 from durable_log.engine.files import Directory
+from durable_log.engine.idle import let_go
 from durable_log.engine.index import (
     clustered_place,
     clustered_row,
@@ -248,7 +249,7 @@ class Compactor:
                         place = clustered_place(old.number, row)
                         if state is not None and any(found == place for _, _, found in places_of(state.index)):
                             needed.add(state.number, old.number, row, 0 if state.forks else state.first)
-                    self._catalog.evict()
+                    let_go(self._catalog, self._committer)
                 pause()
         return needed
 

@@ -35,8 +35,7 @@ class DiskFile:
     """A file of the operating system."""
 
     def __init__(self, path: str, flags: int) -> None:
-        self.name = os.path.basename(path)
-        self._path = path
+        self._folder, self.name = os.path.split(path)
         self._fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
         self._stage = ffi.new("int *")
         self._sync_ns = ffi.new("uint64_t *")
@@ -99,7 +98,7 @@ class DiskFile:
         if result == 0:
             return int(self._sync_ns[0])
         failed = SyncFailed if self._stage[0] == lib.DL_STAGE_SYNC else WriteFailed
-        raise failed(-result, os.strerror(-result), self._path)
+        raise failed(-result, os.strerror(-result), self._path())
 
     def source(self) -> tuple[int, Any]:
         """What C reads the file by, as long as it is open: its descriptor."""
@@ -117,7 +116,10 @@ class DiskFile:
 
     def _named(self, error: OSError) -> OSError:
         """The same, with the name of the file, which the system does not say."""
-        return OSError(error.errno, error.strerror, self._path)
+        return OSError(error.errno, error.strerror, self._path())
+
+    def _path(self) -> str:
+        return os.path.join(self._folder, self.name)  # it may have been renamed
 
 
 class DiskDirectory:

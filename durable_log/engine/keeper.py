@@ -188,7 +188,8 @@ class Background:
         self._seconds, self._steps = seconds, steps
         self._bell: SimpleQueue[None] = SimpleQueue()  # all of it in C: no interrupt leaves it locked
         self._stopping = False
-        self._failed = False
+        self._failing: set[Callable[[], object]] = set()
+        """The steps that did not go well last time, which has been said."""
         self._thread = threading.Thread(target=self._run, name=f"durable_log {name}", daemon=True)
 
     def start(self) -> None:
@@ -218,8 +219,8 @@ class Background:
     def _attempt(self, step: Callable[[], object]) -> None:
         try:
             step()
-            self._failed = False
+            self._failing.discard(step)
         except Exception as error:  # noqa: BLE001 - a thread that ends takes the store's housekeeping with it
-            if not self._failed:
+            if step not in self._failing:
                 _log.warning("background work failed and will be tried again: %s", error)
-            self._failed = True
+            self._failing.add(step)

@@ -277,7 +277,6 @@ class LogEngine:
         self._closed = True
         with self.upkeep.stop():
             self._end()
-        atexit.unregister(self.close)
 
     def _end(self) -> None:
         if self._has_ended:
@@ -295,6 +294,7 @@ class LogEngine:
                 self._close_files()
                 self._directory.close()
                 self._has_ended = True
+                atexit.unregister(self.close)
 
     def __len__(self) -> int:
         return len(self._catalog)

@@ -3,7 +3,7 @@
 Law of this room: any thread, no lock. A read takes the watermark first and never looks beyond it; what is still in
 memory comes from there, the rest from the files by the index, verified. Bytes that do not verify are never returned: a
 read ends before them, and one that starts at them raises :class:`Corruption`. Clustering may move bytes while they are
-read; then the index is another object afterwards, and the read begins anew.
+read; then the index is another object afterwards, and the read begins anew. So it does if a trim has overtaken it.
 """
 
 from __future__ import annotations
@@ -48,16 +48,22 @@ class Reader:
 
     def read(self, state: StreamState, offset: int, limit: int) -> Chunk:
         """At most ``limit`` bytes. Raises :class:`OffsetOutOfRange`, :class:`Corruption`, ``OSError``."""
-        closed, offset, end = _bounds(state, offset, limit)
-        found: list[bytes] = []
-        for piece in pieces(state, offset, end):
-            data = read_recent(*piece)
-            if data is None:
-                data = self._read_piece(piece, first=not found)
-            found.append(data)
-            if len(data) < piece.end - piece.start:
-                break
-        return _chunk(state, found[0] if len(found) == 1 else b"".join(found), offset, closed)
+        while True:
+            closed, start, end = _bounds(state, offset, limit)
+            found: list[bytes] = []
+            try:
+                for piece in pieces(state, start, end):
+                    data = read_recent(*piece)
+                    if data is None:
+                        data = self._read_piece(piece, first=not found)
+                    found.append(data)
+                    if len(data) < piece.end - piece.start:
+                        break
+            except (OSError, Corruption):
+                if start < state.first:
+                    continue  # a trim came between, and whoever gives space back did not know of this read
+                raise
+            return _chunk(state, found[0] if len(found) == 1 else b"".join(found), start, closed)
 
     def record_bounds(self, state: StreamState, offset: int, *, wait: bool = True) -> tuple[int, int]:
         """Where the record that holds the byte at ``offset`` starts and ends, as far as the stream has it.

@@ -24,8 +24,8 @@ Entry = tuple[StreamState, int, int, bytes]
 
 
 class RecentBytes:
-    """A budget of ``total_max`` bytes over all streams, least recently appended to evicted first, and of
-    ``stream_max`` for each.
+    """A budget of ``total_max`` bytes over all streams, least recently appended to evicted first. Of each, the last
+    ``stream_max`` are kept, or all if it has no more, and never more than twice as many.
     """
 
     def __init__(self, total_max: int, stream_max: int) -> None:
@@ -34,13 +34,19 @@ class RecentBytes:
         self._order: OrderedDict[StreamState, None] = OrderedDict()
         self.total = 0
 
+    def __len__(self) -> int:
+        return len(self._order)
+
     def add(self, entries: Iterable[Entry]) -> int:
         """Bytes that were appended; returns how many. Amortised O(bytes)."""
         used, large, total = self._order.move_to_end, 2 * self._stream_max, 0
         for state, offset, _, data in entries:
             recent = state.recent
             if recent is None:
-                state.recent = bytearray(_START.pack(offset) + data)
+                if len(data) > large:
+                    self._renew(state, bytearray(_START.pack(offset)), data)
+                else:
+                    state.recent = bytearray(_START.pack(offset) + data)
                 self._order[state] = None
                 untrack(self._order)
             else:

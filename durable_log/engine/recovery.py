@@ -277,13 +277,13 @@ def _found_by_name(
     """The blocks of segments whose header is damaged; nothing is written to these."""
     for name in unreadable:
         segment = LogSegment.open_by_name(directory, name, manifest.uuid)
+        segments[segment.number] = segment  # closed with all others, should this fail
         blocks = survey(segment)
         if blocks:
             segment.damaged = True
-            segments[segment.number] = segment
             yield segment.number, blocks
         else:
-            segment.close()
+            segments.pop(segment.number).close()
 
 
 def _harden(segments: dict[int, LogSegment], chain: Chain) -> None:

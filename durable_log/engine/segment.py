@@ -151,7 +151,12 @@ class LogSegment:
         number = segment_number(name)
         assert number is not None, name
         file = directory.open(name)
-        return cls(file, FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), file.size(), 0))
+        try:
+            size = file.size()
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, FileHeader(KIND_LOG, number, uuid, nonce_of(uuid, number), size, 0))
 
     def close(self) -> None:
         """Close the file."""

@@ -25,6 +25,7 @@ from durable_log.engine.compaction import Compactor
 from durable_log.engine.expiry import Dormant
 from durable_log.engine.files import Directory, StorePath, is_out_of_space
 from durable_log.engine.format import PAGE
+from durable_log.engine.idle import let_go
 from durable_log.engine.keeper import Background, Spares
 from durable_log.engine.live import LiveBytes
 from durable_log.engine.manifest import Manifest, load_manifest
@@ -127,12 +128,8 @@ class Upkeep:
         committer.flush_touches()
         while not self._stopping:
             with committer.exclusive():
-                gone, used = self._catalog.evict()
-            for state in gone:
-                committer.expiries.removed(state)
-            for state in used:
-                committer.save_use(state)
-            if not gone:
+                any_went = let_go(self._catalog, committer)
+            if not any_went:
                 break
 
     def _sweep_dormant(self) -> None:

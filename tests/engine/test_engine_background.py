@@ -116,6 +116,19 @@ def test_work_that_fails_again_and_again_is_said_once(caplog):
     assert [record.args[0].args[0] for record in caplog.records] == ["one", "three"]
 
 
+def test_work_that_goes_well_beside_some_that_fails_does_not_have_that_said_again(caplog):
+    def fail() -> None:
+        raise OSError("one")
+
+    def succeed() -> None: ...
+
+    background = Background("worker", 3600.0, fail, succeed)
+    for _ in range(4):
+        background._attempt(fail)
+        background._attempt(succeed)
+    assert [record.args[0].args[0] for record in caplog.records] == ["one"]
+
+
 def test_a_full_disk_stops_the_making_of_spares_until_they_are_wanted_again():
     twin = TwinDirectory(InPlace())
     made = spares(twin)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
+import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +16,11 @@ import pytest
 from twins import SMALL, Clock, TwinDirectory, copy_of, no_space, open_files, open_store
 
 import durable_log
-from durable_log.engine import catalog, compaction, files
-from durable_log.engine.files import DiskDirectory, MemoryDirectory
+from durable_log.engine import catalog, commit, compaction, files
+from durable_log.engine.files import DiskDirectory, DiskFile, MemoryDirectory
 from durable_log.engine.keeper import Spares
 from durable_log.engine.segment import LogSegment
-from durable_log.errors import StoreFull, StoreUnreadable, StreamExists
+from durable_log.errors import CommitFailed, StoreFull, StoreUnreadable, StreamExists
 from durable_log.store import Store
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, recent_bytes_max=1)
@@ -95,6 +98,27 @@ def test_an_open_that_fails_at_a_leftover_leaves_no_file_open(opening, monkeypat
     opening().close()
 
 
+@pytest.mark.parametrize("call", ["size", "read"])
+def test_an_open_that_fails_at_a_log_segment_without_header_leaves_no_file_open(opening, tmp_path, monkeypatch, call):
+    """Such a segment is read by its name, and was closed by nobody if it could not be read."""
+    with durable_log.open(tmp_path / "store", options=replace(CALM, cluster_at_close=False)) as store:
+        store.create("a", data=b"1")
+    for log in (tmp_path / "store").glob("*.log"):
+        log.write_bytes(bytes(4096) + log.read_bytes()[4096:])
+    real = getattr(DiskFile, call)
+
+    def fail(file: DiskFile, *where: int) -> Any:
+        if file.name.endswith(".log") and where[:1] != (0,):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(file, *where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskFile, call, fail)
+        with pytest.raises(StoreUnreadable):
+            opening()
+    opening().close()
+
+
 def test_an_error_of_close_leaves_no_file_open_and_nobody_locked_out(opening, monkeypatch):
     close = os.close
 
@@ -109,6 +133,21 @@ def test_an_error_of_close_leaves_no_file_open_and_nobody_locked_out(opening, mo
     monkeypatch.undo()
     with opening() as again:
         assert again.stream("a").read().data == b"1"
+
+
+def test_a_store_whose_close_failed_is_not_kept_in_memory_until_the_process_ends(monkeypatch):
+    monkeypatch.setattr(commit, "WRITTEN_SECONDS_MAX", 3600.0)
+    monkeypatch.setattr(logging.getLogger("durable_log"), "disabled", True)  # pytest keeps what is logged
+    twin = TwinDirectory()
+    store = open_store(twin, CALM, Clock())
+    store.create("a").append(b"x", durability="written")
+    twin.hooks["commit"] = twin.hooks["mark"] = twin.hooks["sync"] = failing(errno.EIO)
+    with pytest.raises(CommitFailed):
+        store.close()
+    engine = weakref.ref(store.engine)
+    del store
+    gc.collect()
+    assert engine() is None
 
 
 def test_a_new_directory_is_synced_in_its_parent_by_whoever_finds_it_empty(tmp_path, monkeypatch):
@@ -153,6 +192,25 @@ def test_a_call_that_fails_says_of_which_file(tmp_path, monkeypatch, call):
     with pytest.raises(OSError, match=str(tmp_path / "f")):
         work[call]()
     file.close()
+
+
+def test_a_file_that_was_renamed_is_told_of_by_the_name_that_it_has(opening, monkeypatch):
+    """Errors named the temporary files that segments and runs are made as."""
+    with opening() as store:
+        store.create("a", data=b"1")
+        store.engine.upkeep.cluster()
+        log = store.engine._writer.segment.file
+        made = [*store.engine._reader.clustered.values(), *store.engine._catalog.runs]
+        with monkeypatch.context() as patch:
+
+            def fail(*_: Any) -> None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            patch.setattr(files.os, "pread", fail)
+            for file in (log, *(each.file for each in made)):
+                with pytest.raises(OSError, match="Input/output error") as caught:
+                    file.read(0, 1)
+                assert Path(caught.value.filename).exists()
 
 
 # --- files that come and go

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from twins import SMALL, Barrier, Clock, Task, TwinDirectory, copy_of, open_store, write_error
 
-from durable_log.engine import catalog
+from durable_log.engine import catalog, reader
 from durable_log.engine.commit import Committer
 from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.state import LET_GO
 from durable_log.errors import StoreUnreadable
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
@@ -142,3 +143,43 @@ def test_a_stream_that_came_back_waits_to_expire_beside_what_is_left_of_its_last
         clock.now = begin + 1900
         store.engine.upkeep.sweep()
         assert store.stats()["streams"] == 0
+
+
+@pytest.mark.parametrize("work", ["sweep", "rewrite", "audit"])
+def test_a_stream_that_leaves_memory_takes_its_recent_bytes_and_its_place_in_the_queue_along(monkeypatch, work):
+    """Its state stayed for bytes that nobody would find there any more, until 64 MiB of others had come."""
+    with open_store(MemoryDirectory(), CALM, Clock()) as store:
+        engine, committer = store.engine, store.engine._committer
+        for number in range(80):
+            store.create(f"a{number}", ttl=1000, data=b"x" * 10)
+        engine.upkeep.cluster()
+        assert (committer.recent.total, len(committer.recent), len(committer.expiries)) == (800, 80, 80)
+        monkeypatch.setattr(catalog, "IDLE_MAX", 79)
+        engine.upkeep.sweep()
+        assert (committer.recent.total, len(committer.recent)) == (790, 79)
+        monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+        if work == "sweep":
+            engine.upkeep.sweep()
+        elif work == "rewrite":
+            engine.upkeep._compactor.rewrite(list(engine._reader.clustered.values()))
+        else:
+            assert list(engine.upkeep.audit()) == []
+        assert (committer.recent.total, len(committer.recent), len(committer.expiries)) == (0, 0, 0)
+        assert store.stream("a7").read().data == b"x" * 10
+
+
+def test_a_reader_is_not_disturbed_when_its_stream_leaves_memory(monkeypatch):
+    """He has found the state, and its bytes are dropped before he takes them: they are read from their file."""
+    monkeypatch.setattr(catalog, "IDLE_MAX", 0)
+    with open_store(MemoryDirectory(), CALM, Clock()) as store:
+        store.create("a", data=b"some bytes")
+        store.engine.upkeep.cluster()
+        read = reader.read_recent
+
+        def slowly(state, start, end):
+            store.engine.upkeep.sweep()
+            assert (state.epoch, state.recent) == (LET_GO, None)
+            return read(state, start, end)
+
+        monkeypatch.setattr(reader, "read_recent", slowly)
+        assert store.stream("a").read().data == b"some bytes"

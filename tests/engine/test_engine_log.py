@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 from twins import SMALL, Clock, TwinDirectory, no_space, open_files, open_store, write_error
 
-from durable_log.engine import catalog
+from durable_log.engine import catalog, reader
 from durable_log.engine.cluster import ClusteredSegment
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.engine.state import StreamState
-from durable_log.errors import CommitFailed, Corruption, StoreFull, StoreUnreadable
+from durable_log.errors import CommitFailed, Corruption, OffsetOutOfRange, StoreFull, StoreUnreadable
+from durable_log.model import EARLIEST
 from durable_log.store import Store
 
 CALM = replace(SMALL, sweep_seconds=3600.0, cluster_segments=1000, cluster_seconds=1e9, preallocate=False)
@@ -98,6 +99,30 @@ def test_a_catalog_that_cannot_be_read_refuses_those_who_look_a_stream_up(tmp_pa
                 store.stream("a").read()
             assert caught.value.__cause__ is failure
         assert store.stream("a").read().data == b"a" * 100
+
+
+@pytest.mark.parametrize("offset", [0, EARLIEST])
+def test_a_read_that_is_overtaken_by_a_trim_is_not_told_of_damage(monkeypatch, offset):
+    """It has found where the stream begins; then that is trimmed, and a compaction gives its file back."""
+    with clustered(TwinDirectory()) as store:
+        stream = store.stream("a")
+        stream.append(b"b" * 50)
+        store.engine.upkeep.cluster()
+        read = reader.read_recent
+
+        def slowly(state, start, end):
+            monkeypatch.setattr(reader, "read_recent", read)
+            stream.trim(100)
+            store.compact()
+            return read(state, start, end)
+
+        monkeypatch.setattr(reader, "read_recent", slowly)
+        if offset == EARLIEST:
+            assert stream.read(EARLIEST)[:3] == (b"b" * 50, 100, 150)
+        else:
+            with pytest.raises(OffsetOutOfRange) as caught:
+                stream.read(offset)
+            assert (caught.value.first, caught.value.tail) == (100, 150)
 
 
 def test_the_bounds_of_a_record_whose_entry_is_damaged_are_told_as_damage():

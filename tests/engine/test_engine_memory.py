@@ -168,11 +168,20 @@ def test_recent_bytes_keep_their_budget_and_forget_who_was_quiet_longest(stream_
         stream.tail = len(content[stream.number])
         held = [s.recent for s in streams if s.recent is not None]
         assert recent.total == sum(len(raw) - 8 for raw in held) <= 1000
-        assert all(len(raw) - 8 <= max(2 * stream_max, 700) for raw in held)
+        assert all(len(raw) - 8 <= 2 * stream_max for raw in held)
         for s in streams:
             if s.recent is not None:
                 assert content[s.number].endswith(bytes(s.recent[8:]))
                 assert start_of(s.recent) + len(s.recent) - 8 == s.tail
+
+
+def test_of_an_append_that_is_larger_than_what_is_kept_of_a_stream_the_last_bytes_are_kept():
+    """A stream's first one stayed whole, 8 MiB of it, and took the room of hundreds of others."""
+    recent, stream = RecentBytes(1000, 10), state()
+    recent.add([(stream, 7, 0, b"x" * 11 + b"0123456789")])
+    assert (recent.total, start_of(stream.recent), stream.recent[8:]) == (10, 18, b"0123456789")
+    recent.add([(stream, 28, 0, b"more")])
+    assert read_recent(stream, 18, 32) == b"0123456789more"
 
 
 def test_a_reader_that_holds_recent_bytes_is_not_disturbed_by_their_eviction():

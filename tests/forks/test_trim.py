@@ -6,7 +6,7 @@ import pytest
 from fork_faces import Opened, Told, everything
 
 from durable_log.errors import OffsetOutOfRange, StreamNotFound
-from durable_log.model import EARLIEST, NOW
+from durable_log.model import EARLIEST, NOW, Trim
 
 TEXT, JSON = "text/plain", "application/json"
 
@@ -80,6 +80,46 @@ def test_json_streams_are_trimmed_between_messages_of_one_record(home: Opened):
         with pytest.raises(OffsetOutOfRange):
             stream.read(boundary + 1)
         assert stream.trim(0) == boundary
+
+
+def trim_before_a_look(home: Opened, monkeypatch, before: int) -> None:
+    """The stream is trimmed, and its space given back, when somebody is about to look where its messages begin."""
+    engine = home.store.engine
+    record_bounds, left = engine.record_bounds, [True]
+
+    def look(*arguments, **named):
+        if left and left.pop():
+            engine.execute(Trim("s", before))
+            engine.upkeep.compact()
+        return record_bounds(*arguments, **named)
+
+    monkeypatch.setattr(engine, "record_bounds", look)
+
+
+def test_who_reads_the_oldest_messages_gets_those_that_a_trim_has_left_meanwhile(home: Opened, monkeypatch):
+    """He was told that his offset is out of range, and had given none."""
+    stream = home.store.create("s", content_type=JSON)
+    boundary = stream.append_json(1).next_offset
+    stream.append_json(2)
+    trim_before_a_look(home, monkeypatch, boundary)
+    assert stream.read(EARLIEST).items == [2]
+
+
+def test_who_reads_messages_that_a_trim_takes_meanwhile_is_told_where_the_stream_begins(home: Opened, monkeypatch):
+    stream = home.store.create("s", content_type=JSON)
+    boundary = stream.append_json(1).next_offset
+    stream.append_json(2)
+    trim_before_a_look(home, monkeypatch, boundary)
+    with pytest.raises(OffsetOutOfRange) as caught:
+        stream.read(0)
+    assert (caught.value.offset, caught.value.first) == (0, boundary)
+
+
+def test_a_trim_that_is_overtaken_by_one_that_goes_further_changes_nothing(home: Opened, monkeypatch):
+    stream = home.store.create("s", content_type=JSON)
+    ends = [stream.append_json(number).next_offset for number in range(4)]
+    trim_before_a_look(home, monkeypatch, ends[2])
+    assert stream.trim(ends[0]) == ends[2]
 
 
 def test_the_records_of_a_trimmed_stream_begin_with_what_is_left(home: Opened):

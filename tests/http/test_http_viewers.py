@@ -11,7 +11,7 @@ import pytest
 from serving import CONNECTIONS, PATIENCE_SECONDS, Clock, EventClient, Served, serving, until
 
 from durable_log import aio
-from durable_log._http.live import EventCache, Live, LiveSet, Viewer
+from durable_log._http.live import EVENT_OVERHEAD, EventCache, Live, LiveSet, Viewer
 from durable_log.errors import StreamNotFound
 from durable_log.model import Chunk, StreamInfo
 
@@ -184,14 +184,27 @@ def _text(viewer: EventClient) -> str:
 
 
 def test_the_cache_of_events_is_bounded_and_never_mixes_streams():
-    cache = EventCache(bytes_max=1000)
+    cache = EventCache(bytes_max=5000)
     for number in range(50):
         chunk = Chunk(b"%02d" % number * 50, 0, 100, True, False)
-        assert cache.event(number, "text", chunk) == (b"event: data\ndata:" + chunk.data + b"\n\n", 100)
-    assert sum(len(event) for event, _ in cache._events.values()) == cache._bytes <= 1000
+        for _ in range(2):
+            assert cache.event(number, "text", chunk) == (b"event: data\ndata:" + chunk.data + b"\n\n", 100)
+    assert sum(len(event) + EVENT_OVERHEAD for event, _ in cache._events.values()) == cache._bytes <= 5000
+    assert len(cache._events) == 9
     closed = Chunk(b"\xf0\x9f", 0, 2, True, True)
     assert cache.event(99, "text", closed._replace(closed=False)) == (b"", 0)
     assert cache.event(99, "text", closed)[1] == 2
+
+
+def test_events_of_no_bytes_or_few_do_not_pile_up_in_the_cache():
+    """Idle viewers of thousands of streams left an entry each, which counted nothing, for ever."""
+    cache = EventCache(bytes_max=10 * EVENT_OVERHEAD)
+    for number in range(100):
+        assert cache.event(number, "text", Chunk(b"", 7, 7, True, False)) == (b"", 7)
+    assert len(cache._events) == 0
+    for number in range(100):
+        cache.event(number, "text", Chunk(b"x", 7, 8, True, False))
+    assert 0 < len(cache._events) < 10
 
 
 def test_a_write_reaches_its_viewers_without_waiting_for_a_heartbeat(patient: Served, name: str):

@@ -194,10 +194,23 @@ def test_an_ack_that_is_not_one_is_refused_and_the_claim_goes_on(at_work: World,
 def test_what_is_for_the_other_kind_is_refused(at_work: World, receiver: Receiver):
     at_work.pull("s")
     at_work.hook("t", receiver.url)
+    at_work.put("events/a", 1)
     assert code(at_work.claim("t")) == (400, "INVALID_REQUEST")
-    for name, actions in (("s", ("callback",)), ("t", ("ack", "release"))):
-        for action in actions:
-            assert code(at_work.action(name, action, {}, "token")) == (400, "INVALID_REQUEST")
+    assert code(at_work.action("s", "callback", {}, at_work.claimed("s")["token"])) == (400, "INVALID_REQUEST")
+    wake = receiver.delivery().wake
+    for action in ("ack", "release"):
+        assert code(at_work.action("t", action, {}, wake["callback_token"])) == (400, "INVALID_REQUEST")
+
+
+def test_without_a_genuine_token_nobody_learns_which_subscriptions_there_are(at_work: World, receiver: Receiver):
+    """The answer told ids that are there, and of which kind, from those that are not."""
+    at_work.pull("pulled")
+    at_work.hook("sent", receiver.url)
+    for action in ("ack", "release", "callback"):
+        for name in ("pulled", "sent", "never"):
+            answer = at_work.action(name, action, {}, "token")
+            assert code(answer) == (401, "TOKEN_INVALID")
+            assert answer.text.replace(name, "") == at_work.action("other", action, {}, "x").text.replace("other", "")
 
 
 def test_a_body_beyond_the_limit_is_refused(at_work: World):

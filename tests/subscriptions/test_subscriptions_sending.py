@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import socket
 import ssl
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -76,6 +78,54 @@ def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.M
 
     with pytest.raises(Refusal, match=r"within 0\.05 s"):
         asyncio.run(Webhooks(asgi.Subscriptions(), resolve).check("https://hooks.example/"))
+
+
+def test_names_that_are_looked_up_for_long_keep_no_read_of_the_store_waiting(monkeypatch: pytest.MonkeyPatch):
+    """Both had the loop's threads. No more names are looked up at once than may be, and later ones have their turn."""
+    answers, asked = threading.Event(), []
+
+    def look_up(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        assert answers.wait(60)
+        return [(None, None, None, "", (PUBLIC, 443))]
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        hooks = Webhooks(asgi.Subscriptions())
+        checks = [hooks.check(f"https://hooks{number}.example/") for number in range(webhooks.LOOKUPS_AT_ONCE + 3)]
+        refusals = await asyncio.gather(*checks, return_exceptions=True)
+        assert {type(refusal) for refusal in refusals} == {Refusal}
+        assert len(asked) == webhooks.LOOKUPS_AT_ONCE
+        try:
+            assert await asyncio.wait_for(loop.run_in_executor(None, lambda: "read"), 10) == "read"
+        finally:
+            answers.set()
+        monkeypatch.setattr(webhooks, "RESOLVE_SECONDS", 60)
+        for number in range(2 * webhooks.LOOKUPS_AT_ONCE):
+            await hooks.check(f"https://later{number}.example/")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(webhooks, "RESOLVE_SECONDS", 0.05)
+    asyncio.run(work())
+
+
+def test_a_name_that_can_not_be_looked_up_is_refused_and_keeps_no_turn(monkeypatch: pytest.MonkeyPatch):
+    failures = [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")]
+
+    def fail(*_: object, **__: object) -> None:
+        raise failures[0]
+
+    async def work() -> None:
+        hooks = Webhooks(asgi.Subscriptions())
+        while failures:
+            for _ in range(webhooks.LOOKUPS_AT_ONCE + 1):
+                with pytest.raises(Refusal, match=str(failures[0].args[-1])):
+                    await hooks.check("https://hooks.example/")
+            failures.pop(0)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    asyncio.run(work())
 
 
 def test_a_name_that_stands_for_something_else_later_is_refused_then(monkeypatch: pytest.MonkeyPatch):
