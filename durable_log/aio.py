@@ -117,8 +117,9 @@ class AsyncStream:
         return await self._append(self._store.port(), b"", None, producer, seq, True, None)
 
     async def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
-        """What the stream holds from ``offset`` on; see :meth:`durable_log.Stream.read`.
+        """What the stream holds from ``offset`` on, or ``EARLIEST``, or ``NOW``; see :meth:`durable_log.Stream.read`.
 
+        ``NOW`` is -1, which in the HTTP protocol, as ``offset=-1``, is the oldest byte. Raises :class:`InvalidOption`.
         With ``number`` (of :class:`StreamInfo`), another life of the name is :class:`StreamGone`.
         """
         _face.check_offset(offset, limit)
@@ -137,7 +138,9 @@ class AsyncStream:
         return chunk
 
     async def follow(self, offset: int = START, *, limit: int | None = None) -> AsyncIterator[Chunk]:
-        """Chunks from ``offset`` on as they become durable; see :meth:`durable_log.Stream.follow`."""
+        """Chunks from ``offset``, ``EARLIEST`` or ``NOW`` on as they become durable; see
+        :meth:`durable_log.Stream.follow`.
+        """
         number = (await self.info()).number
         while True:
             chunk = await self.read(offset, limit=limit, number=number)
@@ -154,6 +157,7 @@ class AsyncStream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
+        _face.check_wait(offset, timeout)
         engine, port = self._engine, self._store.port()
         if number is None:
             number = (await self.info()).number
@@ -191,6 +195,7 @@ class AsyncStream:
 
     async def trim(self, before: int) -> int:
         """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
+        _face.check_int("before", before)
         info = await self.info()
         if is_json(info.content_type) and before > info.first:
             await self._store.fork_point(self.name, before, 0, info.number)

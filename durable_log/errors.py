@@ -132,8 +132,9 @@ class InvalidData(DurableLogError, ValueError):
 
     code = "invalid_data"
 
-    def __init__(self, reason: str, position: int | None = None) -> None:
-        super().__init__(reason if position is None else f"{reason} at byte {position}")
+    def __init__(self, reason: str, position: int | None = None, advice: str = "") -> None:
+        where = "" if position is None else f" at byte {position}"
+        super().__init__(f"{reason}{where}; {advice}" if advice else f"{reason}{where}")
         self.position = position
 
 
