@@ -132,7 +132,8 @@ def create_request(
     _check_content_type(content_type)
     if ttl is not None and expires_at is not None:
         raise InvalidOption("a stream has a ttl or an expires_at, not both")
-    config = StreamConfig(content_type, _seconds(ttl), _moment(expires_at))
+    seconds = None if ttl is None else _seconds(ttl)
+    config = StreamConfig(content_type, seconds, None if expires_at is None else _moment(expires_at))
     raw = stored(data, content_type) if data else b""
     fork_of, fork_at = fork
     if fork_at is not None:
@@ -155,18 +156,18 @@ def _check_content_type(content_type: object) -> None:
         )
 
 
-def _seconds(ttl: float | None) -> int | None:
+def _seconds(ttl: float) -> int:
     with suppress(TypeError):  # a text, a timedelta
-        if ttl is None or (0 <= ttl <= TTL_SECONDS_MAX and ttl == int(ttl)):
-            return None if ttl is None else int(ttl)
+        if 0 <= ttl <= TTL_SECONDS_MAX and ttl == int(ttl):
+            return int(ttl)
     advice = "; use int(ttl.total_seconds())" if hasattr(ttl, "total_seconds") else ""
     raise InvalidOption(f"a ttl is whole seconds from 0 to 2^53, not {ttl!r:.60}{advice}")
 
 
-def _moment(expires_at: float | datetime | None) -> float | None:
+def _moment(expires_at: float | datetime) -> float:
     with suppress(TypeError, ValueError, OverflowError):  # a text, a date; years that local time does not have
         moment = expires_at.timestamp() if isinstance(expires_at, datetime) else expires_at
-        if moment is None or EXPIRES_AT_MIN <= moment <= EXPIRES_AT_MAX:
+        if EXPIRES_AT_MIN <= moment <= EXPIRES_AT_MAX:
             return moment
     raise InvalidOption(
         f"expires_at is seconds since the epoch or a datetime, in the years 1 to 9999 of UTC, not {expires_at!r:.60}"
