@@ -7,6 +7,7 @@ and arguments are checked, so that the sync and the asyncio face cannot differ.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -35,6 +36,7 @@ from durable_log.protocol import json_mode
 from durable_log.protocol.tokens import parse_offset
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+Path = str | os.PathLike[str]
 Data = bytes | bytearray | memoryview | str
 Read = Callable[[str, int, int, int | None], Chunk | None]
 _ITEM: Final = (str, bytes, bytearray, memoryview)
@@ -45,6 +47,20 @@ _VALUES: Final = "append_json takes Python values"
 _split_many: Final = partial(json_mode.split_many, advice=_VALUES)
 BOUNDARY_BYTES: Final = 4096
 """How much is read to see that an offset is one: most messages are shorter."""
+
+
+def place_and_options(path: Path, options: Options | None) -> tuple[Path, Options]:
+    """What ``open`` was given, as the engine takes it. Raises :class:`InvalidOption`."""
+    text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        advice = "; use os.fsdecode(path)" if isinstance(text, bytes) else ""
+        raise InvalidOption(f"path is a str or a pathlib.Path, not {text!r:.60}{advice}")
+    if not text:
+        raise InvalidOption("the path is empty; name the directory of the store, '.' for the current one")
+    kind: type = type(options)
+    if options is not None and not issubclass(kind, Options):
+        raise InvalidOption(f"options is a durable_log.Options, not {options!r:.60}")
+    return path, Options() if options is None else options
 
 
 def stored(data: Data, content_type: str) -> bytes:

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from durable_log import _face
 from durable_log._face import Data
@@ -138,9 +138,7 @@ class AsyncStream:
         return chunk
 
     async def follow(self, offset: int = START, *, limit: int | None = None) -> AsyncIterator[Chunk]:
-        """Chunks from ``offset``, ``EARLIEST`` or ``NOW`` on as they become durable; see
-        :meth:`durable_log.Stream.follow`.
-        """
+        """Chunks from ``offset``, ``EARLIEST`` or ``NOW`` on; see :meth:`durable_log.Stream.follow`."""
         number = (await self.info()).number
         while True:
             chunk = await self.read(offset, limit=limit, number=number)
@@ -203,15 +201,9 @@ class AsyncStream:
         return first
 
     def _append(
-        self,
-        port: LoopPort,
-        raw: bytes,
-        content_type: str | None,
-        producer: Producer | None,
-        seq: str | None,
-        close: bool,
-        durability: Durability | None,
-    ) -> asyncio.Future[Appended]:
+        self, port: LoopPort, raw: bytes, content_type: str | None, producer: Producer | None, seq: str | None,
+        close: bool, durability: Durability | None,
+    ) -> asyncio.Future[Appended]:  # fmt: skip
         options = self._engine.options
         return port.submit(
             _face.append_request(self.name, raw, content_type, producer, seq, close, durability, options)
@@ -382,6 +374,17 @@ class _Opening:
         assert self._store is not None
         await self._store.close()
 
+    if not TYPE_CHECKING:  # type checkers know by themselves what is not there
+
+        def __enter__(self):
+            raise TypeError("use 'async with'; 'with durable_log.open(...)' is for threads")
+
+        def __exit__(self, *_):
+            """Never called: a ``with`` looks for it before it enters."""
+
+        def __getattr__(self, name):
+            raise AttributeError(f"there is no {name!r} before the store is open; await durable_log.aio.open(...)")
+
     async def _open(self) -> AsyncStore:
         return AsyncStore(await asyncio.get_running_loop().run_in_executor(None, open_engine, *self._arguments))
 
@@ -390,4 +393,4 @@ def open(  # noqa: A001 - durable_log.aio.open reads like open
     path: str | os.PathLike[str], *, options: Options | None = None, clock: Callable[[], float] = time.time
 ) -> _Opening:
     """Open the store in directory ``path``, or create one; see :func:`durable_log.open`."""
-    return _Opening(path, options or Options(), clock)
+    return _Opening(*_face.place_and_options(path, options), clock)

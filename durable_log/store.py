@@ -391,10 +391,10 @@ def open(  # noqa: A001 - durable_log.open reads like open
 ) -> Store:
     """Open the store in directory ``path``, or create one; ``":memory:"`` keeps everything in memory.
 
-    ``clock`` gives seconds since the epoch, for expiry. Raises :class:`NotAStore`, :class:`StoreLocked`,
-    :class:`UnsupportedFormat`, :class:`StoreFull`, :class:`StoreUnreadable`, :class:`Corruption`.
+    ``clock`` gives seconds since the epoch, for expiry. Raises :class:`InvalidOption`, :class:`NotAStore`,
+    :class:`StoreLocked`, :class:`UnsupportedFormat`, :class:`StoreFull`, :class:`StoreUnreadable`, :class:`Corruption`.
     """
-    return Store(open_engine(path, options or Options(), clock))
+    return Store(open_engine(*_face.place_and_options(path, options), clock))
 
 
 __all__ = ["Store", "Stream", "open"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
+import durable_log
 from durable_log.errors import (
     DurableLogError,
     InvalidData,
@@ -393,3 +395,51 @@ def test_an_unknown_durability_is_refused(store):
 def test_options_outside_of_what_they_may_be_are_refused(options):
     with pytest.raises(InvalidOption):
         Options(**options)
+
+
+@pytest.mark.parametrize("opening", [durable_log.open, durable_log.aio.open])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (b"dir", r"path is a str or a pathlib.Path, not b'dir'; use os.fsdecode\(path\)"),
+        (None, "path is a str or a pathlib.Path, not None"),
+        (5, "path is a str or a pathlib.Path, not 5"),
+        ("", "the path is empty; name the directory of the store"),
+    ],
+)
+def test_a_path_that_is_none_is_refused_before_anything_is_made(tmp_path, monkeypatch, opening, path, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match=said):
+        opening(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opening", [durable_log.open, durable_log.aio.open])
+@pytest.mark.parametrize("path", [":memory:", "dir"])
+@pytest.mark.parametrize("options", [{"a": 1}, {}, "durability", 5])
+def test_options_that_are_no_options_are_refused_before_anything_is_made(tmp_path, monkeypatch, opening, path, options):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match=r"options is a durable_log\.Options, not "):
+        opening(path, options=options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_object_is_a_directory_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    durable_log.open(Path(":memory:")).close()
+    assert [entry.name for entry in tmp_path.iterdir()] == [":memory:"]
+
+
+def test_a_store_for_asyncio_that_nobody_awaited_says_how_it_is_opened(tmp_path):
+    opening = durable_log.aio.open(tmp_path)
+    with pytest.raises(TypeError, match="use 'async with'"), opening:
+        pass
+    with pytest.raises(AttributeError, match="no 'create' before the store is open; await"):
+        opening.create("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Data", "Durability", "Report"])
+def test_what_signatures_name_can_be_imported_from_the_package(name):
+    assert name in durable_log.__all__
+    assert hasattr(durable_log, name)
