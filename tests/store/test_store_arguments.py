@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import durable_log
+from durable_log import aio
 from durable_log.errors import (
     DurableLogError,
     InvalidData,
@@ -397,7 +398,7 @@ def test_options_outside_of_what_they_may_be_are_refused(options):
         Options(**options)
 
 
-@pytest.mark.parametrize("opening", [durable_log.open, durable_log.aio.open])
+@pytest.mark.parametrize("opening", [durable_log.open, aio.open])
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -414,7 +415,7 @@ def test_a_path_that_is_none_is_refused_before_anything_is_made(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("opening", [durable_log.open, durable_log.aio.open])
+@pytest.mark.parametrize("opening", [durable_log.open, aio.open])
 @pytest.mark.parametrize("path", [":memory:", "dir"])
 @pytest.mark.parametrize("options", [{"a": 1}, {}, "durability", 5])
 def test_options_that_are_no_options_are_refused_before_anything_is_made(tmp_path, monkeypatch, opening, path, options):
@@ -431,7 +432,7 @@ def test_a_path_object_is_a_directory_whatever_its_name(tmp_path, monkeypatch):
 
 
 def test_a_store_for_asyncio_that_nobody_awaited_says_how_it_is_opened(tmp_path):
-    opening = durable_log.aio.open(tmp_path)
+    opening = aio.open(tmp_path)
     with pytest.raises(TypeError, match="use 'async with'"), opening:
         pass
     with pytest.raises(AttributeError, match="no 'create' before the store is open; await"):
