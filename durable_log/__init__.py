@@ -5,6 +5,8 @@ any offset ever handed out, ``follow`` live. ``durable_log.aio`` has the same na
 speaks the Durable Streams HTTP protocol.
 """
 
+from durable_log._face import Data
+from durable_log.engine.recovery import Report
 from durable_log.errors import (
     BackupFailed,
     CommitFailed,
@@ -31,7 +33,7 @@ from durable_log.errors import (
     StreamNotFound,
     UnsupportedFormat,
 )
-from durable_log.model import EARLIEST, NOW, START, Appended, Backup, Chunk, Options, Producer, StreamInfo
+from durable_log.model import EARLIEST, NOW, START, Appended, Backup, Chunk, Durability, Options, Producer, StreamInfo
 from durable_log.store import Store, Stream, open  # noqa: A004 - durable_log.open reads like open
 
 __version__ = "0.1.0"
@@ -47,6 +49,8 @@ __all__ = [
     "CommitFailed",
     "ContentTypeMismatch",
     "Corruption",
+    "Data",
+    "Durability",
     "DurableLogError",
     "InvalidData",
     "InvalidName",
@@ -57,6 +61,7 @@ __all__ = [
     "Options",
     "Producer",
     "RecordTooLarge",
+    "Report",
     "SequenceConflict",
     "SequenceGap",
     "StaleEpoch",

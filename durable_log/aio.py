@@ -118,8 +118,9 @@ class AsyncStream:
         return await self._append(self._store.port(), b"", None, producer, seq, True, None)
 
     async def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
-        """What the stream holds from ``offset`` on; see :meth:`durable_log.Stream.read`.
+        """What the stream holds from ``offset`` on, or ``EARLIEST``, or ``NOW``; see :meth:`durable_log.Stream.read`.
 
+        ``NOW`` is -1, which in the HTTP protocol, as ``offset=-1``, is the oldest byte. Raises :class:`InvalidOption`.
         With ``number`` (of :class:`StreamInfo`), another life of the name is :class:`StreamGone`.
         """
         _face.check_offset(offset, limit)
@@ -138,7 +139,7 @@ class AsyncStream:
         return chunk
 
     async def follow(self, offset: int = START, *, limit: int | None = None) -> AsyncIterator[Chunk]:
-        """Chunks from ``offset`` on as they become durable; see :meth:`durable_log.Stream.follow`."""
+        """Chunks from ``offset``, ``EARLIEST`` or ``NOW`` on; see :meth:`durable_log.Stream.follow`."""
         number = (await self.info()).number
         while True:
             chunk = await self.read(offset, limit=limit, number=number)
@@ -155,6 +156,7 @@ class AsyncStream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
+        _face.check_wait(offset, timeout)
         engine, port = self._engine, self._store.port()
         if number is None:
             number = (await self.info()).number
@@ -192,6 +194,7 @@ class AsyncStream:
 
     async def trim(self, before: int) -> int:
         """Give up the bytes before offset ``before``; see :meth:`durable_log.Stream.trim`."""
+        _face.check_int("before", before)
         info = await self.info()
         if is_json(info.content_type) and before > info.first:
             await self._store.fork_point(self.name, before, 0, info.number)
@@ -199,15 +202,9 @@ class AsyncStream:
         return first
 
     def _append(
-        self,
-        port: LoopPort,
-        raw: bytes,
-        content_type: str | None,
-        producer: Producer | None,
-        seq: str | None,
-        close: bool,
-        durability: Durability | None,
-    ) -> asyncio.Future[Appended]:
+        self, port: LoopPort, raw: bytes, content_type: str | None, producer: Producer | None, seq: str | None,
+        close: bool, durability: Durability | None,
+    ) -> asyncio.Future[Appended]:  # fmt: skip
         options = self._engine.options
         return port.submit(
             _face.append_request(self.name, raw, content_type, producer, seq, close, durability, options)
@@ -395,4 +392,4 @@ def open(  # noqa: A001 - durable_log.aio.open reads like open
     path: str | os.PathLike[str], *, options: Options | None = None, clock: Callable[[], float] = time.time
 ) -> _Opening:
     """Open the store in directory ``path``, or create one; see :func:`durable_log.open`."""
-    return _Opening(path, options or Options(), clock)
+    return _Opening(*_face.place_and_options(path, options), clock)

@@ -131,8 +131,9 @@ class InvalidData(DurableLogError, ValueError):
 
     code = "invalid_data"
 
-    def __init__(self, reason: str, position: int | None = None) -> None:
-        super().__init__(reason if position is None else f"{reason} at byte {position}")
+    def __init__(self, reason: str, position: int | None = None, advice: str = "") -> None:
+        where = "" if position is None else f" at byte {position}"
+        super().__init__(f"{reason}{where}; {advice}" if advice else f"{reason}{where}")
         self.position = position
 
 
@@ -167,18 +168,24 @@ class RecordTooLarge(DurableLogError):
 
 
 class Corruption(DurableLogError):
-    """Acknowledged bytes fail their checksum. They are kept as they are and never guessed at."""
+    """Acknowledged bytes fail their checksum. They are kept as they are and never guessed at.
+
+    ``directory`` is that of the store, where it is known.
+    """
 
     code = "corruption"
 
-    def __init__(self, file: str, position: int, reason: str, *, name: str | None = None) -> None:
+    def __init__(
+        self, file: str, position: int, reason: str, *, name: str | None = None, directory: str | None = None
+    ) -> None:
         stream = "" if name is None else f" (stream {name!r})"
-        super().__init__(f"{file}: position {position}: {reason}{stream}; run durable-log verify")
-        self.file, self.position, self.reason, self.name = file, position, reason, name
+        where = "" if directory is None else f" {directory}"
+        super().__init__(f"{file}: position {position}: {reason}{stream}; run durable-log verify{where}")
+        self.file, self.position, self.reason, self.name, self.directory = file, position, reason, name, directory
 
     def again(self) -> Corruption:
         """The same, to be raised once more."""
-        return Corruption(self.file, self.position, self.reason, name=self.name)
+        return Corruption(self.file, self.position, self.reason, name=self.name, directory=self.directory)
 
 
 class CommitFailed(DurableLogError):
@@ -211,13 +218,16 @@ class StoreFull(DurableLogError):
 
 
 class StoreLocked(DurableLogError):
-    """Another process writes to this directory. ``holder`` says which."""
+    """Another process writes to this directory, or this one has it open already. ``holder`` says which."""
 
     code = "store_locked"
 
-    def __init__(self, path: str, holder: str) -> None:
-        super().__init__(f"{path} is open in {holder}; one process may write to a store: stop that one first")
-        self.path, self.holder = path, holder
+    def __init__(self, path: str, holder: str, *, is_own: bool = False) -> None:
+        if is_own:
+            super().__init__(f"{path} is open in this process already; use that Store, or close it first")
+        else:
+            super().__init__(f"{path} is open in {holder}; one process may write to a store: stop that one first")
+        self.path, self.holder, self.is_own = path, holder, is_own
 
 
 class BackupFailed(DurableLogError):
@@ -249,8 +259,8 @@ class NotAStore(DurableLogError):
 
     code = "not_a_store"
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path} is not a durable_log store: {reason}; name an empty or a new directory")
+    def __init__(self, path: str, reason: str, advice: str = "name an empty or a new directory") -> None:
+        super().__init__(f"{path} is not a durable_log store: {reason}; {advice}")
         self.path = path
 
 

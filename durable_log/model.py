@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from functools import lru_cache
 from struct import Struct
@@ -72,6 +72,8 @@ def check_name(name: str) -> str:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise InvalidName(f"{name!r} is not valid Unicode") from error
+    except AttributeError:
+        raise InvalidName(f"a name is a str, not {name!r:.60}") from None
     if not 1 <= size <= NAME_BYTES_MAX:
         raise InvalidName(f"a name of {size} bytes was given")
     return name
@@ -89,6 +91,8 @@ class Producer(NamedTuple):
 
     def check(self) -> None:
         """Raise :class:`InvalidProducer` unless the claim has a valid shape."""
+        if not isinstance(self.id, str):
+            raise InvalidProducer(f"a producer id is a str, not {self.id!r:.60}")
         if not self.id or len(self.id.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX:
             raise InvalidProducer(f"a producer id is 1 to {NAME_BYTES_MAX} bytes, not {self.id[:40]!r}")
         for what, value in (("epoch", self.epoch), ("sequence", self.seq)):
@@ -302,6 +306,7 @@ class Options:
     log_bytes_max: int = 4 * 2**30
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.segment_bytes % 4096 or not 64 * 2**10 <= self.segment_bytes <= 2**30:
             raise InvalidOption(f"segment_bytes is a multiple of 4096 from 64 KiB to 1 GiB, not {self.segment_bytes}")
         limits: Sequence[tuple[str, int, int, int]] = (
@@ -320,3 +325,16 @@ class Options:
             raise InvalidOption(f"durability is 'sync' or 'written', not {self.durability!r}")
         if not self.sweep_seconds > 0:
             raise InvalidOption(f"sweep_seconds is more than 0, not {self.sweep_seconds}")
+        if not self.cluster_segments >= 1:
+            raise InvalidOption(f"cluster_segments is 1 or more, not {self.cluster_segments}")
+        if not self.cluster_seconds >= 0:
+            raise InvalidOption(f"cluster_seconds is 0 or more, not {self.cluster_seconds}")
+
+    def _check_kinds(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(field.default) is int and not isinstance(value, int):
+                advice = "; 64 MiB are 64 * 2**20" if isinstance(value, str) else ""
+                raise InvalidOption(f"{field.name} is an int, not {value!r:.60}{advice}")
+            if type(field.default) is float and not isinstance(value, int | float):
+                raise InvalidOption(f"{field.name} is a number of seconds, not {value!r:.60}")

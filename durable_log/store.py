@@ -118,14 +118,17 @@ class Stream:
     def read(self, offset: int = START, *, limit: int | None = None, number: int | None = None) -> Chunk:
         """What the stream holds from ``offset`` on, at most ``limit`` bytes (the store's ``chunk_bytes_max``).
 
+        An offset is an int that the store gave you, ``EARLIEST``, the oldest byte that is still there, or ``NOW``, the
+        tail. ``NOW`` is -1; not so in the HTTP protocol, where ``offset=-1`` is the oldest byte.
+
         Returns at once, with no data at the tail. JSON chunks are whole messages. With ``number`` (of
         :class:`StreamInfo`), another life of the name is :class:`StreamGone`. Raises :class:`OffsetOutOfRange`,
-        :class:`Corruption`.
+        :class:`InvalidOption`, :class:`Corruption`.
         """
         return self._read(offset, limit, number)
 
     def follow(self, offset: int = START, *, limit: int | None = None) -> Iterator[Chunk]:
-        """Chunks from ``offset`` on as they become durable; ends when the stream is closed.
+        """Chunks from ``offset`` on (see :meth:`read`) as they become durable; ends when the stream is closed.
 
         Raises what :meth:`read` raises, and :class:`StreamGone` when the stream is deleted meanwhile.
         """
@@ -145,6 +148,7 @@ class Stream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
+        _face.check_wait(offset, timeout)
         return self._wait(offset, timeout, self.info().number if number is None else number)
 
     def info(self) -> StreamInfo:
@@ -165,6 +169,7 @@ class Stream:
         Reading below it raises :class:`OffsetOutOfRange`; so does trimming beyond the tail, and a JSON stream inside of
         a message. Offsets do not change.
         """
+        _face.check_int("before", before)
         engine, info = self._engine, self.info()
         if is_json(info.content_type) and before > info.first:
             _face.check_boundary(engine.read, engine.record_bounds, self.name, before, info.number)
@@ -172,14 +177,9 @@ class Stream:
         return first
 
     def _append(
-        self,
-        raw: bytes,
-        content_type: str | None,
-        producer: Producer | None,
-        seq: str | None,
-        close: bool,
+        self, raw: bytes, content_type: str | None, producer: Producer | None, seq: str | None, close: bool,
         durability: Durability | None,
-    ) -> Appended:
+    ) -> Appended:  # fmt: skip
         engine = self._engine
         request = _face.append_request(self.name, raw, content_type, producer, seq, close, durability, engine.options)
         appended: Appended = engine.execute(request)
@@ -246,7 +246,7 @@ class Store:
         :class:`StreamGone`, :class:`OffsetOutOfRange`, :class:`ContentTypeMismatch` for the source.
         """
         if content_type is None:
-            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(fork_of)
+            content_type = CONTENT_TYPE_DEFAULT if fork_of is None else self.engine.content_type(check_name(fork_of))
         fork = (fork_of, fork_at)
         request = _face.create_request(name, content_type, ttl, expires_at, closed, data, fork, self.options)
         if fork_of is not None and fork_at is not None and is_json(content_type):
@@ -380,10 +380,10 @@ def open(  # noqa: A001 - durable_log.open reads like open
 ) -> Store:
     """Open the store in directory ``path``, or create one; ``":memory:"`` keeps everything in memory.
 
-    ``clock`` gives seconds since the epoch, for expiry. Raises :class:`NotAStore`, :class:`StoreLocked`,
-    :class:`UnsupportedFormat`, :class:`StoreFull`, :class:`StoreUnreadable`, :class:`Corruption`.
+    ``clock`` gives seconds since the epoch, for expiry. Raises :class:`InvalidOption`, :class:`NotAStore`,
+    :class:`StoreLocked`, :class:`UnsupportedFormat`, :class:`StoreFull`, :class:`StoreUnreadable`, :class:`Corruption`.
     """
-    return Store(open_engine(path, options or Options(), clock))
+    return Store(open_engine(*_face.place_and_options(path, options), clock))
 
 
 __all__ = ["Store", "Stream", "open"]

@@ -333,19 +333,23 @@ def dump(path: str, as_json: bool, payload: bool) -> None:
 
     Works on a copy of a single file, whatever is left of it, and on a store that is in use.
     """
-    with looking():
+    with looking(may_be_cut_off=True):
         dumping.dump(path, payload=payload, as_json=as_json)
 
 
 @contextmanager
-def looking() -> Iterator[None]:
-    """Damage is what is told; it need not be logged as well. What can't be looked at at all exits with 2."""
+def looking(*, may_be_cut_off: bool = False) -> Iterator[None]:
+    """Damage is what is told; it need not be logged as well. What can't be looked at at all exits with 2, and so does
+    a verdict that can't be told; not what ``may_be_cut_off`` by its reader.
+    """
     logging.getLogger("durable_log").setLevel(logging.CRITICAL)
     try:
         yield
     except click.ClickException as error:
         raise Impossible(error.message) from error
     except (DurableLogError, OSError) as error:
+        if may_be_cut_off and isinstance(error, BrokenPipeError):
+            raise
         raise Impossible(str(error)) from error
 
 

@@ -8,6 +8,7 @@ It decides nothing about streams. Main thread only.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -244,6 +245,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         advice = "choose another --port, or --port 0 for any free one"
+        if error.errno == errno.EADDRNOTAVAIL:
+            advice = f"{host!r} is no address of this machine: choose another --host, or --host 0.0.0.0 for all"
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
     return listener
 

@@ -149,10 +149,10 @@ class DiskDirectory:
             self.close()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise StoreLocked(self.path, holder or "another process") from None
+            raise StoreLocked(self.path, holder or "another process", is_own=holder == _this_process()) from None
         with suppress(OSError):  # the lock is what counts; who holds it is a courtesy, and full disks are opened, too
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.pwrite(fd, f"{_this_process()}\n".encode(), 0)
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
@@ -254,6 +254,10 @@ def random_bytes(count: int) -> bytes:
 def process_id() -> int:
     """The number of this process."""
     return os.getpid()
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 _forked: Final[weakref.WeakSet[Any]] = weakref.WeakSet()

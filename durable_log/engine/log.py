@@ -314,7 +314,8 @@ class LogEngine:
         The child lets go of its copy of the lock, so that it does not outlive the parent's.
         """
         reason = (
-            f"the store was opened by process {self._pid} and can't be used by its child {process_id()}; open it here"
+            f"the store was opened by process {self._pid} and can't be used by its child {process_id()}; "
+            "once the parent has closed it, open it here"
         )
         self._committer.abandon(StoreClosed(reason))
         self._directory.close()

@@ -7,6 +7,7 @@ complete and synced. Only the thread that opens and the background thread that c
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Final, NamedTuple
 
@@ -31,6 +32,7 @@ MANIFEST_NAME: Final = "MANIFEST"
 UNFINISHED_NAME: Final = "BACKUP.tmp"
 """In a backup until its manifest is there. Left behind after that, it is a temporary file like any other."""
 
+_OF_A_STORE: Final = re.compile(r"[0-9a-f]{8}\.(log|seg|run)")
 _TEMPORARY: Final = "MANIFEST.tmp"
 _STATE, _CLUSTERED, _RUN = 16, 17, 18
 _NUMBERS: Final = struct.Struct("<9Q")
@@ -71,6 +73,9 @@ def check_directory(directory: Directory) -> None:
     strange = names - {LOCK_NAME, _TEMPORARY}
     if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
         raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
+    if MANIFEST_NAME not in names and (known := sorted(filter(_OF_A_STORE.fullmatch, names))):
+        advice = f"put it back, or run durable-log repair {directory.path}, which makes a new one"
+        raise NotAStore(directory.path, f"its {MANIFEST_NAME} is lost, but {known[0]!r} is there", advice)
     if MANIFEST_NAME not in names and strange:
         raise NotAStore(directory.path, f"it has no {MANIFEST_NAME} but {min(strange)!r}")
 
@@ -81,7 +86,10 @@ def load_manifest(directory: Directory, now_ms: int) -> Manifest:
         manifest = Manifest(random_bytes(16))
         save_manifest(directory, manifest, now_ms)
         return manifest
-    return read_manifest(directory, MANIFEST_NAME)
+    try:
+        return read_manifest(directory, MANIFEST_NAME)
+    except Corruption as error:
+        raise Corruption(error.file, error.position, error.reason, directory=directory.path) from None
 
 
 def read_manifest(directory: Directory, name: str) -> Manifest:

@@ -154,7 +154,7 @@ def expect_newest(directory: Directory, manifest: Manifest, chain: Chain) -> Non
         if is_missing or (file_is_gone and known):
             place = f"{segment_name(segment_of(known))} position {position_of(known)}"
             reason = f"it is older than {name}, which knows the log up to {place}; put the newest manifest back"
-            raise Corruption(MANIFEST_NAME, 0, reason)
+            raise Corruption(MANIFEST_NAME, 0, reason, directory=directory.path)
 
 
 def _known_by(directory: Directory, name: str, manifest: Manifest) -> int:

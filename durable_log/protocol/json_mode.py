@@ -23,33 +23,34 @@ _SEPARATOR: Final = bytes([lib.DL_JSON_SEPARATOR])
 _OUT_LENGTH, _COUNT, _POSITION = 0, 1, 2
 
 _REASONS: Final = {
-    lib.DL_JSON_EMPTY: "the body holds only white space where a JSON value should begin; it ends",
-    lib.DL_JSON_SYNTAX: "the body is not valid JSON",
-    lib.DL_JSON_UTF8: "the body is not valid UTF-8, as JSON has to be,",
-    lib.DL_JSON_DEPTH: f"the body nests deeper than {DEPTH_MAX} arrays and objects",
-    lib.DL_JSON_TRAILING: "the body holds more than one JSON value, send an array instead; the second begins",
+    lib.DL_JSON_EMPTY: "holds only white space where a JSON value should begin; it ends",
+    lib.DL_JSON_SYNTAX: "is not valid JSON",
+    lib.DL_JSON_UTF8: "is not valid UTF-8, as JSON has to be,",
+    lib.DL_JSON_DEPTH: f"nests deeper than {DEPTH_MAX} arrays and objects",
+    lib.DL_JSON_TRAILING: "holds more than one JSON value, send an array instead; the second begins",
 }
 
 
-def split(body: bytes) -> tuple[bytes, int]:
+def split(body: bytes, what: str = "the body", advice: str = "") -> tuple[bytes, int]:
     """The messages of a request body in stored form, and how many there are; one array level is flattened.
 
-    ``[]`` has none (PROTOCOL.md §9.1.2). Raises :class:`InvalidData` with the reason and the byte where it shows.
+    ``[]`` has none (PROTOCOL.md §9.1.2). Raises :class:`InvalidData` with the reason and the byte where it shows;
+    ``what`` it is that is no JSON, and an ``advice``, are for that.
     """
-    return _split(body, 1)
+    return _split(body, 1, what, advice)
 
 
-def split_many(bodies: Sequence[Any]) -> bytes:
+def split_many(bodies: Sequence[Any], advice: str = "") -> bytes:
     """The messages of several bodies together in stored form. Raises ``TypeError`` if they are not all bytes of some
-    kind, and what :func:`split` raises of the first that is no JSON.
+    kind, and what :func:`split` raises of the first that is no JSON, by its place among them.
     """
     try:
         return _split(_SEPARATOR.join(bodies), len(bodies))[0]
     except InvalidData:
-        return b"".join([split(bytes(body))[0] for body in bodies])
+        return b"".join([split(bytes(body), f"item {place}", advice)[0] for place, body in enumerate(bodies)])
 
 
-def _split(texts: bytes, count: int) -> tuple[bytes, int]:
+def _split(texts: bytes, count: int, what: str = "", advice: str = "") -> tuple[bytes, int]:
     # A lone value gains its comma; an array loses two brackets for at most one more comma: never above one byte more.
     room = len(texts) + 1
     out = bytearray(room)
@@ -67,7 +68,7 @@ def _split(texts: bytes, count: int) -> tuple[bytes, int]:
         sizes + _POSITION,
     )
     if verdict != lib.DL_JSON_OK:
-        raise InvalidData(_REASONS[verdict], int(sizes[_POSITION]))
+        raise InvalidData(f"{what} {_REASONS[verdict]}", int(sizes[_POSITION]), advice)
     with memoryview(out) as stored:
         return bytes(stored[: sizes[_OUT_LENGTH]]), int(sizes[_COUNT])
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
+from cli_processes import COMMAND, SECONDS_MAX, environment
 
 import durable_log
 from durable_log.errors import Corruption
@@ -136,3 +139,17 @@ def test_dump_shows_the_reports_of_repairs(run, damaged):
     run("repair", damaged)
     text = run("dump", damaged).stdout.decode()
     assert "quarantine/0001/report.txt: stream beta: offsets 4096 to 8192 are lost" in text
+
+
+def test_a_reader_that_has_seen_enough_ends_a_dump_quietly(data):
+    with durable_log.open(data) as store:
+        for number in range(1000):
+            store.create(f"stream {number}", data=b"x")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "dump", data]
+    ended = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, env=environment(), timeout=SECONDS_MAX, check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -135,6 +135,11 @@ def test_a_busy_port_is_said_in_one_line(serve, run):
         (("--data", "full", "--port", 0), "full is not a durable_log store: it has no MANIFEST but 'letter.txt'"),
         (("--data", "new", "--host", "x" * 64), f"cannot listen on '{'x' * 64}'"),
         (("--data", "new", "--host", "192.0.2.1", "--port", 0), "cannot listen on 192.0.2.1:0"),
+        (
+            ("--data", "new", "--host", "192.0.2.1", "--port", 0),
+            "; '192.0.2.1' is no address of this machine: choose another --host, or --host 0.0.0.0 for all\n",
+        ),
+        (("--data", "", "--port", 0), "the path is empty; name the directory of the store"),
         (("--data", "full/letter.txt", "--port", 0), "full/letter.txt"),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_missing_file_is_told_unless_it_was_the_end_of_the_log(store):
     for name, content in store.shape.files.items():
         files = {other: kept for other, kept in store.shape.files.items() if other != name}
         if name == "MANIFEST":
-            with pytest.raises(NotAStore):
+            with pytest.raises(NotAStore, match="its MANIFEST is lost"):
                 open_quietly(disk_of(files))
             continue
         cost = store.cost(

@@ -166,10 +166,20 @@ class TestBothDirectories:
 
     def test_a_directory_of_other_things_is_not_a_store(self, directory):
         directory.create("photo.jpg")
-        with pytest.raises(NotAStore):
+        with pytest.raises(NotAStore, match=r"it has no MANIFEST but 'photo\.jpg'; name an empty or a new directory"):
             check_directory(directory)
         load_manifest(directory, 0)
         check_directory(directory)
+
+    @pytest.mark.parametrize("name", ["00000001.log", "0000000a.seg", "00000002.run"])
+    def test_a_store_that_lost_its_manifest_is_to_be_repaired_and_not_to_be_left(self, directory, name):
+        directory.create("A photo.jpg")
+        directory.create(name)
+        with pytest.raises(NotAStore) as caught:
+            check_directory(directory)
+        lost = f"its MANIFEST is lost, but {name!r} is there; put it back, or run durable-log repair {directory.path}"
+        assert lost in str(caught.value)
+        assert "new directory" not in str(caught.value)
 
     def test_a_manifest_that_is_damaged_or_something_else_is_reported(self, directory):
         load_manifest(directory, 5)
@@ -177,8 +187,9 @@ class TestBothDirectories:
         good = file.read(0, PAGE)
         for bad in (bytes(PAGE), good[:40] + bytes([good[40] ^ 1]) + good[41:], good[:20]):
             directory.create("MANIFEST").write(0, bad)
-            with pytest.raises(Corruption):
+            with pytest.raises(Corruption, match=f"run durable-log verify {directory.path}$") as caught:
                 load_manifest(directory, 6)
+            assert caught.value.again().directory == caught.value.directory == directory.path
         LogSegment.create(directory, 1, 64 * 1024, bytes(16), 0)
         directory.rename(segment_name(1), "MANIFEST")
         with pytest.raises(Corruption):
@@ -242,6 +253,10 @@ def test_only_one_process_holds_the_lock_of_a_directory(tmp_path):
     with pytest.raises(StoreLocked) as caught:
         second.lock()
     assert str(os.getpid()) in caught.value.holder
+    assert str(caught.value) == f"{tmp_path} is open in this process already; use that Store, or close it first"
+    (tmp_path / "LOCK").write_text("process 4711 on another-host\n")
+    with pytest.raises(StoreLocked, match="is open in process 4711 on another-host; one process may write"):
+        second.lock()
     first.close()
     second.lock()
     second.close()
@@ -438,8 +453,9 @@ def test_the_child_of_a_fork_can_do_nothing_with_the_store_and_lets_go_of_its_lo
     monkeypatch.setattr(log, "process_id", lambda: 4711)
     files._tell_forked()
     stream = store.stream("a")
+    said = f"opened by process {os.getpid()} and can't be used by its child 4711; once the parent has closed it, open"
     for call in (stream.read, partial(stream.append, b"x"), partial(store.create, "b"), store.compact):
-        with pytest.raises(StoreClosed, match=f"opened by process {os.getpid()} and can't be used by its child 4711"):
+        with pytest.raises(StoreClosed, match=said):
             call()
     store.close()
     directory = DiskDirectory(tmp_path / "store")

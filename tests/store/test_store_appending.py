@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from functools import partial
 
@@ -166,7 +167,7 @@ def test_many_items_are_json_texts_each_and_not_together(store, separator):
             list(map(partial(_face.stored, content_type="application/json"), items))
         with pytest.raises(InvalidData) as together:
             stream.append_many(items)
-        assert str(together.value) == str(alone.value)
+        assert re.sub(r"^item \d ", "the data ", str(together.value)) == str(alone.value)
     assert stream.info().tail == 0
 
 
