@@ -114,7 +114,13 @@ def test_the_words_of_make_are_in_the_makefile():
 
 def test_the_extra_that_is_to_be_installed_is_there():
     assert "pip install '.[server]'" in text_of("README.md")
-    for page, extra in (("docs/access.md", "jwt"), ("docs/operations.md", "metrics")):
+    for page, extra in [
+        ("README.md", "metrics"),
+        ("README.md", "subscriptions"),
+        ("docs/access.md", "jwt"),
+        ("docs/access.md", "metrics"),
+        ("docs/operations.md", "metrics"),
+    ]:
         assert f"the extra `{extra}`" in text_of(page)
         assert re.search(rf"^{extra} = \[", text_of("pyproject.toml"), re.MULTILINE)
     server = re.search(r"^server = \[(.*)\]$", text_of("pyproject.toml"), re.MULTILINE)[1]
