@@ -1,7 +1,7 @@
 """A chat backend with Django, in one file. POST /chats/<id> starts an answer, which goes on without its client; viewers
 read it at /v1/stream/chat/<id>. Who may read and write there is the application's to say: see starlette_app.py.
 
-gunicorn django_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 1
+gunicorn django_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 5
 
     curl -X POST http://127.0.0.1:8000/chats/42 -d 'Why streams?'
     curl -N 'http://127.0.0.1:8000/v1/stream/chat/42?offset=-1&live=sse'
@@ -46,18 +46,22 @@ for left in store.names("chat/"):  # at start, of the answers only those are ope
     with contextlib.suppress(StreamClosed, InvalidData):
         store.stream(left).append(INTERRUPTED, close=True)
 
-gunicorns_own = signal.getsignal(signal.SIGTERM)
 
-
-def on_signal(number: int, frame: FrameType | None) -> None:
+def end_in_order_at_a_signal() -> None:
     """Viewers and answers hear of the signal first: gunicorn waits for requests, and Python for threads."""
-    stopping.set()
-    streams.begin_shutdown()
-    gunicorns_own(number, frame)
+    gunicorns_own = signal.getsignal(signal.SIGTERM)
+    if not callable(gunicorns_own):  # as in tests without a server
+        return
 
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        streams.begin_shutdown()
+        gunicorns_own(number, frame)
 
-if callable(gunicorns_own):  # not in tests without a server
     signal.signal(signal.SIGTERM, on_signal)
+
+
+end_in_order_at_a_signal()
 
 
 def generate(prompt: str) -> Iterator[str]:

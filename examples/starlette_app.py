@@ -86,14 +86,15 @@ def authorize(request: access.Request) -> access.Allow | access.Deny:
 def end_viewers_at_signals(streams: durable_log.asgi.App) -> None:
     """Viewers hear of the signal first: uvicorn waits for them before it ends the lifespan."""
     uvicorns_own = signal.getsignal(signal.SIGTERM)
+    if not callable(uvicorns_own):  # as in tests without a server
+        return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         streams.begin_shutdown()
         uvicorns_own(number, frame)
 
-    if callable(uvicorns_own):  # not in tests without a server
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
 
 
 @contextlib.asynccontextmanager
