@@ -191,7 +191,9 @@ class Corruption(DurableLogError):
 class CommitFailed(DurableLogError):
     """A write or a sync failed: whether the append is on disk is unknown, and the store takes no more of them.
 
-    Reads go on. Close the store and open it again: opening decides what survived. Retry with a producer id.
+    So it is when an exception breaks off a commit of the sync face: Ctrl-C, or a signal handler that raises. Reads go
+    on, and nothing that was acknowledged is lost. Close the store and open it again: opening decides what survived.
+    Retry with a producer id.
     """
 
     code = "commit_failed"

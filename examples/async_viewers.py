@@ -14,10 +14,12 @@ IDEAS = [{"idea": number, "text": f"idea number {number}"} for number in range(1
 
 
 async def produce(stream: durable_log.aio.AsyncStream) -> None:
-    for idea in IDEAS:
-        await stream.append_json(idea)
-        await asyncio.sleep(0.01)
-    await stream.close()
+    try:
+        for idea in IDEAS:
+            await stream.append_json(idea)
+            await asyncio.sleep(0.01)
+    finally:
+        await stream.close()  # or who watches waits for ever
 
 
 async def watch(stream: durable_log.aio.AsyncStream, name: str, offset: int) -> list[int]:

@@ -1,10 +1,10 @@
 """A chat backend with Django, in one file. POST /chats/<id> starts an answer, which goes on without its client; viewers
-read it below /v1/stream/<id>. Who may read and write there is the application's to say: see starlette_app.py.
+read it at /v1/stream/chat/<id>. Who may read and write there is the application's to say: see starlette_app.py.
 
-gunicorn django_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 1
+gunicorn django_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 5
 
     curl -X POST http://127.0.0.1:8000/chats/42 -d 'Why streams?'
-    curl -N 'http://127.0.0.1:8000/v1/stream/42?offset=-1&live=sse'
+    curl -N 'http://127.0.0.1:8000/v1/stream/chat/42?offset=-1&live=sse'
 
 One process, and as many threads as there may be viewers at a time: each keeps one.
 """
@@ -12,10 +12,13 @@ One process, and as many threads as there may be viewers at a time: each keeps o
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 from django.conf import settings
@@ -27,12 +30,38 @@ from django.views.decorators.http import require_POST
 
 import durable_log
 import durable_log.wsgi
+from durable_log import InvalidData, StreamClosed, StreamExists
+
+INTERRUPTED = "\n[the answer was interrupted]"
+"""How an answer ends whose generation did not: its viewers end with it, too."""
 
 settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY=os.urandom(32).hex())
 
 store = durable_log.open(os.environ.get("DURABLE_LOG_DATA", "durable-log-data"))
 atexit.register(store.close)
-one_at_a_time = threading.Lock()
+streams = durable_log.wsgi.app(store, prefix="/v1/stream")
+stopping = threading.Event()
+
+for left in store.names("chat/"):  # at start, of the answers only those are open whose process was killed
+    with contextlib.suppress(StreamClosed, InvalidData):
+        store.stream(left).append(INTERRUPTED, close=True)
+
+
+def end_in_order_at_a_signal() -> None:
+    """Viewers and answers hear of the signal first: gunicorn waits for requests, and Python for threads."""
+    gunicorns_own = signal.getsignal(signal.SIGTERM)
+    if not callable(gunicorns_own):  # as in tests without a server
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        streams.begin_shutdown()
+        gunicorns_own(number, frame)
+
+    signal.signal(signal.SIGTERM, on_signal)
+
+
+end_in_order_at_a_signal()
 
 
 def generate(prompt: str) -> Iterator[str]:
@@ -43,29 +72,35 @@ def generate(prompt: str) -> Iterator[str]:
 
 
 def answer(stream: durable_log.Stream, prompt: str) -> None:
-    for token in generate(prompt):
-        stream.append(token)
-    stream.close()
+    """However the generation ends, the stream does: by the model's error and by the end of the server, too."""
+    last_words = INTERRUPTED
+    try:
+        for token in generate(prompt):
+            if stopping.is_set():
+                return
+            if token:  # an empty append is refused
+                stream.append(token)
+        last_words = ""
+    finally:
+        stream.append(last_words, close=True)
 
 
 @csrf_exempt
 @require_POST
-def start(request: HttpRequest, name: str) -> JsonResponse:
-    """One generation for each name: who asks again is sent to the answer that is there."""
-    url = f"/v1/stream/{name}"
-    with one_at_a_time:
-        try:
-            store.stream(name).info()
-            return JsonResponse({"url": url})
-        except durable_log.StreamNotFound:
-            stream = store.create(name, content_type="text/plain; charset=utf-8")
-    threading.Thread(target=answer, args=(stream, request.body.decode())).start()
+def start(request: HttpRequest, number: str) -> JsonResponse:
+    """One generation for each id: who asks again is sent to the answer that is there."""
+    name = f"chat/{number}"
+    url, prompt = f"/v1/stream/{name}", request.body.decode()
+    try:
+        stream = store.create(name, content_type="text/plain; charset=utf-8", exist_ok=False)
+    except StreamExists:
+        return JsonResponse({"url": url})
+    threading.Thread(target=answer, args=(stream, prompt)).start()
     return JsonResponse({"url": url}, status=201)
 
 
-urlpatterns = [path("chats/<str:name>", start)]
+urlpatterns = [path("chats/<str:number>", start)]
 pages = get_wsgi_application()
-streams = durable_log.wsgi.app(store, prefix="/v1/stream")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

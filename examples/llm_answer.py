@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import durable_log
 
 ANSWER = "The answer goes on while nobody looks, and nothing of it is generated twice. ✨"
+INTERRUPTED = "\n[the answer was interrupted]"
 
 
 def generate() -> Iterator[str]:
@@ -23,17 +24,26 @@ def generate() -> Iterator[str]:
 
 
 def produce(stream: durable_log.Stream) -> None:
-    for token in generate():
-        stream.append(token)  # returns when it is on disk
-    stream.close()
+    """However the generation ends, the stream does."""
+    last_words = INTERRUPTED
+    try:
+        for token in generate():
+            if token:  # an empty append is refused
+                stream.append(token)  # returns when it is on disk
+        last_words = ""
+    finally:
+        stream.append(last_words, close=True)
 
 
 def main(directory: str) -> None:
     with durable_log.open(directory) as store:
         answer = store.stream("chat/42")
-        if not any(name == answer.name for name in store.names(answer.name)):
-            store.create(answer.name, content_type="text/plain")
+        try:
+            store.create(answer.name, content_type="text/plain", exist_ok=False)
             threading.Thread(target=produce, args=(answer,)).start()
+        except durable_log.StreamExists:
+            if not answer.info().closed:  # whoever generated it was killed
+                answer.append(INTERRUPTED, close=True)
 
         offset = durable_log.START
         for chunk in answer.follow(offset):

@@ -1,10 +1,10 @@
-"""A chat backend. POST /chats/<id> starts an answer, which goes on without its client; everybody reads it below
-/v1/stream/<id>, and nobody but this server writes there. FastAPI takes the same code, as it is a Starlette.
+"""A chat backend, and the page of a chat. POST /chats/<id> starts an answer, which goes on without its client;
+everybody reads it at /v1/stream/chat/<id>, and nobody but this server writes there.
 
 uvicorn starlette_app:app --app-dir examples --timeout-graceful-shutdown 1
 
     curl -X POST http://127.0.0.1:8000/chats/42 -d 'Why streams?'
-    curl -N 'http://127.0.0.1:8000/v1/stream/42?offset=-1&live=sse'
+    curl -N 'http://127.0.0.1:8000/v1/stream/chat/42?offset=-1&live=sse'
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
 import durable_log.aio
 import durable_log.asgi
-from durable_log import StreamNotFound, access
+from durable_log import StreamClosed, StreamExists, access
+
+INTERRUPTED = "\n[the answer was interrupted]"
+"""How an answer ends whose generation did not: its viewers end with it, too."""
 
 
 async def generate(prompt: str) -> AsyncIterator[str]:
@@ -32,27 +38,42 @@ async def generate(prompt: str) -> AsyncIterator[str]:
 
 
 async def answer(stream: durable_log.aio.AsyncStream, prompt: str) -> None:
-    async for token in generate(prompt):
-        await stream.append(token)
-    await stream.close()
+    """However the generation ends, the stream does: by the model's error and by the end of the server, too."""
+    last_words = INTERRUPTED
+    try:
+        async for token in generate(prompt):
+            if token:  # an empty append is refused
+                await stream.append(token)
+        last_words = ""
+    finally:
+        await stream.append(last_words, close=True)
+
+
+async def close_unfinished(store: durable_log.aio.AsyncStore) -> None:
+    """At start: of the answers, only those are open whose process was killed."""
+    for name in await store.names("chat/"):
+        with contextlib.suppress(StreamClosed):
+            await store.stream(name).append(INTERRUPTED, close=True)
 
 
 async def start(request: Request) -> JSONResponse:
     """One generation for each id: who asks again is sent to the answer that is there."""
-    store: durable_log.aio.AsyncStore = request.app.state.store
-    name = request.path_params["id"]
+    name = f"chat/{request.path_params['id']}"
     prompt = (await request.body()).decode()
     url = f"/v1/stream/{name}"
     try:
-        await store.stream(name).info()
-    except StreamNotFound:
-        stream = await store.create(name, content_type="text/plain; charset=utf-8")
-        tasks: set[asyncio.Task[None]] = request.app.state.tasks
-        task = asyncio.create_task(answer(stream, prompt))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return JSONResponse({"url": url}, 201, {"Location": url})
-    return JSONResponse({"url": url}, 200)
+        stream = await request.app.state.store.create(name, content_type="text/plain; charset=utf-8", exist_ok=False)
+    except StreamExists:
+        return JSONResponse({"url": url}, 200)
+    tasks: set[asyncio.Task[None]] = request.app.state.tasks
+    task = asyncio.create_task(answer(stream, prompt))
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return JSONResponse({"url": url}, 201, {"Location": url})
+
+
+async def page(_request: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("page.html"))
 
 
 def authorize(request: access.Request) -> access.Allow | access.Deny:
@@ -62,12 +83,32 @@ def authorize(request: access.Request) -> access.Allow | access.Deny:
     return access.Deny(403, "streams are written by this server only")
 
 
+def end_viewers_at_signals(streams: durable_log.asgi.App) -> None:
+    """Viewers hear of the signal first: uvicorn waits for them before it ends the lifespan."""
+    uvicorns_own = signal.getsignal(signal.SIGTERM)
+    if not callable(uvicorns_own):  # as in tests without a server
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        streams.begin_shutdown()
+        uvicorns_own(number, frame)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with durable_log.aio.open(os.environ.get("DURABLE_LOG_DATA", "durable-log-data")) as store:
+        await close_unfinished(store)
+        streams = durable_log.asgi.app(store, authorize=authorize)
+        end_viewers_at_signals(streams)
+        app.mount("/v1/stream", streams)
         app.state.store, app.state.tasks = store, set()
-        app.mount("/v1/stream", durable_log.asgi.app(store, authorize=authorize))
         yield
+        for task in app.state.tasks:
+            task.cancel()
+        await asyncio.gather(*app.state.tasks, return_exceptions=True)
 
 
-app = Starlette(routes=[Route("/chats/{id}", start, methods=["POST"])], lifespan=lifespan)
+app = Starlette(routes=[Route("/", page), Route("/chats/{id}", start, methods=["POST"])], lifespan=lifespan)

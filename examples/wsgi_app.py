@@ -1,28 +1,56 @@
 """A chat backend without a framework: what WSGI has is enough. POST /chats/<id> starts an answer, which goes on without
-its client; viewers read it below /v1/stream/<id>. Who may read and write there is the application's to say.
+its client; viewers read it at /v1/stream/chat/<id>. Who may read and write there is the application's to say.
 
-gunicorn wsgi_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 1
+gunicorn wsgi_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 5
 
     curl -X POST http://127.0.0.1:8000/chats/42 -d 'Why streams?'
-    curl -N 'http://127.0.0.1:8000/v1/stream/42?offset=-1&live=sse'
+    curl -N 'http://127.0.0.1:8000/v1/stream/chat/42?offset=-1&live=sse'
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 import durable_log
 import durable_log.wsgi
+from durable_log import InvalidData, StreamClosed, StreamExists
+
+INTERRUPTED = "\n[the answer was interrupted]"
+"""How an answer ends whose generation did not: its viewers end with it, too."""
 
 store = durable_log.open(os.environ.get("DURABLE_LOG_DATA", "durable-log-data"))
 atexit.register(store.close)
 streams = durable_log.wsgi.app(store, prefix="/v1/stream")
-one_at_a_time = threading.Lock()
+stopping = threading.Event()
+
+for left in store.names("chat/"):  # at start, of the answers only those are open whose process was killed
+    with contextlib.suppress(StreamClosed, InvalidData):
+        store.stream(left).append(INTERRUPTED, close=True)
+
+
+def end_in_order_at_a_signal() -> None:
+    """Viewers and answers hear of the signal first: gunicorn waits for requests, and Python for threads."""
+    gunicorns_own = signal.getsignal(signal.SIGTERM)
+    if not callable(gunicorns_own):  # as in tests without a server
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        streams.begin_shutdown()
+        gunicorns_own(number, frame)
+
+    signal.signal(signal.SIGTERM, on_signal)
+
+
+end_in_order_at_a_signal()
 
 
 def generate(prompt: str) -> Iterator[str]:
@@ -33,27 +61,34 @@ def generate(prompt: str) -> Iterator[str]:
 
 
 def answer(stream: durable_log.Stream, prompt: str) -> None:
-    for token in generate(prompt):
-        stream.append(token)
-    stream.close()
+    """However the generation ends, the stream does: by the model's error and by the end of the server, too."""
+    last_words = INTERRUPTED
+    try:
+        for token in generate(prompt):
+            if stopping.is_set():
+                return
+            if token:  # an empty append is refused
+                stream.append(token)
+        last_words = ""
+    finally:
+        stream.append(last_words, close=True)
 
 
 def start(name: str, prompt: str) -> str:
-    """One generation for each name: who asks again is sent to the answer that is there."""
-    with one_at_a_time:
-        try:
-            store.stream(name).info()
-            return "200 OK"
-        except durable_log.StreamNotFound:
-            stream = store.create(name, content_type="text/plain; charset=utf-8")
+    """One generation for each id: who asks again is sent to the answer that is there."""
+    try:
+        stream = store.create(name, content_type="text/plain; charset=utf-8", exist_ok=False)
+    except StreamExists:
+        return "200 OK"
     threading.Thread(target=answer, args=(stream, prompt)).start()
     return "201 Created"
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    room, _, name = environ["PATH_INFO"].removeprefix("/").partition("/")
+    room, _, number = environ["PATH_INFO"].removeprefix("/").partition("/")
     if room != "chats" or environ["REQUEST_METHOD"] != "POST":
         return streams(environ, start_response)
     prompt = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()
+    name = f"chat/{number}"
     start_response(start(name, prompt), [("Content-Type", "text/plain")])
     return [f"/v1/stream/{name}\n".encode()]

@@ -91,6 +91,7 @@ def pages(node_modules: Path) -> Iterator[str]:
     """Where the page is, and the client beside it as it was published: another origin than the server's."""
     files = {
         "/viewer.html": ("text/html", HERE / "viewer.html"),
+        "/empty.html": ("text/html", HERE / "empty.html"),
         "/client.js": ("text/javascript", node_modules / "@durable-streams" / "client" / "dist" / "index.js"),
     }
 

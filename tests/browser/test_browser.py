@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
@@ -17,6 +19,9 @@ ANSWER = "".join(WORDS)
 HALF = "".join(WORDS[:5])
 VIEWERS = ["sse", "long-poll", "EventSource"]
 PATIENCE_MS = 15_000
+ROOT = Path(__file__).resolve().parents[2]
+[LINES] = re.findall(r"^```js\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+INTERRUPTED = "\n[the answer was interrupted]"
 
 
 class Answer:
@@ -186,3 +191,84 @@ def test_a_page_writes_and_is_told_what_went_wrong(view: View, answer: Answer):
     )
     assert fenced == 1
     ends_well(page)
+
+
+def is_over(page: Page) -> None:
+    """Wait until the page has closed the last of its event sources."""
+    page.wait_for_function("sources.at(-1).readyState === EventSource.CLOSED", timeout=PATIENCE_MS)
+
+
+def noting_sources(context: BrowserContext) -> Page:
+    page = context.new_page()
+    page.add_init_script("""
+        window.sources = []
+        const Source = EventSource
+        window.EventSource = class extends Source { constructor(url) { super(url); sources.push(this) } }
+    """)
+    return page
+
+
+def test_the_lines_of_the_readme_show_an_answer_once_though_the_server_is_killed(
+    context: BrowserContext, pages: str, server: Server, answer: Answer
+):
+    page = noting_sources(context)
+    page.goto(f"{pages}/empty.html")
+    lines = LINES.replace("http://127.0.0.1:4437/v1/stream/chat/7", answer.url)
+    assert lines != LINES
+    page.evaluate("lines => eval(lines)", lines)
+    answer.write(5)
+    shows(page, HALF)
+    server.kill()
+    server.start()
+    answer.write(2)
+    shows(page, "".join(WORDS[:7]))
+    answer.finish()
+    shows(page, ANSWER)
+    is_over(page)
+    assert page.text_content("pre") == ANSWER
+    assert page.evaluate("sources.length") > 1
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Iterator[Server]:
+    made = Server("uvicorn starlette_app:app --port {port}", tmp_path, ROOT / "examples")
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_the_page_of_the_example_has_the_lines_of_the_readme():
+    page = (ROOT / "examples" / "page.html").read_text("utf-8")
+    function = LINES.partition("\n}\n")[0].replace("\n", "\n  ")
+    assert f"  {function}\n  }}\n" in page
+
+
+def test_the_page_of_the_example_asks_shows_the_answer_and_shows_it_again(context: BrowserContext, chats: Server):
+    page = noting_sources(context)
+    page.goto(chats.url)
+    page.fill("input", "Why?")
+    page.click("button")
+    whole = "You asked: Why? Because an answer should outlive its connection. "
+    shows(page, whole)
+    is_over(page)
+    page.reload()
+    shows(page, whole)
+    is_over(page)
+
+
+def test_the_page_of_the_example_shows_once_what_was_made_before_a_kill(context: BrowserContext, chats: Server):
+    prompt = " ".join(str(number) for number in range(1000))
+    page = noting_sources(context)
+    page.goto(chats.url)
+    page.fill("input", prompt)
+    page.click("button")
+    page.wait_for_function("() => document.querySelector('pre').textContent.includes('5 ')", timeout=PATIENCE_MS)
+    chats.kill()
+    chats.start()
+    page.wait_for_function(
+        "last => document.querySelector('pre').textContent.endsWith(last)", arg=INTERRUPTED, timeout=PATIENCE_MS
+    )
+    is_over(page)
+    half = page.text_content("pre").removesuffix(INTERRUPTED)
+    assert half.startswith("You asked: 0 1 2 3 4 5 ")
+    assert f"You asked: {prompt} ".startswith(half)

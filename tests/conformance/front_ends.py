@@ -50,7 +50,7 @@ class Server:
         """Start it and wait until it accepts connections."""
         environment = os.environ | {
             "DURABLE_LOG_DATA": str(self._directory / "data"),
-            "PYTHONPATH": str(self._applications),
+            "PYTHONPATH": os.pathsep.join([str(self._applications), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -87,6 +87,8 @@ class Server:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        while self._accepts():  # its children may take a moment longer
+            time.sleep(0.02)
 
     def stop(self) -> float:
         """End it in order; how many seconds that took."""

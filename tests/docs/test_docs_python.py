@@ -19,6 +19,9 @@ TOKENS = ["To", "ken", "s ", "– ✨"]  # noqa: RUF001 - more than ASCII
 class Llm:
     """Stands for a model."""
 
+    def __init__(self, error=None):
+        self.error = error
+
     def stream(self, prompt):
         yield from TOKENS
 
@@ -26,6 +29,8 @@ class Llm:
         for token in TOKENS:
             await asyncio.sleep(0)
             yield token
+        if self.error is not None:
+            raise self.error
 
 
 @pytest.fixture
@@ -45,11 +50,43 @@ def namespace(shown, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", blocks("python"), ids=name_of)
 def test_a_python_block_runs(block, namespace, shown):
-    exec(compile(textwrap.dedent(block.text), name_of(block), "exec"), namespace)
+    run(block, namespace)
     if "show(" in block.text:
         assert b"".join(shown).decode() == "".join(TOKENS)
     if "app = Starlette(" in block.text:
         asyncio.run(use(namespace["app"]))
+
+
+def run(block, namespace):
+    exec(compile(textwrap.dedent(block.text), name_of(block), "exec"), namespace)
+
+
+def test_the_first_block_can_be_run_again(namespace, shown):
+    for _ in range(2):
+        run(blocks("python")[0], namespace)
+    assert b"".join(shown).decode() == "".join(TOKENS) * 2
+
+
+ASYNC_ANSWERS = [block for block in blocks("python") if "llm.astream(" in block.text]
+
+
+@pytest.mark.parametrize("block", ASYNC_ANSWERS, ids=name_of)
+def test_a_model_that_fails_leaves_no_viewer_waiting(block, namespace, shown):
+    namespace["llm"] = Llm(RuntimeError("tired"))
+    with pytest.raises(RuntimeError, match="tired"):
+        run(block, namespace)
+    assert b"".join(shown).decode() == "".join(TOKENS) + namespace.get("INTERRUPTED", "")
+
+
+def test_what_a_killed_process_left_open_is_closed_at_the_next_start(namespace, shown):
+    with durable_log.open("data") as store:
+        store.create("chat/1", content_type="text/plain", data="half")
+        store.create("chat/2", content_type="text/plain", data="whole", closed=True)
+    run(ASYNC_ANSWERS[-1], namespace)
+    with durable_log.open("data") as store:
+        texts = [store.stream(name).read().text for name in store.names()]
+        assert texts == ["half" + namespace["INTERRUPTED"], "whole", "".join(TOKENS)]
+        assert all(store.stream(name).info().closed for name in store.names())
 
 
 async def use(app):

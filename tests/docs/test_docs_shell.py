@@ -114,7 +114,13 @@ def test_the_words_of_make_are_in_the_makefile():
 
 def test_the_extra_that_is_to_be_installed_is_there():
     assert "pip install '.[server]'" in text_of("README.md")
-    for page, extra in (("docs/access.md", "jwt"), ("docs/operations.md", "metrics")):
+    for page, extra in [
+        ("README.md", "metrics"),
+        ("README.md", "subscriptions"),
+        ("docs/access.md", "jwt"),
+        ("docs/access.md", "metrics"),
+        ("docs/operations.md", "metrics"),
+    ]:
         assert f"the extra `{extra}`" in text_of(page)
         assert re.search(rf"^{extra} = \[", text_of("pyproject.toml"), re.MULTILINE)
     server = re.search(r"^server = \[(.*)\]$", text_of("pyproject.toml"), re.MULTILINE)[1]
@@ -127,31 +133,14 @@ def test_an_example_runs(example, tmp_path):
     assert ("generated twice. ✨" if example == "llm_answer.py" else "from now on") in shown
 
 
-def test_the_web_application_among_the_examples_answers_once_and_lets_read(tmp_path):
-    text = text_of("examples/starlette_app.py")
-    command = re.search(r"^uvicorn .*$", text, re.MULTILINE)[0].replace("examples", str(ROOT / "examples"))
-    curls = "\n".join(line.strip() for line in re.findall(r"^    curl .*$", text, re.MULTILINE))
-    process = subprocess.Popen(
-        [sys.executable, "-m", *shlex.split(command), "--port", "0"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in process.stderr:
-            if "Uvicorn running on" in line:
-                break
-        port = re.search(r"127\.0\.0\.1:(\d+)", line)[1]
-        shown = run(curls.replace("8000", port), tmp_path)
-        assert '"streamClosed":true' in shown
-        url = f"http://127.0.0.1:{port}"
-        again = run(f"curl -s -o /dev/null -w '%{{http_code}}' -X POST {url}/chats/42 -d again", tmp_path)
-        written = run(f"curl -s -o /dev/null -w '%{{http_code}}' -X POST {url}/v1/stream/42 -d x", tmp_path)
-        assert (again, written) == ("200", "403")
-        assert "You asked: Why streams?" in run(f"curl -s '{url}/v1/stream/42?offset=-1'", tmp_path)
-    finally:
-        process.terminate()
-        process.wait(SECONDS_MAX)
-        process.stderr.close()
+def test_an_answer_that_was_killed_half_way_is_told_as_such(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "llm_answer.py")]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
+    assert process.stdout.read(4) == b"The "
+    process.kill()
+    process.wait(SECONDS_MAX)
+    process.stdout.close()
+    shown = run(shlex.join(command), tmp_path)
+    assert shown.startswith("The ")
+    assert "[the answer was interrupted]" in shown
+    assert "twice" not in shown
