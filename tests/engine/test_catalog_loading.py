@@ -51,7 +51,8 @@ def let_go(catalog, state):
     """What an eviction does."""
     with catalog.lock:
         del catalog._idle[state]
-        catalog._drop(state)
+        catalog._resident.leave(state)
+        catalog._pin(state, -1)
 
 
 def one_by_one(catalog, names):

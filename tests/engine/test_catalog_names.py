@@ -188,7 +188,8 @@ def test_a_stream_that_goes_to_disk_amid_a_page_is_not_missed(small_pages):
         epoch = catalog.begin_epoch()
         catalog.replace_runs((), new)
         catalog.settle([state], [], epoch)
-        catalog._drop(state)
+        catalog._resident.leave(state)
+        catalog._pin(state, -1)
 
     amid_first_read(old, checkpoint)
     assert list(catalog.names("")) == ["a", "b", "c"]

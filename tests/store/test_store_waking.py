@@ -81,7 +81,8 @@ def let_all_go(store: Store) -> None:
         for state in list(catalog._idle):
             if not state.pins:
                 del catalog._idle[state]
-                catalog._drop(state)
+                catalog._resident.leave(state)
+                catalog._pin(state, -1)
 
 
 # --- a thousand at once
