@@ -80,7 +80,7 @@ class History:
         for submission, result in zip(carried_out, expected, strict=True):
             _same(submission, result)
         self.versions.append(after)
-        full = [one for one in batch if isinstance(one.result, StoreFull)]
+        full = [one for one in batch if _found_no_segment(one.result)]
         # Deletions are tried without the others, and synced. If these have no room either, nothing was written.
         if _deletions(full):
             self.versions.pop()
@@ -134,6 +134,11 @@ class Applied(NamedTuple):
 def _lives(life: Life, now: float) -> bool:
     """Whether a stream that was created just now has not expired yet."""
     return life.ttl != 0 and (life.expires_at is None or now < life.expires_at)
+
+
+def _found_no_segment(result: object) -> bool:
+    """Whether that was refused because the log could not go on: no room, or no more files. All of its group was."""
+    return isinstance(result, StoreFull) or (isinstance(result, StoreUnreadable) and result.file.endswith(".log.tmp"))
 
 
 def _deletions(batch: list[Submission]) -> list[Submission]:
