@@ -92,6 +92,8 @@ class LogEngine:
         empty = not recovered.report.blocks
         if recovered.report.cut or ((empty or self._writer.clean) and (sliding or self._catalog.runs)):
             # From here on, uses may be noted that no record tells of: a kill must not look like a good end.
+            if self._writer.is_full:
+                self._writer.enter(self._next_segment(self._writer.segment.number + 1, 2 * PAGE), self.clock())
             self._writer.mark(self.clock())
 
     def _tail(self, recovered: Recovered) -> Tail:

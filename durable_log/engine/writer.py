@@ -65,6 +65,11 @@ class LogWriter:
         """Whether something was written that no sync has covered yet."""
         return self.durable_lsn != self.end_lsn
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the segment has no room for a mark."""
+        return self.position + PAGE > self.segment.size
+
     def make_room(self, length: int, *, reserved: bool) -> None:
         """See to it that a block of ``length`` bytes of frames fits, in a new segment if need be.
 
@@ -140,7 +145,7 @@ class LogWriter:
         ``clean``: and that the store was closed in good order.
         """
         self.unmarked = False
-        if self.position + PAGE <= self.segment.size:
+        if not self.is_full:
             self.write([bytes(BLOCK_HEADER)], 0, sync=True, now=now, flags=BLOCK_CLEAN if clean else 0)
 
     def sync(self) -> None:

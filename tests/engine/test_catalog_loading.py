@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twins import SMALL, Barrier, Clock, Task, TwinDirectory, open_store
 
 from durable_log.engine import catalog as catalog_module
-from durable_log.engine import loading
+from durable_log.engine import loading, residents
 from durable_log.engine.ancestry import Fork
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.files import DiskDirectory, MemoryDirectory
@@ -367,6 +367,23 @@ def test_a_stream_that_can_be_found_is_idle_already():
 
     catalog._resident = catalog._loader._resident = Watching()
     assert catalog.get("a").number == 1
+
+
+def test_a_stream_that_an_interrupt_finds_in_memory_is_there_whole(monkeypatch):
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    catalog = catalog_of(run_of(MemoryDirectory(), 1, [stream("a", 1), stream("b", 2)]))
+    with monkeypatch.context() as patch:
+        patch.setattr(residents, "untrack", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            catalog.get("a")
+    state = catalog.find_resident("a")
+    assert state in catalog._idle
+    assert catalog.get("a") is state
+    assert catalog.get("b").number == 2
+    assert list(catalog.names("")) == ["a", "b"]
+    catalog.check()
 
 
 # --- forks

@@ -220,8 +220,9 @@ class Interrupt:
         self.moment, self.left, self.where = moment, moment, ""
 
     def __call__(self, frame: Any, event: str, argument: Any) -> None:
-        if event not in ("call", "c_return") or "weakref" in frame.f_code.co_filename:
-            return  # what is raised in a finalizer comes to nobody
+        where = frame.f_code.co_filename
+        if event not in ("call", "c_return") or "weakref" in where or "hypothesis" in where:
+            return  # what is raised in a finalizer, or when the collector begins, comes to nobody
         self.left -= 1
         if self.left == -1:
             sys.setprofile(None)

@@ -219,6 +219,34 @@ def test_streams_that_were_deleted_are_not_kept_for_their_far_deadline(opened):
     assert len(store.engine._committer.expiries) < 250
 
 
+def test_a_kill_never_looks_like_a_good_end_however_full_the_segment_is():
+    """A segment that ends with the word of a good end has no room for the one that takes it back."""
+    options = Options(
+        segment_bytes=64 * 1024, record_bytes_max=1000, preallocate=False, cluster_at_close=False, sweep_seconds=3600.0
+    )
+    full = 0
+    for records in range(2):
+        directory, clock = MemoryDirectory(), Clock()
+        with open_store(directory, options, clock) as store:
+            store.create("a", ttl=1000, data=b"x")
+            for _ in range(records):
+                store.stream("a").append(b"y")
+        for _ in range(8):
+            with open_store(directory, options, clock) as store:
+                pass
+            writer = store.engine._committer._writer
+            full += writer.is_full and writer.clean
+            store = open_store(copy_of(directory), options, clock)
+            clock.now += 100
+            store.stream("a").read()
+            killed, last_use = copy_of(store.engine._directory), clock.now
+            store.close()
+            with open_store(killed, options, lambda: last_use + 999) as again:  # noqa: B023
+                assert not gone(again)
+            clock.now -= 100
+    assert full
+
+
 def test_a_kill_after_a_clean_reopen_never_makes_a_stream_expire_early_either():
     """That the store was once closed in good order says nothing about the uses since."""
     clock, directory = Clock(), MemoryDirectory()

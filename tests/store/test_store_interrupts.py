@@ -25,6 +25,9 @@ from durable_log.engine.upkeep import Upkeep
 from durable_log.errors import CommitFailed, StoreClosed
 from durable_log.store import Store
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"  # generators are closed by the collector
+)
 STRIDE = int(os.environ.get("DURABLE_LOG_INTERRUPT_STRIDE", "0"))
 """1 tries every moment; 0 leaves out more of what has thousands of them."""
 SECONDS_MAX = 5.0
@@ -94,7 +97,6 @@ SHORT = [append, create, fork, delete, trim, read, follow, wait]
 LONG = [cluster, compact, close]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # generators are closed by the collector
 @pytest.mark.parametrize("work", [*SHORT, *LONG], ids=lambda work: work.__name__)
 def test_an_interrupt_at_any_moment_leaves_a_store_that_answers_and_opens_again(work, monkeypatch):
     stride = STRIDE or (67 if work in LONG else 7)
@@ -170,7 +172,6 @@ def own_threads() -> set[int]:
     }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_opening_that_is_interrupted_leaves_nobody_who_writes():
     """Whoever opens next would write the same files."""
     twin, opened, moment = TwinDirectory(), list[LogEngine](), 0
