@@ -368,7 +368,8 @@ class Store:
         return self.engine.report
 
     def close(self) -> None:
-        """Make everything durable and let go of the directory. Closing twice is harmless.
+        """Make everything durable and let go of the directory. Closing twice is harmless. One that was interrupted
+        holds the directory until it is called again, or the interpreter ends.
 
         Raises :class:`CommitFailed`, once it is closed, if data that was acknowledged as ``written`` is not durable.
         """
