@@ -168,7 +168,11 @@ class Chunk(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The bytes as UTF-8 text; what is no valid UTF-8 is replaced."""
+        """The bytes as UTF-8 text; what is no valid UTF-8 is replaced.
+
+        That includes a character that ends in the next chunk, as chunks end at ``limit`` or ``chunk_bytes_max`` bytes:
+        decode longer text from the ``data`` of all its chunks.
+        """
         return self.data.decode("utf-8", "replace")
 
 
