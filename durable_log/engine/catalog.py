@@ -106,9 +106,7 @@ class Catalog:
         row, is_newest = self._row_of_number(number)
         if row is None:
             return None, 0
-        state = self.get(row.name) if is_newest else None
-        # The name may live again already, without a row yet.
-        return state if state is not None and state.number == number else None, lsn_of_row(row.payload)
+        return self._life(number, row, is_newest), lsn_of_row(row.payload)
 
     def find_number(self, number: int) -> StreamState | None:
         """The stream of that number, if it has been in a run. O(runs) reads for each that it was forked from and that
@@ -116,18 +114,22 @@ class Catalog:
         """
         # To load a fork is to find its source. A chain of them is loaded from its far end: it may be longer than calls
         # go deep.
-        line = [number]
-        while True:
-            row, is_newest = self._row_of_number(line[-1])
-            if row is None or not is_newest or row.name in self._resident:
+        line = list[tuple[int, Row, bool]]()
+        while number:
+            row, is_newest = self._row_of_number(number)
+            if row is None:
                 break
-            source = source_of(row.payload)
-            if not 0 < source < line[-1]:
-                break
-            line.append(source)
-        for each in reversed(line[1:]):
-            self.load_number(each)
-        return self.load_number(number)[0]
+            line.append((number, row, is_newest))
+            number = source_of(row.payload) if is_newest and row.name not in self._resident else 0
+        state = None
+        for each in reversed(line):
+            state = self._life(*each)
+        return state
+
+    def _life(self, number: int, row: Row, is_newest: bool) -> StreamState | None:
+        state = self.get(row.name) if is_newest else None
+        # The name may live again already, without a row yet.
+        return state if state is not None and state.number == number else None
 
     def _row_of_number(self, number: int) -> tuple[Row | None, bool]:
         while True:
