@@ -44,7 +44,7 @@ from durable_log.protocol import json_mode
 from durable_log.protocol.tokens import parse_offset
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-Path = str | os.PathLike[str]
+Place = str | os.PathLike[str]
 Data = bytes | bytearray | memoryview | str
 Read = Callable[[str, int, int, int | None], Chunk | None]
 _ITEM: Final = (str, bytes, bytearray, memoryview)
@@ -57,7 +57,7 @@ BOUNDARY_BYTES: Final = 4096
 """How much is read to see that an offset is one: most messages are shorter."""
 
 
-def place_and_options(path: Path, options: Options | None) -> tuple[Path, Options]:
+def place_and_options(path: Place, options: Options | None) -> tuple[Place, Options]:
     """What ``open`` was given, as the engine takes it. Raises :class:`InvalidOption`."""
     text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
@@ -261,11 +261,12 @@ def check_int(what: str, value: object) -> None:
     raise InvalidOption(f"{what} is an int, not {value!r:.60}; {advice}")
 
 
-def check_wait(offset: int, timeout: float | None) -> None:
-    """Raise :class:`InvalidOption` unless a caller can wait beyond that offset for so long."""
+def check_wait(offset: int, timeout: float | None) -> float | None:
+    """The timeout in seconds. Raises :class:`InvalidOption` unless a caller can wait beyond that offset for so long."""
     check_offset(offset)
-    if timeout is not None and not hasattr(type(timeout), "__float__"):
-        raise InvalidOption(f"timeout is seconds, or None to wait for as long as it takes, not {timeout!r:.60}")
+    if timeout is None or hasattr(type(timeout), "__float__"):
+        return None if timeout is None else float(timeout)
+    raise InvalidOption(f"timeout is seconds, or None to wait for as long as it takes, not {timeout!r:.60}")
 
 
 def read_chunk(

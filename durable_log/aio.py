@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from datetime import datetime
@@ -22,7 +21,7 @@ from durable_log import _face
 from durable_log._face import Data
 from durable_log._loop import Feed, LoopPort
 from durable_log.engine.log import LogEngine
-from durable_log.engine.opening import open_engine
+from durable_log.engine.opening import Handover
 from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
 from durable_log.model import (
     CONTENT_TYPE_DEFAULT,
@@ -156,7 +155,7 @@ class AsyncStream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
-        _face.check_wait(offset, timeout)
+        timeout = _face.check_wait(offset, timeout)
         engine, port = self._engine, self._store.port()
         if number is None:
             number = (await self.info()).number
@@ -172,8 +171,6 @@ class AsyncStream:
         except asyncio.TimeoutError:
             return False
         finally:
-            if timer is not None:
-                timer.cancel()
             engine.unwatch(handle)
             if timer is not None:
                 timer.cancel()
@@ -368,24 +365,13 @@ class _Opening:
         await self._store.close()
 
     async def _open(self) -> AsyncStore:
-        loop, left = asyncio.get_running_loop(), threading.Event()
-        opening = loop.run_in_executor(None, _open_unless, left, *self._arguments)
+        handover = Handover()
+        opening = asyncio.get_running_loop().run_in_executor(None, handover.open, *self._arguments)
         try:
-            return AsyncStore(await asyncio.shield(opening))
+            return AsyncStore(await opening)
         except asyncio.CancelledError:
-            # A thread can't be cancelled, and nobody else knows of what it opens.
-            left.set()
-            await asyncio.wait((opening,))
-            if opening.exception() is None:
-                await loop.run_in_executor(None, opening.result().close)
+            handover.leave()
             raise
-
-
-def _open_unless(left: threading.Event, *arguments: Any) -> LogEngine:
-    engine = open_engine(*arguments)
-    if left.is_set():
-        engine.close()
-    return engine
 
 
 def open(  # noqa: A001 - durable_log.aio.open reads like open

@@ -148,7 +148,7 @@ class Stream:
 
         Raises :class:`StreamGone` when the stream is deleted meanwhile.
         """
-        _face.check_wait(offset, timeout)
+        timeout = _face.check_wait(offset, timeout)
         return self._wait(offset, timeout, self.info().number if number is None else number)
 
     def info(self) -> StreamInfo:

@@ -120,7 +120,7 @@ class Catalog:
             if row is None:
                 break
             line.append((number, row, is_newest))
-            number = source_of(row.payload) if is_newest and row.name not in self._resident else 0
+            number = source_of(row.payload, number) if is_newest and row.name not in self._resident else 0
         state = None
         for each in reversed(line):
             state = self._life(*each)

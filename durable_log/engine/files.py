@@ -130,6 +130,7 @@ class DiskDirectory:
         self._root = os.path.abspath(self.path)  # the process may move
         self._made = _make_directories(self._root)
         self._lock_fd = -1
+        self._held: tuple[int, int] | None = None
         fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.grows_in_place = not lib.dl_is_copy_on_write(fd)
@@ -146,13 +147,16 @@ class DiskDirectory:
             holder = ""
             with suppress(OSError):
                 holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+            is_own = _identity(fd) in _locked
             self.close()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise StoreLocked(self.path, holder or "another process", is_own=holder == _this_process()) from None
+            raise StoreLocked(self.path, holder or "another process", is_own=is_own) from None
+        self._held = _identity(fd)
+        _locked.add(self._held)
         with suppress(OSError):  # the lock is what counts; who holds it is a courtesy, and full disks are opened, too
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{_this_process()}\n".encode(), 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
@@ -213,6 +217,8 @@ class DiskDirectory:
         """Let go of the lock."""
         if self._lock_fd >= 0:
             fd, self._lock_fd = self._lock_fd, -1
+            _locked.discard(self._held)
+            self._held = None
             _close(fd)
 
 
@@ -256,10 +262,14 @@ def process_id() -> int:
     return os.getpid()
 
 
-def _this_process() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
+def _identity(fd: int) -> tuple[int, int]:
+    """What tells a file from all others, by whatever path it was opened."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
+_locked: Final[set[tuple[int, int] | None]] = set()
+"""The locks that this process holds."""
 _forked: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 

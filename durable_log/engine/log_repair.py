@@ -15,8 +15,8 @@ from durable_log.engine.chain import Damage
 from durable_log.engine.files import Directory
 from durable_log.engine.format import position_of, segment_of
 from durable_log.engine.index import is_clustered, is_lost, lost_in, marked, places_of
+from durable_log.engine.log import LogEngine
 from durable_log.engine.manifest import Manifest
-from durable_log.engine.opening import started
 from durable_log.engine.quarantine import Finding, Quarantine, report_name
 from durable_log.engine.rebuild import REVIVED, UNKNOWN_TYPE, names_in
 from durable_log.engine.salvage_log import SalvagedLog, write_header
@@ -37,13 +37,15 @@ def mend_log(
             write_header(directory, name, manifest.uuid)
         else:
             directory.remove(name)
+    engine = LogEngine(directory, _CALM, clock)
     try:
-        engine = started(directory, _CALM, clock)
-        try:
-            damage = engine.report.damage
-            engine.upkeep.cluster_damaged(lambda catalog: _prepare(catalog, log, damage, quarantine, manifest))
-        finally:
-            engine.close()
+        engine.start()
+        damage = engine.report.damage
+        engine.upkeep.cluster_damaged(lambda catalog: _prepare(catalog, log, damage, quarantine, manifest))
+        engine.close()
+    except BaseException:
+        engine.give_up()
+        raise
     finally:
         directory.lock()  # the engine has let go of it
 

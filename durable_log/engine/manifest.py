@@ -32,7 +32,9 @@ MANIFEST_NAME: Final = "MANIFEST"
 UNFINISHED_NAME: Final = "BACKUP.tmp"
 """In a backup until its manifest is there. Left behind after that, it is a temporary file like any other."""
 
-_OF_A_STORE: Final = re.compile(r"[0-9a-f]{8}\.(log|seg|run)")
+_OF_A_STORE: Final = re.compile(r"[0-9a-f]{8}\.(seg|run)")
+_LOG: Final = re.compile(r"[0-9a-f]{8}\.log")
+"""Others give such names, too, by the date; but beside a lock they are a store's."""
 _TEMPORARY: Final = "MANIFEST.tmp"
 _STATE, _CLUSTERED, _RUN = 16, 17, 18
 _NUMBERS: Final = struct.Struct("<9Q")
@@ -73,7 +75,8 @@ def check_directory(directory: Directory) -> None:
     strange = names - {LOCK_NAME, _TEMPORARY}
     if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
         raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
-    if MANIFEST_NAME not in names and (known := sorted(filter(_OF_A_STORE.fullmatch, names))):
+    pattern = re.compile(f"{_LOG.pattern}|{_OF_A_STORE.pattern}") if LOCK_NAME in names else _OF_A_STORE
+    if MANIFEST_NAME not in names and (known := sorted(filter(pattern.fullmatch, names))):
         advice = f"put it back, or run durable-log repair {directory.path}, which makes a new one"
         raise NotAStore(directory.path, f"its {MANIFEST_NAME} is lost, but {known[0]!r} is there", advice)
     if MANIFEST_NAME not in names and strange:

@@ -6,6 +6,7 @@ ended before anybody else may have the directory. Errors of the system become th
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -34,30 +35,42 @@ def open_in(directory: Directory, options: Options, clock: Clock = time.time) ->
     Raises :class:`NotAStore`, :class:`StoreLocked`, :class:`UnsupportedFormat`, :class:`StoreFull`,
     :class:`StoreUnreadable`, :class:`Corruption`.
     """
-    try:
-        try:
-            check_directory(directory)
-            directory.lock()
-        except BaseException:
-            directory.close()
-            raise
-        return started(directory, options, clock)
-    except OSError as error:
-        raise _refusal(directory.path, error) from error
-
-
-def started(directory: Directory, options: Options, clock: Clock) -> LogEngine:
-    """An engine at work in a directory that is locked; if there can't be one, the directory is let go of.
-
-    Raises ``OSError``, :class:`Corruption`.
-    """
     engine = LogEngine(directory, options, clock)
     try:
+        check_directory(directory)
+        directory.lock()
         engine.start()
+    except OSError as error:
+        engine.give_up()
+        raise _refusal(directory.path, error) from error
     except BaseException:
         engine.give_up()
         raise
     return engine
+
+
+class Handover:
+    """What a thread opens for a task, which may be cancelled; the thread can't be. Whoever comes last closes it."""
+
+    def __init__(self) -> None:
+        self._mutex, self._left = threading.Lock(), False
+        self._engine: LogEngine | None = None
+
+    def open(self, path: StorePath, options: Options, clock: Clock) -> LogEngine:
+        """On the thread. Raises as above."""
+        engine = open_engine(path, options, clock)
+        with self._mutex:
+            self._engine, left = engine, self._left
+        if left:
+            engine.close()
+        return engine
+
+    def leave(self) -> None:
+        """Nobody wants it any more. Does not wait."""
+        with self._mutex:
+            self._left, engine = True, self._engine
+        if engine is not None:
+            threading.Thread(target=engine.close, name="durable_log closer").start()
 
 
 def _refusal(path: str, error: OSError) -> StoreFull | StoreUnreadable:

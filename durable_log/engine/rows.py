@@ -184,14 +184,20 @@ def needed_of(payload: bytes) -> Needed:
         raise _no_row(error) from error
 
 
-def source_of(payload: bytes) -> int:
-    """The number of the stream that the stream of a row was forked from; 0 if it is no fork. Raises as above."""
+def source_of(payload: bytes, number: int) -> int:
+    """The number of the stream, an older one, that stream ``number`` was forked from by its row; 0 if it is no fork.
+
+    Raises as above.
+    """
     if len(payload) < _HEAD.size:
         raise _no_row(f"it has {len(payload)} bytes")
     room = int(_HEAD.unpack_from(payload)[10]) * _PAIR.size
     if room > len(payload) - _HEAD.size:
         raise _no_row(f"it has {len(payload)} bytes, {room} of them for ancestors")
-    return int(_PAIR.unpack_from(payload, len(payload) - room)[0]) if room else 0
+    source = int(_PAIR.unpack_from(payload, len(payload) - room)[0]) if room else 0
+    if source >= number:
+        raise _no_row(f"stream number {number} can't be a fork of number {source}")
+    return source
 
 
 def encode_tombstone(lsn: int) -> bytes:

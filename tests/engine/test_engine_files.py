@@ -175,6 +175,10 @@ class TestBothDirectories:
     def test_a_store_that_lost_its_manifest_is_to_be_repaired_and_not_to_be_left(self, directory, name):
         directory.create("A photo.jpg")
         directory.create(name)
+        if name.endswith(".log"):
+            with pytest.raises(NotAStore, match="it has no MANIFEST but"):
+                check_directory(directory)  # somebody else's log, maybe, named by the date
+            directory.create("LOCK")
         with pytest.raises(NotAStore) as caught:
             check_directory(directory)
         lost = f"its MANIFEST is lost, but {name!r} is there; put it back, or run durable-log repair {directory.path}"
@@ -254,9 +258,6 @@ def test_only_one_process_holds_the_lock_of_a_directory(tmp_path):
         second.lock()
     assert str(os.getpid()) in caught.value.holder
     assert str(caught.value) == f"{tmp_path} is open in this process already; use that Store, or close it first"
-    (tmp_path / "LOCK").write_text("process 4711 on another-host\n")
-    with pytest.raises(StoreLocked, match="is open in process 4711 on another-host; one process may write"):
-        second.lock()
     first.close()
     second.lock()
     second.close()

@@ -10,6 +10,7 @@ from cluster_files import Record as Written
 from oracle import Frame, OracleBlock
 from twins import SMALL, open_store
 
+from durable_log.engine.ancestry import Fork
 from durable_log.engine.backlog import Backlog
 from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.format import (
@@ -142,7 +143,17 @@ def test_what_a_row_needs_is_not_guessed(payload, reason):
 )
 def test_a_row_that_cannot_hold_its_source_has_none(payload, reason):
     with pytest.raises(Corruption, match=reason):
-        source_of(payload)
+        source_of(payload, 1)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_fork_is_of_an_older_stream_and_never_of_itself(number):
+    """Else whoever looks for the end of a chain of forks would look for ever."""
+    source = StreamState(2, "b", StreamConfig("text/plain"), 5)
+    payload = row_of(fork=Fork(source, 0, ()))
+    assert source_of(payload, 3) == 2
+    with pytest.raises(Corruption, match=f"stream number {number} can't be a fork of number 2"):
+        source_of(payload, number)
 
 
 def test_a_row_too_short_for_its_lsn_is_corrupt():

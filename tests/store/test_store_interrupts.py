@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -18,7 +19,7 @@ import pytest
 from twins import SMALL, Barrier, Clock, Interrupt, Task, TwinDirectory, copy_of, open_store, until
 
 from durable_log.engine import catalog, checkpoint, compaction
-from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.engine.log import LogEngine
 from durable_log.engine.opening import open_in
 from durable_log.engine.upkeep import Upkeep
@@ -172,18 +173,19 @@ def own_threads() -> set[int]:
     }
 
 
-def test_an_opening_that_is_interrupted_leaves_nobody_who_writes():
+def test_an_opening_that_is_interrupted_leaves_nobody_who_writes_and_no_lock(tmp_path):
     """Whoever opens next would write the same files."""
-    twin, opened, moment = TwinDirectory(), list[LogEngine](), 0
-    filled(twin).close()
-    others = own_threads()
+    opened, moment, others = list[LogEngine](), 0, own_threads()
+    filled(TwinDirectory(DiskDirectory(tmp_path / "filled"))).close()
     while not opened:
-        directory, interrupt = copy_of(twin), Interrupt(moment)
+        path, interrupt = tmp_path / str(moment), Interrupt(moment)
+        shutil.copytree(tmp_path / "filled", path)
+        directory = DiskDirectory(path)
         with contextlib.suppress(RuntimeError):  # what a lock of Python's own makes of an interrupt
             interrupt.during(lambda: opened.append(open_in(directory, CALM, Clock())))  # noqa: B023
         if not opened:
             until(lambda: own_threads() <= others, f"the end of all threads ({interrupt.where})")
-            with open_store(directory, CALM, Clock()) as again:
+            with open_store(DiskDirectory(path), CALM, Clock()) as again:
                 assert again.stream("cold").read().data == b"cold" * 100
         moment += STRIDE or 7
     opened[0].close()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from twins import Task, until
 import durable_log
 from durable_log import aio
 from durable_log.engine.log import LogEngine
-from durable_log.engine.opening import open_engine
+from durable_log.engine.opening import Handover
 from durable_log.errors import StoreClosed, StoreLocked
 
 
@@ -49,14 +50,18 @@ def outcome(work: Callable[[], Any]) -> str:
     return "fine"
 
 
-@pytest.mark.parametrize("cancels", [1, 2])
-def test_an_opening_that_is_cancelled_leaves_no_store_open(tmp_path, monkeypatch, cancels):
-    begun, gate = threading.Event(), threading.Event()
+@pytest.mark.parametrize("when", ["while it opens", "twice while it opens", "when it is open"])
+def test_an_opening_that_is_cancelled_leaves_no_store_open(tmp_path, monkeypatch, when):
+    begun, gate, ended = threading.Event(), threading.Event(), threading.Event()
+    handed_over = Handover.open
 
-    def gated(*arguments: Any) -> LogEngine:
+    def gated(handover: Handover, *arguments: Any) -> LogEngine:
         begun.set()
         assert gate.wait(10)
-        return open_engine(*arguments)
+        try:
+            return handed_over(handover, *arguments)
+        finally:
+            ended.set()
 
     async def opened() -> aio.AsyncStore:
         return await aio.open(tmp_path)
@@ -64,22 +69,45 @@ def test_an_opening_that_is_cancelled_leaves_no_store_open(tmp_path, monkeypatch
     async def run() -> None:
         opening = asyncio.create_task(opened())
         await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
-        for _ in range(cancels):
+        if when == "when it is open":
+            gate.set()
+            assert ended.wait(10)  # and the loop has not looked yet
+        for _ in range(2 if when.startswith("twice") else 1):
             opening.cancel()
             await asyncio.sleep(0)
-        if cancels == 1:
-            gate.set()
+        gate.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
 
     with monkeypatch.context() as patched:
-        patched.setattr(aio, "open_engine", gated)
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(run())
-        gate.set()
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        patched.setattr(Handover, "open", gated)
+        asyncio.run(run())
+    for thread in threading.enumerate():
+        if thread.name == "durable_log closer":
+            thread.join()
     durable_log.open(tmp_path).close()
+
+
+def test_a_lock_of_another_process_is_not_told_as_ones_own_though_it_has_the_same_number(tmp_path):
+    """Containers may share a directory, a host name and process ids."""
+    code = (
+        "import fcntl, os, sys\n"
+        "fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(fd, fcntl.LOCK_EX)\n"
+        "os.write(fd, sys.argv[2].encode())\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    said = f"process {os.getpid()} on {socket.gethostname()}\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "LOCK", said], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(StoreLocked, match="stop that one first"):
+            durable_log.open(tmp_path)
+        other.stdin.close()
+    with durable_log.open(tmp_path), pytest.raises(StoreLocked, match="open in this process already"):
+        durable_log.open(tmp_path)
 
 
 def test_a_second_open_is_refused_and_says_who_holds_the_store(tmp_path):
