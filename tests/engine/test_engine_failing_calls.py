@@ -76,7 +76,7 @@ def test_whoever_could_not_read_who_holds_the_lock_leaves_no_file_open(opening, 
 
     with opening():
         monkeypatch.setattr(files.os, "pread", unreadable)
-        with pytest.raises(durable_log.StoreLocked, match="another process"):
+        with pytest.raises(durable_log.StoreLocked, match="in this process already"):
             opening()
 
 
