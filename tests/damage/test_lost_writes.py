@@ -144,7 +144,9 @@ def test_a_missing_file_is_told_unless_it_was_the_end_of_the_log(store):
     for name, content in store.shape.files.items():
         files = {other: kept for other, kept in store.shape.files.items() if other != name}
         if name == "MANIFEST":
-            with pytest.raises(NotAStore, match="its MANIFEST is lost"):
+            # Without a lock beside it, one log may be anybody's.
+            is_sure = any(other.endswith((".seg", ".run")) for other in files)
+            with pytest.raises(NotAStore, match="its MANIFEST is lost" if is_sure else "it has no MANIFEST but"):
                 open_quietly(disk_of(files))
             continue
         cost = store.cost(
