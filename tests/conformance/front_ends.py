@@ -87,7 +87,9 @@ class Server:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        deadline = time.monotonic() + STOP_SECONDS
         while self._accepts():  # its children may take a moment longer
+            assert time.monotonic() < deadline, "the port is still taken after the end of the process"
             time.sleep(0.02)
 
     def stop(self) -> float:

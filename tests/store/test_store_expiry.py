@@ -241,7 +241,7 @@ def test_a_kill_never_looks_like_a_good_end_however_full_the_segment_is():
             store.stream("a").read()
             killed, last_use = copy_of(store.engine._directory), clock.now
             store.close()
-            with open_store(killed, options, lambda: last_use + 999) as again:  # noqa: B023
+            with open_store(killed, options, Clock(last_use + 999)) as again:
                 assert not gone(again)
             clock.now -= 100
     assert full

@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from twins import SMALL, Barrier, Clock, Interrupt, Task, TwinDirectory, copy_of, open_store, until
@@ -173,6 +174,10 @@ def own_threads() -> set[int]:
     }
 
 
+def open_into(opened: list[LogEngine], directory: DiskDirectory) -> None:
+    opened.append(open_in(directory, CALM, Clock()))
+
+
 def test_an_opening_that_is_interrupted_leaves_nobody_who_writes_and_no_lock(tmp_path):
     """Whoever opens next would write the same files."""
     opened, moment, others = list[LogEngine](), 0, own_threads()
@@ -182,7 +187,7 @@ def test_an_opening_that_is_interrupted_leaves_nobody_who_writes_and_no_lock(tmp
         shutil.copytree(tmp_path / "filled", path)
         directory = DiskDirectory(path)
         with contextlib.suppress(RuntimeError):  # what a lock of Python's own makes of an interrupt
-            interrupt.during(lambda: opened.append(open_in(directory, CALM, Clock())))  # noqa: B023
+            interrupt.during(partial(open_into, opened, directory))
         if not opened:
             until(lambda: own_threads() <= others, f"the end of all threads ({interrupt.where})")
             with open_store(DiskDirectory(path), CALM, Clock()) as again:
@@ -238,6 +243,10 @@ def test_a_close_that_is_interrupted_under_a_commit_takes_no_file_from_it(monkey
         assert again.stream("a").read(100).data == b"bcd"
 
 
+def has_waiters(store: Store, count: int) -> bool:
+    return len(store.engine.watermarks) == count
+
+
 @pytest.mark.parametrize("work", [append, delete, trim, close], ids=lambda work: work.__name__)
 def test_whoever_waits_is_told_whatever_is_interrupted(work):
     moment, trouble, done = 0, list[str](), False
@@ -245,9 +254,9 @@ def test_whoever_waits_is_told_whatever_is_interrupted(work):
         store = filled(TwinDirectory())
         tails = {name: store.stream(name).info().tail for name in ("a", "gone", "cold")}
         waiting = [Task(store.stream(name).wait, tail) for name, tail in tails.items()]
-        until(lambda: len(store.engine.watermarks) == 3, "the waits")  # noqa: B023
+        until(partial(has_waiters, store, 3), "the waits")
         interrupt = Interrupt(moment)
-        done = not Task(interrupt.during, lambda: work(store)).result(SECONDS_MAX)  # noqa: B023
+        done = not Task(interrupt.during, partial(work, store)).result(SECONDS_MAX)
         Task(store.close).error(SECONDS_MAX)
         for task in waiting:
             try:
