@@ -26,7 +26,7 @@ test: $(INSTALLED)
 check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict durable_log
+	$(BIN)/mypy --strict durable_log benchmarks
 	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*.[ch] tests/fuzz/*.h tests/faults/*.c benchmarks/load/*.h) $(C_TESTS)
 	$(BIN)/pytest -q tests/test_layers.py
 

@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
 
 from benchmarks.cardinality_child import Answer, Worker
 from durable_log.aio import AsyncStore
@@ -85,7 +86,7 @@ def append(worker: Worker, *, streams: int, writers: int, seconds: float, count_
     }
 
 
-def _difference(after: Answer, before: Answer, what: str) -> float:
+def _difference(after: Mapping[str, Any], before: Mapping[str, Any], what: str) -> float:
     return float(after[what]) - float(before[what])
 
 

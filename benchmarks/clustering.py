@@ -17,6 +17,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from durable_log._core import ffi
@@ -84,11 +85,14 @@ def build(path: str, streams: int, segments: int) -> None:
     """Builds, rewrites and verifies one file."""
     directory, rng, tails = DiskDirectory(path), random.Random(1), dict[int, int]()
     sources = [log(directory, number, lambda: rng.randrange(streams) + 1, tails) for number in range(1, segments + 1)]
-    for number in range(9, 12):
-        segment = measured(
+    built = [
+        measured(
             f"build, {streams} streams", segments * SEGMENT,
-            lambda number=number: write_clustered(directory, number, UUID, sources, pause=nothing),
-        )  # fmt: skip
+            partial(write_clustered, directory, number, UUID, sources, pause=nothing),
+        )
+        for number in range(9, 12)
+    ]  # fmt: skip
+    segment = built[-1]
     assert segment is not None
     rows = array("Q", range(segment.rows_count))
     measured(

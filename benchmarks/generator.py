@@ -19,7 +19,7 @@ SOURCES: Final = ROOT / "benchmarks" / "load"
 RUN_SECONDS_MAX: Final = 620
 """More than it gives itself."""
 
-
+PATH: Final = "/v1/stream/load-"
 DOES_NOT_KEEP_UP: Final = "the server does not keep up"
 
 
@@ -42,7 +42,7 @@ def built() -> Path:
     return program
 
 
-def load(subject: str, port: int, path: str = "/v1/stream/load-", **options: float) -> dict[str, Any]:
+def load(subject: str, port: int, path: str = PATH, /, **options: float) -> dict[str, Any]:
     """Put load on the server at ``port``; see ``load/main.c``. Returns what was measured. Raises :class:`LoadFailed`.
 
     The streams are at ``path`` and a number behind it, and must not be there yet.

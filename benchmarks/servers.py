@@ -22,8 +22,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import pytest
 
 from benchmarks.bars import BARE_ASGI, NODE_FILE, NODE_MEMORY, RAKAIA_JSONL, RAKAIA_MEMORY, RUST_SERVER
-from benchmarks.contest import OURS, Absent, Contest
-from benchmarks.generator import LoadFailed, load
+from benchmarks.contest import OURS, Contest
+from benchmarks.generator import PATH, LoadFailed, load
+from benchmarks.peers.base import Absent
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HERE: Final = ROOT / "benchmarks"
@@ -73,7 +74,7 @@ class Server:
         """Of the process."""
         return self._process.pid
 
-    def load(self, subject: str, path: str = "/v1/stream/load-", **options: float) -> dict[str, Any]:
+    def load(self, subject: str, path: str = PATH, /, **options: float) -> dict[str, Any]:
         """Put load on it; see :func:`load`. Raises :class:`LoadFailed`."""
         return load(subject, self.port, path, **options)
 
@@ -201,8 +202,8 @@ def _version_of_node() -> str:
 
 def _version_of_rust() -> str:
     _installed(RUST_PROGRAM, "the Rust server")
-    told = json.loads((RUST_ROOT / ".crates2.json").read_text())
-    return next(iter(told["installs"])).partition(" (")[0]
+    installs: dict[str, Any] = json.loads((RUST_ROOT / ".crates2.json").read_text())["installs"]
+    return next(iter(installs)).partition(" (")[0]
 
 
 CONTESTANTS: Final = (

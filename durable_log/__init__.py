@@ -6,6 +6,7 @@ speaks the Durable Streams HTTP protocol.
 """
 
 from durable_log._face import Data
+from durable_log.engine.figures import Stats
 from durable_log.engine.recovery import Report
 from durable_log.errors import (
     BackupFailed,
@@ -65,6 +66,7 @@ __all__ = [
     "SequenceConflict",
     "SequenceGap",
     "StaleEpoch",
+    "Stats",
     "Store",
     "StoreClosed",
     "StoreFull",

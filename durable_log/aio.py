@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from durable_log import _face
 from durable_log._face import Data
 from durable_log._loop import Feed, LoopPort
+from durable_log.engine.figures import Stats
 from durable_log.engine.log import LogEngine
 from durable_log.engine.opening import Handover
 from durable_log.errors import SequenceGap, StreamGone, StreamNotFound
@@ -316,7 +317,7 @@ class AsyncStore:
             listed += page
         return listed
 
-    def stats(self) -> dict[str, int | float | str | None]:
+    def stats(self) -> Stats:
         """Figures of this moment; see :meth:`durable_log.Store.stats`."""
         return self.engine.stats()
 

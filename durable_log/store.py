@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_log import _face
 from durable_log._face import Data
+from durable_log.engine.figures import Stats
 from durable_log.engine.log import LogEngine
 from durable_log.engine.opening import open_engine
 from durable_log.engine.recovery import Report
@@ -299,46 +300,10 @@ class Store:
         """The names of all streams that start with ``prefix``, in order."""
         return self.engine.names(prefix)
 
-    def stats(self) -> dict[str, int | float | str | None]:
-        """Figures of this moment. Raises :class:`StoreUnreadable`.
+    def stats(self) -> Stats:
+        """Figures of this moment: streams, files, bytes, commits and their syncs; :class:`Stats` explains each.
 
-        =========================  =====================================================================================
-        ``streams``                streams that exist, and deleted ones that are kept for their forks
-        ``resident_streams``       those of them whose state is in memory
-        ``watched_streams``        those that somebody waits for
-        ``log_segments``           segments of the log that are in use, the one that is written included
-        ``log_bytes``              their sizes, whether they are full or not
-        ``spare_segments``         empty segments that are ready for the log
-        ``clustering_debt_bytes``  sizes of the log segments that wait to be clustered
-        ``held_streams``           streams that can't be clustered, for whose sake the log is kept: the log says why
-        ``append_rate_max``        bytes a second to which appends are slowed down, as clustering can't keep up, or None
-        ``clustered_segments``     immutable segments, grouped by stream
-        ``clustered_live_bytes``   stream bytes in them that are needed; of a segment that was not counted lately, at
-                                   most some more or less
-        ``clustered_dead_bytes``   stream bytes in them that nobody needs any more
-        ``catalog_runs``           immutable files of the catalog
-        ``catalog_rows``           rows in them, older ones of the same stream included
-        ``catalog_tombstones``     those of the rows that say that a stream was deleted
-        ``catalog_bytes``          sizes of these files
-        ``disk_bytes``             what all files of the store take on disk, spares included
-        ``disk_free_bytes``        what the file system has left for this process; None in memory
-        ``recent_bytes``           stream bytes that are kept in memory
-        ``commits``                group commits since the store was opened; and of these:
-        ``records``                records with data
-        ``bytes_appended``         their bytes
-        ``bytes_written``          bytes that went into the log for them, without padding
-        ``sync_seconds``           time that syncs of commits took
-        ``syncs``                  how many there were
-        ``syncs_within_250_us``    how many of them took no longer than that
-        ``syncs_within_1000_us``   and so on; the rest took longer than the last
-        ``syncs_within_4000_us``
-        ``syncs_within_16000_us``
-        ``syncs_within_64000_us``
-        ``syncs_within_250000_us``
-        ``syncs_within_1000000_us``
-        ``damaged_places``         places in the log that opening found damaged
-        ``failure``                why the store takes no changes any more, or None
-        =========================  =====================================================================================
+        Raises :class:`StoreUnreadable` if the directory cannot be listed.
         """
         return self.engine.stats()
 

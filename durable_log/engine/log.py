@@ -15,7 +15,7 @@ from typing import Any
 from durable_log.engine.ancestry import owner_at
 from durable_log.engine.catalog import Catalog
 from durable_log.engine.commit import Committer
-from durable_log.engine.figures import Figures, figures_of
+from durable_log.engine.figures import Stats, figures_of
 from durable_log.engine.files import Directory, call_after_fork, process_id
 from durable_log.engine.format import PAGE
 from durable_log.engine.index import place_at
@@ -263,8 +263,8 @@ class LogEngine:
 
     # --- the store ------------------------------------------------------------------------------------------------
 
-    def stats(self) -> Figures:
-        """Figures of this moment; see :meth:`Store.stats`."""
+    def stats(self) -> Stats:
+        """Figures of this moment; see :func:`figures_of`."""
         return figures_of(
             self._directory, self._catalog, self._reader, self._committer, self.upkeep.checkpointer, self._live,
             self._spares, self.report,

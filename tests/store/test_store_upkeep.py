@@ -7,12 +7,23 @@ import re
 import pytest
 
 import durable_log
-from durable_log import Backup, BackupFailed, Store, StoreClosed
+from durable_log import Backup, BackupFailed, Stats, StoreClosed
+from durable_log.engine.counters import SYNC_NS
 
 
 def test_every_figure_is_documented_and_no_other(store):
-    documented = re.findall(r"^\s+``(\w+)``", Store.stats.__doc__, re.MULTILINE)
-    assert sorted(documented) == sorted(store.stats())
+    documented = re.findall(r"^\s+``(\w+)``", Stats.__doc__, re.MULTILINE)
+    assert documented == list(store.stats()) == list(Stats.__annotations__)
+
+
+def test_syncs_are_counted_by_how_long_they_took(store):
+    classes = [f"syncs_within_{ns // 1000}_us" for ns in SYNC_NS]
+    assert [key for key in store.stats() if key.startswith("syncs_within_")] == classes
+    for ns in (*SYNC_NS, SYNC_NS[-1] + 1):
+        store.engine._committer.counters.synced(ns)
+    stats = store.stats()
+    assert [stats[each] for each in classes] == [*range(1, len(classes) + 1)]
+    assert (stats["syncs"], stats["sync_seconds"]) == (len(classes) + 1, (sum(SYNC_NS) + SYNC_NS[-1] + 1) / 1e9)
 
 
 def test_the_figures_tell_what_there_is(opened, tmp_path):
