@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_log._http.authorize import request_of
@@ -74,7 +75,7 @@ class Operations:
         if path in ("/healthz", "/readyz"):
             return _status(await asyncio.to_thread(self._hindrance, ready=path == "/readyz"))
         if path == "/metrics" and self._collector is not None:
-            await self._parts.gate.ask(request_of("metrics", "", scope))
+            await self._parts.gate.ask(replace(request_of(scope), action="metrics"))
             return _page(200, *await asyncio.to_thread(exposition, self._collector))
         raise _not_found()
 
@@ -92,7 +93,7 @@ class Operations:
             return "shutting_down"
         # The log grows by segments; a part of one may be left, but then it is soon.
         free = figures["disk_free_bytes"]
-        return "disk_full" if isinstance(free, int) and free < self._parts.store.options.segment_bytes else None
+        return "disk_full" if free is not None and free < self._parts.store.options.segment_bytes else None
 
 
 def _status(reason: str | None) -> Response:

@@ -19,6 +19,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
+from durable_log._http.blocking_gate import BlockingGate
+from durable_log.access import Authorize
 from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
 from durable_log.model import Chunk, Delete, StreamInfo
 from durable_log.protocol import request as requests
@@ -54,15 +56,16 @@ def app(
     sse_seconds: float = 60.0,
     heartbeat_seconds: float = 15.0,
     gap_seconds: float = 1.0,
+    authorize: Authorize | None = None,
     cache_control: CacheScope = "private",
     cors: Cors | None = ALL_ORIGINS,
 ) -> App:
     """The Durable Streams protocol (PROTOCOL.md §5) on a store, as a WSGI application. Its settings are those of
-    :func:`durable_log.asgi.app`; who may do what is for the application around it to say, and there are no
-    subscriptions.
+    :func:`durable_log.asgi.app`; there are no subscriptions. ``authorize`` is called on the thread of the request, so
+    it may wait; what it returns to be awaited is awaited on an event loop on a thread of its own.
 
     Each live viewer takes a thread of the server: give it as many as there may be viewers, and a time-out after which a
-    client that takes nothing is cut off. Raises :class:`InvalidOption` for settings that cannot be meant.
+    client that takes nothing is cut off. Raises :class:`InvalidOption` as that one does.
     """
     limits = Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, gap_seconds)
     for what, seconds in limits._asdict().items():
@@ -72,9 +75,12 @@ def app(
         raise InvalidOption(f"a prefix begins with a slash, unlike {prefix!r}")
     if cache_control not in ("public", "private"):
         raise InvalidOption(f"cache_control is 'public' or 'private', not {cache_control!r}")
+    if authorize is not None and cache_control == "public":
+        raise InvalidOption("with cache_control='public', caches would give to all what authorize allows to some")
     if cors is not None:
         cors.check()
-    return App(store, prefix, limits, Responses(cors=cors, cache=cache_control), cors)
+    responses = Responses(cors=cors, cache=cache_control if authorize is None else None)
+    return App(store, BlockingGate(authorize), prefix, limits, responses, cors)
 
 
 class Limits(NamedTuple):
@@ -85,11 +91,20 @@ class Limits(NamedTuple):
     heartbeat: float
     gap: float
 
+    def within(self, seconds: float | None) -> Limits:
+        """The same, but no live response lasts longer than ``seconds``."""
+        if seconds is None:
+            return self
+        return self._replace(long_poll=min(self.long_poll, seconds), sse=min(self.sse, seconds))
+
 
 class Request:
-    """What WSGI gives an application for one request, in the terms of ``protocol``."""
+    """What WSGI gives an application for one request, in the terms of ``protocol``. ``seconds``: for how long it is
+    allowed, None for as long as it takes.
+    """
 
     def __init__(self, environ: Environ) -> None:
+        self.seconds: float | None = None
         self._environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.root = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
@@ -104,6 +119,10 @@ class Request:
         for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             if environ.get(key):
                 self.headers.append((key.replace("_", "-").lower().encode(), environ[key].encode("latin-1")))
+
+    def ask(self, gate: BlockingGate, parsed: Parsed) -> None:
+        """Raises :class:`Refusal` or :class:`StreamNotFound` if it is not allowed."""
+        self.seconds = gate.check(parsed, self._environ, self.headers)
 
     def url(self) -> bytes:
         """The address that the client used."""
@@ -138,8 +157,10 @@ class Request:
 class App:
     """The application; made by :func:`app`."""
 
-    def __init__(self, store: Store, prefix: str, limits: Limits, responses: Responses, cors: Cors | None) -> None:
-        self._store, self._prefix, self._limits, self._responses = store, prefix, limits, responses
+    def __init__(
+        self, store: Store, gate: BlockingGate, prefix: str, limits: Limits, responses: Responses, cors: Cors | None
+    ) -> None:
+        self._store, self._gate, self._prefix, self._limits, self._responses = store, gate, prefix, limits, responses
         self._cors = cors
         self._closing = threading.Event()
         self._handlers: Mapping[type[Parsed], Handler] = {
@@ -193,6 +214,7 @@ class App:
             root=request.root,
             prefix=self._prefix,
         )
+        request.ask(self._gate, parsed)
         return self._handlers[type(parsed)](parsed, request)
 
     def _create(self, put: Put, request: Request) -> Answer:
@@ -234,8 +256,8 @@ class App:
     def _describe(self, head: Head, _request: Request) -> Answer:
         return self._responses.described(self._store.stream(head.name).info()), ()
 
-    def _read(self, get: Get, _request: Request) -> Answer:
-        store = self._store
+    def _read(self, get: Get, request: Request) -> Answer:
+        store, limits = self._store, self._limits.within(request.seconds)
         stream = store.stream(get.name)
         # Asked before the read: if the name gets another life between, the tag is one of a stream that is gone.
         info, now = stream.info(), store.clock()
@@ -244,26 +266,26 @@ class App:
         if get.live == "sse":
             viewer = Viewer(stream, info, self._closing, min(EVENT_CHUNK_BYTES, page_bytes))
             chunk = viewer.read(get.offset)
-            return self._responses.events(info.content_type), self._events(viewer, chunk, position)
+            return self._responses.events(info.content_type), self._events(viewer, chunk, position, limits)
         if get.live is None:
             chunk = stream.read(get.offset)
         else:
-            chunk = Viewer(stream, info, self._closing, page_bytes).poll(get.offset, self._limits.long_poll)
+            chunk = Viewer(stream, info, self._closing, page_bytes).poll(get.offset, limits.long_poll)
         response = self._responses.page(get, info, chunk, store.store_id, store.clock(), position)
         return response, (response.body,)
 
-    def _events(self, viewer: Viewer, chunk: Chunk, first_cursor: int) -> Iterator[bytes]:
+    def _events(self, viewer: Viewer, chunk: Chunk, first_cursor: int, limits: Limits) -> Iterator[bytes]:
         """The body of one event stream; an error can only end it, and the client comes back for more."""
         try:
-            yield from self._follow(viewer, chunk, first_cursor)
+            yield from self._follow(viewer, chunk, first_cursor, limits)
         except (StreamNotFound, StreamGone):
             pass  # deleted under its viewers: their next request says so
         except Exception:
             log.exception("stream %r: an event stream ends early", viewer.info.name)
 
-    def _follow(self, viewer: Viewer, chunk: Chunk, first_cursor: int) -> Iterator[bytes]:
-        until = time.monotonic() + self._limits.sse
-        kind, pulse = sse.encoding(viewer.info.content_type), viewer.pulse(self._limits.heartbeat)
+    def _follow(self, viewer: Viewer, chunk: Chunk, first_cursor: int, limits: Limits) -> Iterator[bytes]:
+        until = time.monotonic() + limits.sse
+        kind, pulse = sse.encoding(viewer.info.content_type), viewer.pulse(limits.heartbeat)
         greeted = last = False
         while True:
             event, taken = sse.data_event(kind, chunk.data, chunk.closed)

@@ -1,5 +1,5 @@
-"""A chat backend with Flask. POST /chats/<id> starts an answer, which goes on without its client; viewers read it at
-/v1/stream/chat/<id>. Who may read and write there is the application's to say: see starlette_app.py.
+"""A chat backend with Flask. POST /chats/<id> starts an answer, which goes on without its client; everybody reads it
+at /v1/stream/chat/<id>, and nobody but this server writes there.
 
 gunicorn flask_app:app --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 5
 
@@ -25,21 +25,29 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import durable_log
 import durable_log.wsgi
-from durable_log import InvalidData, StreamClosed, StreamExists
+from durable_log import StreamClosed, StreamExists, access
 
 INTERRUPTED = "\n[the answer was interrupted]"
 """How an answer ends whose generation did not: its viewers end with it, too."""
 
+
+def authorize(request: access.Request) -> access.Allow | access.Deny:
+    """Here is where an application says who may read what."""
+    if request.action in ("read", "describe"):
+        return access.Allow()
+    return access.Deny(403, "streams are written by this server only")
+
+
 store = durable_log.open(os.environ.get("DURABLE_LOG_DATA", "durable-log-data"))
 atexit.register(store.close)
-streams = durable_log.wsgi.app(store)
+streams = durable_log.wsgi.app(store, authorize=authorize)
 stopping = threading.Event()
 
 app = Flask(__name__)
 app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/v1/stream": streams})
 
 for left in store.names("chat/"):  # at start, of the answers only those are open whose process was killed
-    with contextlib.suppress(StreamClosed, InvalidData):
+    with contextlib.suppress(StreamClosed):
         store.stream(left).append(INTERRUPTED, close=True)
 
 

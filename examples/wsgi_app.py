@@ -1,5 +1,5 @@
 """A chat backend without a framework: what WSGI has is enough. POST /chats/<id> starts an answer, which goes on without
-its client; viewers read it at /v1/stream/chat/<id>. Who may read and write there is the application's to say.
+its client; everybody reads it at /v1/stream/chat/<id>, and nobody but this server writes there.
 
 gunicorn wsgi_app:application --bind 127.0.0.1:8000 --threads 100 --graceful-timeout 5
 
@@ -21,18 +21,26 @@ from typing import Any
 
 import durable_log
 import durable_log.wsgi
-from durable_log import InvalidData, StreamClosed, StreamExists
+from durable_log import StreamClosed, StreamExists, access
 
 INTERRUPTED = "\n[the answer was interrupted]"
 """How an answer ends whose generation did not: its viewers end with it, too."""
 
+
+def authorize(request: access.Request) -> access.Allow | access.Deny:
+    """Here is where an application says who may read what."""
+    if request.action in ("read", "describe"):
+        return access.Allow()
+    return access.Deny(403, "streams are written by this server only")
+
+
 store = durable_log.open(os.environ.get("DURABLE_LOG_DATA", "durable-log-data"))
 atexit.register(store.close)
-streams = durable_log.wsgi.app(store, prefix="/v1/stream")
+streams = durable_log.wsgi.app(store, authorize=authorize, prefix="/v1/stream")
 stopping = threading.Event()
 
 for left in store.names("chat/"):  # at start, of the answers only those are open whose process was killed
-    with contextlib.suppress(StreamClosed, InvalidData):
+    with contextlib.suppress(StreamClosed):
         store.stream(left).append(INTERRUPTED, close=True)
 
 

@@ -30,7 +30,7 @@ ROOMS = {
     "_http": {"errors", "model", "protocol", "aio", "access", "_http"},
     "_subscriptions": {"errors", "model", "protocol", "aio", "_subscriptions"},
     "asgi": {"errors", "model", "protocol", "aio", "access", "_http", "_subscriptions"},
-    "wsgi": {"errors", "model", "protocol"},
+    "wsgi": {"errors", "model", "protocol", "access", "_http"},
     "operations": {"errors", "protocol", "_http"},
     "_cli": {"", "errors", "model", "protocol", "engine", "store", "aio", "access", "asgi", "operations", "_cli"},
     "cli": {"_cli"},

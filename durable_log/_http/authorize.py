@@ -2,7 +2,8 @@
 
 Law of this room: every kind of request is asked for but preflights and those of :data:`UNASKED`, by each thing that
 it would do; all have to be allowed. Whatever goes wrong denies. What a hook raises may hold what it was given, so its
-text is not logged, only its kind and where it came from. Event loop.
+text is not logged, only its kind and where it came from. :class:`Gate` belongs to an event loop; all else is pure, but
+for the log.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from durable_log.access.hook import Action, Allow, Authorize, Headers, Request, ask
+from durable_log.access.hook import Allow, Authorize, Deny, Headers, Request, ask
 from durable_log.errors import StreamNotFound
 from durable_log.model import Delete
 from durable_log.protocol.refusal import Refusal
@@ -28,7 +29,7 @@ log: Final = logging.getLogger("durable_log")
 
 
 class Gate:
-    """The hook of one application, or that there is none."""
+    """The hook of one application on an event loop, or that there is none."""
 
     def __init__(self, hook: Authorize | None) -> None:
         self._hook = hook
@@ -43,9 +44,9 @@ class Gate:
 
         Raises :class:`Refusal` if it is not, or :class:`StreamNotFound` if that is what the client is to be told.
         """
-        if self._hook is None or isinstance(parsed, Preflight):
+        if self._hook is None:
             return None
-        return await self.ask(*_asked(parsed, scope))
+        return await self.ask(*questions(parsed, request_of(scope)))
 
     async def ask(self, *requests: Request) -> float | None:
         """The same for requests that were made already."""
@@ -53,48 +54,37 @@ class Gate:
             return None
         seconds = None
         for request in requests:
-            allowed = await self._allowed(self._hook, request)
-            if allowed is not None:
-                seconds = allowed if seconds is None else min(seconds, allowed)
+            try:
+                answer = await ask(self._hook, request)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it denies
+                raise failed(error) from None
+            seconds = shorter(seconds, allowed(answer, request))
         return seconds
 
-    async def _allowed(self, hook: Authorize, request: Request) -> float | None:
-        try:
-            answer = await ask(hook, request)
-        except Exception as error:  # noqa: BLE001 - whatever it was, it denies
-            _log_failure(error)
-            raise Refusal(500, "internal_error", "the server could not find out whether this is allowed") from None
-        if isinstance(answer, Allow):
-            return answer.seconds
-        if answer.status == 404:
-            raise StreamNotFound(request.name)
-        if answer.status == 401:
-            challenge = (b"www-authenticate", answer.challenge.encode("latin-1"))
-            raise Refusal(401, "unauthorized", answer.message, (challenge,))
-        raise Refusal(403, "forbidden", answer.message)
 
-
-def _log_failure(error: Exception) -> None:
-    where = "".join(traceback.format_tb(error.__traceback__))
-    log.error("authorize failed with %s, and so denies:\n%s", type(error).__name__, where)
-
-
-def request_of(action: Action, name: str, scope: Any) -> Request:
-    """The question about a request in the terms of ASGI."""
+def request_of(scope: Any) -> Request:
+    """A request in the terms of ASGI; what it would do is not said yet."""
     client = scope.get("client")
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     return Request(
-        action, name, scope["method"], None, Headers(scope["headers"]), query, client[0] if client else None, scope
-    )
+        "read", "", scope["method"], None, Headers(scope["headers"]), query_of(scope["query_string"]),
+        client[0] if client else None, scope,
+    )  # fmt: skip
 
 
-def _asked(parsed: Put | Post | Get | Head | Delete | Control, scope: Any) -> Iterator[Request]:
-    """What the hook is asked, one by one."""
+def query_of(raw: bytes) -> dict[str, str]:
+    """The parameters of a query; of a repeated one, the last counts."""
+    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+
+
+def questions(parsed: Parsed, asked: Request) -> Iterator[Request]:
+    """What the hook is asked about a request, one by one."""
+    if isinstance(parsed, Preflight):
+        return
     if isinstance(parsed, Control):
         if parsed.action not in UNASKED:
-            yield request_of("control", parsed.id, scope)
+            yield replace(asked, action="control", name=parsed.id)
         return
-    asked = request_of("read", parsed.name, scope)
+    asked = replace(asked, name=parsed.name)
     if isinstance(parsed, Get):
         yield asked
     elif isinstance(parsed, Head):
@@ -121,4 +111,31 @@ def _may_have_body(request: Request) -> bool:
     length = request.headers.get("content-length")
     if length is not None:
         return length != "0"
-    return not request.scope.get("http_version", "").startswith("1.")
+    version: str = request.scope.get("http_version") or request.scope.get("SERVER_PROTOCOL", "").removeprefix("HTTP/")
+    return not version.startswith("1.")
+
+
+def allowed(answer: Allow | Deny, request: Request) -> float | None:
+    """For how many seconds an answer allows the request. Raises :class:`Refusal` or :class:`StreamNotFound` if it
+    does not.
+    """
+    if isinstance(answer, Allow):
+        return answer.seconds
+    if answer.status == 404:
+        raise StreamNotFound(request.name)
+    if answer.status == 401:
+        challenge = (b"www-authenticate", answer.challenge.encode("latin-1"))
+        raise Refusal(401, "unauthorized", answer.message, (challenge,))
+    raise Refusal(403, "forbidden", answer.message)
+
+
+def failed(error: Exception) -> Refusal:
+    """What the client is told of a hook that raised; the log is told where."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("authorize failed with %s, and so denies:\n%s", type(error).__name__, where)
+    return Refusal(500, "internal_error", "the server could not find out whether this is allowed")
+
+
+def shorter(seconds: float | None, other: float | None) -> float | None:
+    """The shorter of two times; None is no limit."""
+    return other if seconds is None else seconds if other is None else min(seconds, other)

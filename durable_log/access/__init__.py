@@ -3,7 +3,7 @@
 Law of this room: a hook decides by the request alone. It is asked before the body is read and before anything is
 looked up, so no answer tells whether a stream exists. What nobody allowed is denied: a hook that fails denies, a file
 that can't be read keeps what it said before. No secret is ever logged, put into an answer or shown by a ``repr``.
-Hooks run on the server's event loop; they are made before it runs, or beside it.
+Below ASGI, hooks run on the server's event loop, below WSGI on its threads; they are made before it runs, or beside it.
 """
 
 from durable_log.access.bearer import BearerTokens

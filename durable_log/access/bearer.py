@@ -1,7 +1,7 @@
 """Tokens in a file.
 
 Law of this room: tokens are kept as keyed hashes, whose key no other process knows; they are looked up by that, so how
-long a look-up takes says nothing about any token. Event loop.
+long a look-up takes says nothing about any token. Any thread.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Request:
     """What is to be allowed: to do ``action`` with the stream ``name``.
 
     ``fork_source``: the stream that a new one is to begin with; reading that one is asked for as well, by itself.
-    ``client``: the peer's address. ``scope`` is that of ASGI, for what is not here.
+    ``client``: the peer's address. ``scope`` is that of ASGI, or the environ of WSGI, for what is not here.
     """
 
     action: Action
@@ -84,14 +84,19 @@ class Deny:
 
 
 Authorize = Callable[[Request], "Allow | Deny | Awaitable[Allow | Deny]"]
-"""A hook. One that is not asynchronous runs on the server's event loop, so it must not wait for anything."""
+"""A hook. Below ASGI, one that is not asynchronous runs on the server's event loop, so it must not wait for anything;
+below WSGI it runs on the thread of the request, on several at once.
+"""
 
 
 async def ask(hook: Authorize, request: Request) -> Allow | Deny:
     """The answer of a hook of either kind. Raises what it raises, and ``TypeError`` for what is no answer."""
     answer = hook(request)
-    if inspect.isawaitable(answer):
-        answer = await answer
+    return checked(await answer if inspect.isawaitable(answer) else answer)
+
+
+def checked(answer: object) -> Allow | Deny:
+    """What a hook returned. Raises ``TypeError`` if that is no answer."""
     if not isinstance(answer, Allow | Deny):
         raise TypeError(f"a hook returns Allow or Deny, not {type(answer).__name__}")
     return answer

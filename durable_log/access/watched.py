@@ -1,7 +1,7 @@
 """A file that is read again when it changes.
 
 Law of this room: what was read last and made sense counts. A file that is gone, half-written or wrong is told once to
-the log, by its name and the reason, and changes nothing. Asking costs one ``stat``. One thread at a time.
+the log, by its name and the reason, and changes nothing. Asking costs one ``stat``. Any thread; one at a time reads.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ class Watched(Generic[T]):
     def __init__(self, path: str | os.PathLike[str], parse: Callable[[str], T], *, secret: bool) -> None:
         self._path, self._parse, self._secret = Path(path), parse, secret
         self._signature: Signature | None = None
+        self._reading = threading.Lock()
         self._trouble: str | None = None
         self._warned = False
         try:
@@ -46,7 +48,8 @@ class Watched(Generic[T]):
         """What the file says by now."""
         try:
             if _signature(self._path.stat()) != self._signature:
-                self._value = self._read()
+                with self._reading:  # else what was read first could be kept last
+                    self._value = self._read()
                 self._trouble = None
         except (OSError, ValueError) as error:
             self._tell(self._told(error))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 import pytest
 
 from durable_log.access import Allow, BearerTokens, Deny, Request
 from durable_log.access.grants import grant
+from durable_log.access.watched import Watched
 from durable_log.errors import InvalidOption
 
 
@@ -197,3 +199,32 @@ def test_neither_hook_nor_request_shows_a_token(hook):
     tokens = hook("hunter2\n")
     assert "hunter2" not in repr(vars(tokens)) + repr(vars(vars(tokens)["_file"]))
     assert "hunter2" not in repr(request("read", "a", "Bearer hunter2"))
+
+
+def test_of_two_threads_that_see_a_change_none_keeps_what_the_file_said_before(path):
+    reading, go_on = threading.Event(), threading.Event()
+
+    def parse(text):
+        if text == "old\n":
+            reading.set()
+            assert go_on.wait(10)
+        return text
+
+    def write(text, changed_ns):
+        path.write_text(text)
+        os.utime(path, ns=(changed_ns, changed_ns))
+
+    write("first\n", 1)
+    watched = Watched(path, parse, secret=False)
+    write("old\n", 2)
+    slow = threading.Thread(target=watched.value)
+    slow.start()
+    assert reading.wait(10)
+    write("new\n", 3)
+    fast = threading.Thread(target=watched.value)
+    fast.start()
+    fast.join(0.2)  # without the lock, it is done by now, and what the slow one read is kept for ever
+    go_on.set()
+    slow.join()
+    fast.join()
+    assert watched.value() == "new\n"

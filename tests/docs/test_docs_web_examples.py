@@ -26,7 +26,7 @@ from front_ends import Server
 from serving import PATIENCE_SECONDS, EventClient
 
 EXAMPLES = ["aiohttp", "django", "fastapi", "flask", "starlette", "wsgi"]
-GUARDED = ["fastapi", "starlette"]
+GUARDED = ["django", "fastapi", "flask", "starlette", "wsgi"]
 PORT = "8000"
 PATH = "/v1/stream/chat/42"
 ANSWER = "You asked: Why streams? Because an answer should outlive its connection. "

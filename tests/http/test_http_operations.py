@@ -81,13 +81,14 @@ def test_durations_are_cumulative_and_leave_live_responses_out(served: Served):
     served.http.get("/s")
     with served.http.stream("GET", "/s?offset=-1&live=sse") as response:
         response.read()
+    read = "durable_log_http_requests_total action=read status=200"
+    until(lambda: figures(served)[read] == 2, "the count of a live response that its client saw the end of")
     found = figures(served)
     name = "durable_log_http_request_seconds"
     classes = [value for key, value in found.items() if key.startswith(f"{name}_bucket action=read")]
     assert classes == sorted(classes)
     assert classes[-1] == found[f"{name}_count action=read"] == 1
     assert 0 < found[f"{name}_sum action=read"] < 10
-    assert found["durable_log_http_requests_total action=read status=200"] == 2
 
 
 def test_viewers_are_counted_while_they_are_there(served: Served):
