@@ -7,7 +7,6 @@ before the server runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -29,7 +28,7 @@ def guard(
     elif algorithms or audiences or issuer:
         raise click.UsageError("--jwt-algorithm, --jwt-audience and --jwt-issuer go with --jwks")
     if url_secrets is not None:
-        hooks.append(ReadUrls(*_secrets(url_secrets)))
+        hooks.append(ReadUrls.from_file(url_secrets))
     return any_of(*hooks) if hooks else None
 
 
@@ -38,14 +37,3 @@ def origins(named: Sequence[str]) -> Cors | None:
     if not named:
         return ALL_ORIGINS
     return None if tuple(named) == ("none",) else Cors(tuple(named))
-
-
-def _secrets(path: str) -> list[bytes]:
-    """The lines of the file."""
-    try:
-        secrets = [line.strip() for line in Path(path).read_bytes().splitlines() if line.strip()]
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be read: {error.strerror}") from error
-    if not secrets:
-        raise click.ClickException(f"{path} holds no secret; write one into it, 16 random bytes at least, as text")
-    return secrets

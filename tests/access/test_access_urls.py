@@ -106,6 +106,32 @@ def test_older_secrets_are_accepted_and_the_first_one_signs(clock):
     assert ask(after, old, "a").status == ask(before, new, "a").status == 403
 
 
+def test_secrets_in_a_file_count_as_it_changes(tmp_path, clock, caplog):
+    path = tmp_path / "secrets"
+    path.write_bytes(b"\n" + OTHER + b" \n")
+    path.chmod(0o600)
+    urls, before = ReadUrls.from_file(path, clock=clock), ReadUrls(OTHER, clock=clock)
+    old = urls.sign("a", seconds=60)
+    assert old == before.sign("a", seconds=60)
+    path.write_bytes(SECRET + b"\n" + OTHER)
+    new = urls.sign("a", seconds=60)
+    assert new == ReadUrls(SECRET, clock=clock).sign("a", seconds=60)
+    assert ask(urls, old, "a") == ask(urls, new, "a") == Allow(60.0)
+    path.write_bytes(SECRET + b"\nshort\n")
+    assert ask(urls, old, "a") == Allow(60.0)
+    assert "secrets are 16 bytes at least, not 5; what it said before goes on to count" in caplog.text
+    assert SECRET.decode() not in caplog.text
+    path.write_bytes(SECRET)
+    assert (ask(urls, old, "a").status, ask(urls, new, "a")) == (403, Allow(60.0))
+
+
+@pytest.mark.parametrize(("text", "told"), [("", "there is no secret in it"), ("short\n", "16 bytes at least, not 5")])
+def test_a_file_without_good_secrets_is_refused(tmp_path, text, told):
+    (tmp_path / "secrets").write_text(text)
+    with pytest.raises(InvalidOption, match=told):
+        ReadUrls.from_file(tmp_path / "secrets")
+
+
 @pytest.mark.parametrize("secrets", [(b"",), (b"s" * 15,), (SECRET, b"short")])
 def test_a_short_secret_is_refused(secrets):
     with pytest.raises(InvalidOption, match="16 bytes at least"):

@@ -156,7 +156,7 @@ def test_pages_of_named_origins_may_use_it(serve):
         (("--jwks", "jwks", "--jwt-algorithm", "HS256"), 1, "algorithms are some of "),
         (("--jwt-issuer", "me"), 2, "--jwt-algorithm, --jwt-audience and --jwt-issuer go with --jwks"),
         (("--url-secrets", "missing"), 1, "missing cannot be read"),
-        (("--url-secrets", "empty"), 1, "empty holds no secret"),
+        (("--url-secrets", "empty"), 1, "there is no secret in it"),
         (("--url-secrets", "short"), 1, "secrets are 16 bytes at least, not 12"),
         (("--cors-origin", "a.example"), 1, "an origin is scheme://host[:port]"),
     ],
