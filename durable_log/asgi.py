@@ -22,6 +22,7 @@ from durable_log._http.audience import WRITE
 from durable_log._http.authorize import Gate
 from durable_log._http.exchange import Exchange
 from durable_log._http.live import EventFeed, Events, Limits, Live, LiveSet, Viewer, event_chunk_bytes, long_poll
+from durable_log._http.settings import check_seconds, responses
 from durable_log._http.tally import Tally
 from durable_log._subscriptions.api import SubscriptionApi
 from durable_log._subscriptions.options import Subscriptions
@@ -99,30 +100,17 @@ def app(
     Raises :class:`InvalidOption` for a prefix that does not begin with a slash, for times that are not positive, for
     origins that are none, and for public caching of what ``authorize`` guards.
     """
-    for what, seconds in (
-        ("long_poll_seconds", long_poll_seconds),
-        ("sse_seconds", sse_seconds),
-        ("heartbeat_seconds", heartbeat_seconds),
-        ("stall_seconds", stall_seconds),
-    ):
-        if not seconds > 0:
-            raise InvalidOption(f"{what} is more than 0, not {seconds}")
-    if not gap_seconds >= 0:
-        raise InvalidOption(f"gap_seconds is 0 or more, not {gap_seconds}")
-    if prefix and not prefix.startswith("/"):
-        raise InvalidOption(f"a prefix begins with a slash, unlike {prefix!r}")
-    if cache_control not in ("public", "private"):
-        raise InvalidOption(f"cache_control is 'public' or 'private', not {cache_control!r}")
-    if authorize is not None and cache_control == "public":
-        raise InvalidOption("with cache_control='public', caches would give to all what authorize allows to some")
-    if cors is not None:
-        cors.check()
+    check_seconds(
+        gap_seconds, long_poll_seconds=long_poll_seconds, sse_seconds=sse_seconds,
+        heartbeat_seconds=heartbeat_seconds, stall_seconds=stall_seconds,
+    )  # fmt: skip
+    answers = responses(prefix, authorize, cache_control, cors)
     return App(
         Parts(AsyncStore.of(store), Gate(authorize), LiveSet(), Tally()),
         prefix,
         gap_seconds,
         Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, stall_seconds),
-        Responses(cors=cors, cache=cache_control if authorize is None else None),
+        answers,
         cors,
         subscriptions,
         access_log=access_log,

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from durable_log._http.blocking_gate import BlockingGate
+from durable_log._http.settings import check_seconds, responses
 from durable_log.access import Authorize
-from durable_log.errors import DurableLogError, InvalidOption, StreamGone, StreamNotFound
+from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
 from durable_log.model import Chunk, Delete, StreamInfo
 from durable_log.protocol import request as requests
 from durable_log.protocol import sse
@@ -67,20 +68,12 @@ def app(
     Each live viewer takes a thread of the server: give it as many as there may be viewers, and a time-out after which a
     client that takes nothing is cut off. Raises :class:`InvalidOption` as that one does.
     """
+    check_seconds(
+        gap_seconds, long_poll_seconds=long_poll_seconds, sse_seconds=sse_seconds, heartbeat_seconds=heartbeat_seconds
+    )
     limits = Limits(long_poll_seconds, sse_seconds, heartbeat_seconds, gap_seconds)
-    for what, seconds in limits._asdict().items():
-        if not (seconds > 0 or (what == "gap" and seconds == 0)):
-            raise InvalidOption(f"{what}_seconds is more than 0, not {seconds}")
-    if prefix and not prefix.startswith("/"):
-        raise InvalidOption(f"a prefix begins with a slash, unlike {prefix!r}")
-    if cache_control not in ("public", "private"):
-        raise InvalidOption(f"cache_control is 'public' or 'private', not {cache_control!r}")
-    if authorize is not None and cache_control == "public":
-        raise InvalidOption("with cache_control='public', caches would give to all what authorize allows to some")
-    if cors is not None:
-        cors.check()
-    responses = Responses(cors=cors, cache=cache_control if authorize is None else None)
-    return App(store, BlockingGate(authorize), prefix, limits, responses, cors)
+    answers = responses(prefix, authorize, cache_control, cors)
+    return App(store, BlockingGate(authorize), prefix, limits, answers, cors)
 
 
 class Limits(NamedTuple):
