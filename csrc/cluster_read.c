@@ -133,13 +133,19 @@ uint64_t dl_pages_hold(const uint8_t *bytes, uint64_t length, const uint8_t *sum
     return length;
 }
 
+/* Whether the DL_ROW bytes are a row, and what it names lies within the file. */
+int dl_row_holds(const uint8_t *row, uint32_t nonce, uint64_t file_length) {
+    dl_row loaded;
+    return dl_row_load(row, nonce, &loaded) && dl_row_fits(&loaded, file_length);
+}
+
 /* Takes apart "count" rows; one that does not hold is stream 0, from 0 to 0. Returns how many hold. */
-size_t dl_rows_unpack(const uint8_t *table, size_t count, uint32_t nonce, uint64_t *streams, uint64_t *starts,
-                      uint64_t *ends) {
+size_t dl_rows_unpack(const uint8_t *table, size_t count, uint32_t nonce, uint64_t file_length, uint64_t *streams,
+                      uint64_t *starts, uint64_t *ends) {
     size_t good = 0;
     for (size_t i = 0; i < count; i++) {
         dl_row row;
-        const int holds = dl_row_load(table + i * DL_ROW, nonce, &row);
+        const int holds = dl_row_load(table + i * DL_ROW, nonce, &row) && dl_row_fits(&row, file_length);
         streams[i] = holds ? row.stream : 0;
         starts[i] = holds ? row.start : 0;
         ends[i] = holds ? row.end : 0;
@@ -205,9 +211,9 @@ size_t dl_entry_find(const uint8_t *entries, size_t length, uint32_t nonce, uint
     return at;
 }
 
-/* The record that holds the byte at "offset", which lies in the chunk of the entry. */
+/* The record that holds the byte at "offset", which lies in the chunk of the entry; it lies within the row. */
 dl_cv dl_entry_bounds(const uint8_t *entry, size_t length, uint32_t nonce, uint64_t stream, uint64_t chunk,
-                      uint64_t row_end, uint64_t offset, uint64_t *start, uint64_t *end) {
+                      uint64_t row_start, uint64_t row_end, uint64_t offset, uint64_t *start, uint64_t *end) {
     dl_entry loaded;
     if (!dl_entry_load(entry, length, nonce, stream, chunk, row_end, &loaded)) return DL_CLUSTER_ENTRY;
     dl_records records = dl_records_in(&loaded);
@@ -215,7 +221,8 @@ dl_cv dl_entry_bounds(const uint8_t *entry, size_t length, uint32_t nonce, uint6
         if (offset >= records.end) continue;
         *start = records.start;
         *end = records.end;
-        return offset >= records.start ? DL_CLUSTER_OK : DL_CLUSTER_ENTRY;
+        const int within = records.start >= row_start && records.end <= row_end && offset >= records.start;
+        return within ? DL_CLUSTER_OK : DL_CLUSTER_ENTRY;
     }
     return DL_CLUSTER_ENTRY;
 }

@@ -13,9 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
-#include <linux/magic.h>
 #include <sys/vfs.h>
 #endif
+
+_Static_assert(sizeof(off_t) == 8, "a log segment may be 4 GiB long");
 
 static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t position) {
     while (length > 0) {
@@ -74,11 +75,11 @@ int dl_commit(int fd, uint8_t *block, size_t size, int sync, dl_block *info, int
 /* 1 if the file lies on a file system that never writes in place, 0 if not or if nobody knows. */
 int dl_is_copy_on_write(int fd) {
 #ifdef __linux__
-    const unsigned long zfs = 0x2fc12fc1, bcachefs = 0xca451a4e;
+    const unsigned long btrfs = 0x9123683e, zfs = 0x2fc12fc1, bcachefs = 0xca451a4e;
     struct statfs fs;
     if (fstatfs(fd, &fs) != 0) return 0;
     const unsigned long type = (unsigned long)fs.f_type & 0xffffffffu;
-    return type == BTRFS_SUPER_MAGIC || type == zfs || type == bcachefs;
+    return type == btrfs || type == zfs || type == bcachefs;
 #else
     (void)fd;
     return 0;

@@ -9,6 +9,8 @@
 #include "crc32c_table.h"
 #include "durable_log.h"
 
+#define POLYNOMIAL 0x82f63b78u /* reflected */
+
 static inline uint32_t table_byte(uint32_t state, uint8_t byte) {
     return dl_crc32c_table[0][(state ^ byte) & 0xff] ^ state >> 8;
 }
@@ -184,4 +186,51 @@ static uint32_t hardware(uint32_t state, const uint8_t *data, size_t length) {
 
 uint32_t dl_crc32c(uint32_t crc, const uint8_t *data, size_t length) {
     return dl_crc32c_hardware() ? ~hardware(~crc, data, length) : dl_crc32c_portable(crc, data, length);
+}
+
+/* ---- sums of ranges ---- */
+
+/* x^(8 * 2^k) modulo the polynomial: a register times that is what becomes of it past 2^k zero bytes. The powers of x
+ * repeat after 2^31 - 1, so that the next of these is the first one again. */
+#define PAST_COUNT 31
+static const uint32_t PAST[PAST_COUNT] = {
+    0x00800000, 0x00008000, 0x82f63b78, 0x6ea2d55c, 0x18b8ea18, 0x510ac59a, 0xb82be955, 0xb8fdb1e7,
+    0x88e56f72, 0x74c360a4, 0xe4172b16, 0x0d65762a, 0x35d73a62, 0x28461564, 0xbf455269, 0xe2ea32dc,
+    0xfe7740e6, 0xf946610b, 0x3c204f8f, 0x538586e3, 0x59726915, 0x734d5309, 0xbc1ac763, 0x7d0722cc,
+    0xd289cabe, 0xe94ca9bc, 0x05b74f3f, 0xa51e1f42, 0x40000000, 0x20000000, 0x08000000,
+};
+
+/* Reflected, as registers are: the highest bit stands for 1. */
+static uint32_t product(uint32_t one, uint32_t other) {
+    uint32_t sum = 0;
+    for (; one; one <<= 1) {
+        sum ^= one >> 31 ? other : 0;
+        other = other >> 1 ^ (other & 1 ? POLYNOMIAL : 0);
+    }
+    return sum;
+}
+
+static uint32_t past(uint32_t state, size_t bytes) {
+    for (size_t k = 0; bytes; bytes >>= 1, k++)
+        if (bytes & 1) state = product(state, PAST[k % PAST_COUNT]);
+    return state;
+}
+
+/* The registers, from 0, at the start of each whole page and behind the last: length / DL_PAGE + 1 of them. */
+void dl_crc32c_marks(const uint8_t *data, size_t length, uint32_t *marks) {
+    marks[0] = 0;
+    for (size_t page = 0; page < length / DL_PAGE; page++)
+        marks[page + 1] = ~dl_crc32c(~marks[page], data + page * DL_PAGE, DL_PAGE);
+}
+
+static uint32_t register_at(const uint8_t *data, const uint32_t *marks, size_t at) {
+    const size_t page = at / DL_PAGE;
+    return ~dl_crc32c(~marks[page], data + page * DL_PAGE, at % DL_PAGE);
+}
+
+/* The sum of the bytes "from" to "to", by the marks of all of them: however many these are, less than two pages are
+ * read. A register is linear, so what stands before the range can be taken out of it. */
+uint32_t dl_crc32c_range(uint32_t crc, const uint8_t *data, const uint32_t *marks, size_t from, size_t to) {
+    if (to - from <= DL_PAGE) return dl_crc32c(crc, data + from, to - from);
+    return ~(register_at(data, marks, to) ^ past(register_at(data, marks, from) ^ ~crc, to - from));
 }

@@ -1,8 +1,8 @@
 /* durable_log: what Python sees of the C core.
  *
  * Law of this room: no state, no allocation, no logging. The caller owns all memory and says how long it is; every
- * length is checked before use. A function returns either a verdict of its enum or a byte count, or 0 / -errno, never
- * a mixture. All functions may be called from any thread, without Python's global lock.
+ * length is checked before use. A function returns one kind of thing: a verdict of its enum, a count, a sum or time, a
+ * truth, or 0 / -errno, never a mixture. All may be called from any thread, without Python's global lock.
  *
  * Numbers on disk are little-endian. A log segment is a file header of one page, then blocks, each starting on a page:
  *
@@ -93,13 +93,16 @@ typedef struct {
 uint32_t dl_crc32c(uint32_t crc, const uint8_t *data, size_t length);
 uint32_t dl_crc32c_portable(uint32_t crc, const uint8_t *data, size_t length);
 int dl_crc32c_hardware(void);
+void dl_crc32c_marks(const uint8_t *data, size_t length, uint32_t *marks);
+uint32_t dl_crc32c_range(uint32_t crc, const uint8_t *data, const uint32_t *marks, size_t from, size_t to);
 
 /* frame.c */
 enum dl_verdict dl_block_seal(uint8_t *block, size_t size, dl_block *info);
 enum dl_verdict dl_block_check(const uint8_t *block, size_t available, uint64_t lsn, uint32_t nonce, dl_block *info);
 enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, dl_frame *rows,
                                size_t rows_max, size_t *rows_count, size_t *bytes_read);
-size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, size_t from);
+size_t dl_frame_find(const uint8_t *body, size_t length, const uint32_t *marks, uint64_t position, uint32_t nonce,
+                     size_t from);
 size_t dl_block_find(const uint8_t *bytes, size_t length, uint64_t lsn, uint32_t nonce, size_t from);
 enum dl_verdict dl_frames_gather(const uint8_t *bytes, size_t length, uint64_t position, uint32_t nonce,
                                  uint64_t stream, const uint8_t *index, size_t count, uint64_t from, uint64_t to,
@@ -319,15 +322,16 @@ void dl_forget(uint8_t *memory, size_t length);
 enum dl_cluster_verdict dl_cluster_copy(dl_cluster *job);
 
 /* cluster_read.c */
-size_t dl_rows_unpack(const uint8_t *table, size_t count, uint32_t nonce, uint64_t *streams, uint64_t *starts,
-                      uint64_t *ends);
+int dl_row_holds(const uint8_t *row, uint32_t nonce, uint64_t file_length);
+size_t dl_rows_unpack(const uint8_t *table, size_t count, uint32_t nonce, uint64_t file_length, uint64_t *streams,
+                      uint64_t *starts, uint64_t *ends);
 enum dl_cluster_verdict dl_span_check(const dl_span *span, const uint8_t *entries, size_t length, uint64_t *good,
                                       size_t *entry);
 size_t dl_entry_find(const uint8_t *entries, size_t length, uint32_t nonce, uint64_t stream, uint64_t start,
                      uint64_t end, uint64_t chunk);
 enum dl_cluster_verdict dl_entry_bounds(const uint8_t *entry, size_t length, uint32_t nonce, uint64_t stream,
-                                        uint64_t chunk, uint64_t row_end, uint64_t offset, uint64_t *start,
-                                        uint64_t *end);
+                                        uint64_t chunk, uint64_t row_start, uint64_t row_end, uint64_t offset,
+                                        uint64_t *start, uint64_t *end);
 
 /* cluster_verify.c */
 enum dl_cluster_verdict dl_cluster_verify(dl_walk *walk, dl_fault *faults, size_t faults_max, size_t *count);
@@ -348,7 +352,7 @@ size_t dl_json_format(const uint8_t *stored, size_t length, size_t sizes_max, ui
 
 /* run.c, run_find.c, run_build.c, run_names.c
  *
- * A run is a file header of one page, then pages of rows, of numbers and of names, then tables and a trailer (run.py):
+ * A run is a file header of one page, then pages of rows, of numbers and of names, then tables and a trailer (engine/run_format.py):
  *
  *   |<- 4096 ->|<- 4096 ->|<- n * 4096 ->|   |<- 4096 ->|   |<- 4096 ->|
  *   |  header  | P R R R  | P R          |...| P I I I  |...| P N N N  |... tables | trailer |

@@ -41,8 +41,10 @@ static size_t frame_size(const uint8_t *frame, size_t length) {
 }
 
 /* "position" is the frame's in its file: a copy of it elsewhere, in somebody's payload say, does not verify. */
+static uint32_t frame_seed(uint32_t nonce, uint64_t position) { return nonce ^ (uint32_t)position; }
+
 static uint32_t frame_crc(const uint8_t *frame, size_t size, uint32_t nonce, uint64_t position) {
-    return dl_crc32c(nonce ^ (uint32_t)position, frame + 4, size - 4);
+    return dl_crc32c(frame_seed(nonce, position), frame + 4, size - 4);
 }
 
 /* Fills the row from a frame whose checksum holds; DL_BAD_FRAME if its extensions do not fit into it. */
@@ -171,14 +173,18 @@ enum dl_verdict dl_frames_scan(const uint8_t *body, size_t length, uint64_t posi
 }
 
 /* The first place at or after "from" where a frame verifies, or "length": how to go on behind one that does not, whose
- * length can't be trusted. A type and flags that no frame has spare the checksum almost everywhere. */
-size_t dl_frame_find(const uint8_t *body, size_t length, uint64_t position, uint32_t nonce, size_t from) {
+ * length can't be trusted. Whoever wrote the payload may have made every fourth byte look like a long frame: by the
+ * "marks" of the body, all of these together take a time that grows as the body does. */
+size_t dl_frame_find(const uint8_t *body, size_t length, const uint32_t *marks, uint64_t position, uint32_t nonce,
+                     size_t from) {
     const uint8_t flags = DL_FLAG_CLOSE | DL_FLAG_PRODUCER | DL_FLAG_SEQ;
     for (size_t at = from; at < length && length - at >= DL_FRAME_HEADER; at++) {
         const frame_head head = head_load(body + at);
         if (head.type == 0 || head.type > DL_TYPE_MAX || (head.flags & ~flags) != 0) continue;
         const size_t size = frame_size(body + at, length - at);
-        if (size != 0 && frame_crc(body + at, size, nonce, position + at) == head.crc) return at;
+        if (size == 0) continue;
+        const uint32_t seed = frame_seed(nonce, position + at);
+        if (dl_crc32c_range(seed, body, marks, at + 4, at + size) == head.crc) return at;
     }
     return length;
 }

@@ -36,6 +36,6 @@ ffi.set_source(
     sources=relative("*.c"),
     depends=relative("*.h"),
     include_dirs=["csrc"],
-    define_macros=[("Py_LIMITED_API", "0x030A0000")],
+    define_macros=[("Py_LIMITED_API", "0x030A0000"), ("_FILE_OFFSET_BITS", "64")],
     extra_compile_args=["-std=c11", "-O3", "-fvisibility=hidden"],
 )

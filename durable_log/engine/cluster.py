@@ -192,7 +192,7 @@ class ClusteredSegment:
         if not 0 <= index < self.rows_count:
             raise IndexError(f"row {index} of {self.rows_count}")
         data = self.rows_bytes(index, 1)
-        if len(data) < ROW_SIZE or crc32c(self.nonce, data[4:]) != _INDEX.unpack_from(data)[0]:
+        if len(data) < ROW_SIZE or not lib.dl_row_holds(data, self.nonce, self.trailer.size):
             return None
         _, length, stream, start, payload, entries, entries_length, records = _ROW.unpack(data)
         return Row(stream, start, start + length, payload, entries, entries_length, records)
@@ -207,7 +207,9 @@ class ClusteredSegment:
         views = [ffi.from_buffer("uint64_t[]", column) for column in columns]
         for first in range(0, self.rows_count, _ROWS_AT_ONCE):
             table = self.rows_bytes(first, min(_ROWS_AT_ONCE, self.rows_count - first))
-            lib.dl_rows_unpack(table, len(table) // ROW_SIZE, self.nonce, *(view + first for view in views))
+            lib.dl_rows_unpack(
+                table, len(table) // ROW_SIZE, self.nonce, self.trailer.size, *(view + first for view in views)
+            )
         numbers, starts, ends = columns
         return numbers, starts, ends
 
@@ -272,8 +274,9 @@ class ClusteredSegment:
         for entries, at in (self._entries(row, number, number), self._walk(row, number)):
             position = row.entries_position + at
             verdict = lib.dl_entry_bounds(
-                entries, len(entries), self.nonce, row.stream, row.start + number * CHUNK, row.end, offset, start, end
-            )
+                entries, len(entries), self.nonce, row.stream, row.start + number * CHUNK, row.start, row.end, offset,
+                start, end,
+            )  # fmt: skip
             if verdict == lib.DL_CLUSTER_OK:
                 return start[0], end[0]
         raise Corruption(self.file.name, position, REASONS[lib.DL_CLUSTER_ENTRY])

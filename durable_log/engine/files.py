@@ -27,6 +27,12 @@ __all__ = ["Directory", "DiskDirectory", "File", "MemoryDirectory", "MemoryFile"
 LOCK_NAME: Final = "LOCK"
 StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(UNSYNCED_BYTES_MAX)
+_READ_MAX: Final = 2**26
+"""So much is asked for at once: Python makes room for it before the system says how much there is."""
+
+_POSITION_MAX: Final = 2**62
+"""No file is as long; a damaged one may say that it is, and the system takes no number from 2^63 on."""
+
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
 
@@ -47,9 +53,9 @@ class DiskFile:
     def read(self, position: int, length: int) -> bytes:
         """``length`` bytes, fewer only where the file ends."""
         pieces = []
-        while length > 0:
+        while length > 0 and position < _POSITION_MAX:
             try:
-                piece = os.pread(self._fd, length, position)
+                piece = os.pread(self._fd, min(length, _READ_MAX), position)
             except OSError as error:
                 raise self._named(error) from None
             if not piece:

@@ -48,7 +48,7 @@ _NUMBER: Final = struct.Struct("<I")
 _LENGTH: Final = struct.Struct("<H")
 _NEVER: Final = -(2**63)
 
-FRAME_ROW: Final = struct.Struct("<QQQQQIIIHBB")
+FRAME_ROW: Final = struct.Struct("=QQQQQIIIHBB")
 """``dl_frame``: stream, offset, position, epoch, seq, producer, payload, payload length, seq length, type, flags."""
 
 

@@ -139,6 +139,9 @@ class Run:
         first = 0
         while first < count:
             end = bisect_right(ordinals, ordinals[first], first)
+            if ordinals[first] >= self.pages:
+                position, reason = self.trailer.numbers_position, "the numbers name a page of rows that is not there"
+                raise Corruption(self.file.name, position, reason)
             position, page = self._read(ordinals[first])
             wanted = end - first
             self._expect(position, lib.dl_run_rows_select(*self._verified(position, page), pairs + first, wanted, at))

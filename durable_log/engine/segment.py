@@ -266,11 +266,14 @@ def read_rows(segment: LogSegment, block: Block) -> Rows:
     rows = ffi.new("dl_frame[]", rows_max)
     count, bytes_read = ffi.new("size_t *"), ffi.new("size_t *")
     found: list[tuple[int, ...]] = []
-    at = 0
+    at, marks = 0, ffi.NULL
     while at < length:
         lib.dl_frames_scan(view + at, length - at, position + at, nonce, rows, rows_max, count, bytes_read)
         found += FRAME_ROW.iter_unpack(ffi.buffer(rows, count[0] * FRAME_ROW.size))
         at += bytes_read[0]
         if at < length:
-            at = lib.dl_frame_find(view, length, position, nonce, at + 1)
+            if not marks:
+                marks = ffi.new("uint32_t[]", length // PAGE + 1)
+                lib.dl_crc32c_marks(view, length, marks)
+            at = lib.dl_frame_find(view, length, marks, position, nonce, at + 1)
     return Rows(found, body, position)

@@ -86,13 +86,20 @@ def test_an_offset_before_the_chunk_is_in_none_of_its_records():
     assert bounds(entry_of(100, b"\x64", before=5), 995)[0] == lib.DL_CLUSTER_OK
 
 
+def test_a_record_that_begins_before_its_row_or_ends_behind_it_is_none():
+    assert bounds(entry_of(100, b"\x64", before=10), 1000) == (lib.DL_CLUSTER_OK, 990, 1100)
+    assert bounds(entry_of(100, b"\x64", before=11), 1000)[0] == lib.DL_CLUSTER_ENTRY
+    assert bounds(entry_of(100, b"\x64"), 1000) == (lib.DL_CLUSTER_OK, 1000, 1100)
+    assert bounds(entry_of(100, b"\x65"), 1000)[0] == lib.DL_CLUSTER_ENTRY
+
+
 def test_a_record_that_ends_beyond_the_last_offset_is_none():
     start = 2**64 - 200
     entry = entry_of(100, b"\x64\xff\xff\x03", start=start)
     first, last = ffi.new("uint64_t *"), ffi.new("uint64_t *")
 
     def verdict(offset: int) -> int:
-        return lib.dl_entry_bounds(guarded(entry), len(entry), NONCE, 7, start, start + 100, offset, first, last)
+        return lib.dl_entry_bounds(guarded(entry), len(entry), NONCE, 7, start, start, start + 100, offset, first, last)
 
     assert verdict(start + 99) == lib.DL_CLUSTER_OK
     assert verdict(start + 100) == lib.DL_CLUSTER_ENTRY

@@ -302,15 +302,15 @@ def entry_of(
 
 def bounds(entry: bytes, offset: int, end: int = 1100):
     start, stop = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-    verdict = lib.dl_entry_bounds(guarded(entry), len(entry), NONCE, 7, 1000, end, offset, start, stop)
+    verdict = lib.dl_entry_bounds(guarded(entry), len(entry), NONCE, 7, 1000, 990, end, offset, start, stop)
     return verdict, start[0], stop[0]
 
 
 def test_an_entry_knows_the_records_that_touch_its_chunk():
-    entry = entry_of(100, bytes([10, 50, 0x80 | 100, 1]), before=5)
+    entry = entry_of(100, bytes([10, 50, 40]), before=5)
     assert bounds(entry, 1000) == (lib.DL_CLUSTER_OK, 995, 1010)
     assert bounds(entry, 1010) == (lib.DL_CLUSTER_OK, 1010, 1060)
-    assert bounds(entry, 1099) == (lib.DL_CLUSTER_OK, 1060, 1288)
+    assert bounds(entry, 1099) == (lib.DL_CLUSTER_OK, 1060, 1100)
 
 
 @pytest.mark.parametrize(
@@ -413,6 +413,9 @@ def test_spans_that_cannot_be_are_refused():
 # ---- rows
 
 
+FILE_LENGTH = 10_000
+
+
 def row_of(stream=7, start=1000, length=100, payload=PAGE, entries=8000, entries_length=40, records=1) -> bytes:
     return sealed(ROW.pack(length, stream, start, payload, entries, entries_length, records))
 
@@ -421,8 +424,35 @@ def test_rows_that_do_not_hold_become_stream_zero():
     table = bytearray(row_of() + row_of(stream=8) + row_of(stream=9, length=0) + row_of(stream=10, start=2**64 - 5))
     table[50] ^= 1
     columns = [ffi.new("uint64_t[]", 4) for _ in range(3)]
-    assert lib.dl_rows_unpack(guarded(bytes(table)), 4, NONCE, *columns) == 1
+    assert lib.dl_rows_unpack(guarded(bytes(table)), 4, NONCE, FILE_LENGTH, *columns) == 1
     assert [ffi.unpack(column, 4) for column in columns] == [[7, 0, 0, 0], [1000, 0, 0, 0], [1100, 0, 0, 0]]
+    holds = [lib.dl_row_holds(guarded(bytes(table[at : at + 48])), NONCE, FILE_LENGTH) for at in range(0, 192, 48)]
+    assert holds == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"payload": FILE_LENGTH - 99}, {"payload": FILE_LENGTH + 1}, {"payload": 2**64 - 50},
+        {"entries": FILE_LENGTH - 39}, {"entries": FILE_LENGTH + 1}, {"entries": 2**64 - 50},
+        {"entries_length": FILE_LENGTH - 8000 + 1}, {"entries_length": 2**32 - 1},
+        {"length": 65536 + 1, "payload": 0, "entries": 0, "entries_length": 10_000 - 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_row_that_names_what_the_file_has_not_does_not_hold(lies):
+    columns = [ffi.new("uint64_t[]", 1) for _ in range(3)]
+    lying = guarded(row_of(**lies))
+    assert not lib.dl_row_holds(lying, NONCE, FILE_LENGTH)
+    assert lib.dl_rows_unpack(lying, 1, NONCE, FILE_LENGTH, *columns) == 0
+    assert [column[0] for column in columns] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"payload": FILE_LENGTH - 100}, {"entries": FILE_LENGTH - 40}, {"entries_length": FILE_LENGTH - 8000}]
+)
+def test_a_row_may_name_what_the_file_ends_with(fields):
+    assert lib.dl_row_holds(guarded(row_of(**fields)), NONCE, FILE_LENGTH)
 
 
 def test_records_are_made_of_the_rows_asked_for():

@@ -13,6 +13,8 @@ from durable_log._core import ffi, lib
 POLYNOMIAL = 0x82F63B78
 WAYS = [lib.dl_crc32c, lib.dl_crc32c_portable]
 WAY_NAMES = ["chosen", "portable"]
+PAGE = 4096
+LONG = random.Random(33).randbytes(40_000)
 SAMPLE = random.Random(32).randbytes(3 * 4080 + 400)
 
 
@@ -91,6 +93,39 @@ def test_both_ways_agree(length, misaligned, seed, fill):
     pattern = (SAMPLE[fill:] + bytes([fill]))[: max(1, length)]
     ffi.memmove(memory, (pattern * (len(memory) // len(pattern) + 1))[: len(memory)], len(memory))
     assert lib.dl_crc32c(seed, memory + misaligned, length) == lib.dl_crc32c_portable(seed, memory + misaligned, length)
+
+
+def marks_of(data: bytes):
+    marks = ffi.new("uint32_t[]", len(data) // PAGE + 1)
+    lib.dl_crc32c_marks(data, len(data), marks)
+    return marks
+
+
+@given(st.integers(0, 40_000), st.data(), st.integers(0, 2**32 - 1))
+def test_the_sum_of_a_range_is_that_of_its_bytes(length, draw, seed):
+    data = LONG[:length]
+    to = draw.draw(st.integers(0, length))
+    start = draw.draw(st.integers(0, to))
+    expected = lib.dl_crc32c_portable(seed, data[start:to], to - start)
+    assert lib.dl_crc32c_range(seed, data, marks_of(data), start, to) == expected
+
+
+@pytest.mark.parametrize("length", [PAGE - 1, PAGE, PAGE + 1, 2 * PAGE - 1, 2 * PAGE, 2 * PAGE + 1, 9 * PAGE])
+def test_ranges_begin_and_end_anywhere_about_pages(length):
+    data, around = LONG[:length], (0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE - 1, 2 * PAGE, length - 1, length)
+    marks = marks_of(data)
+    for start in around:
+        for to in around:
+            if start <= to <= length:
+                expected = lib.dl_crc32c_portable(7, data[start:to], to - start)
+                assert lib.dl_crc32c_range(7, data, marks, start, to) == expected, (start, to)
+
+
+@pytest.mark.parametrize("power", range(12, 28))
+def test_a_register_is_moved_past_any_power_of_two(power):
+    data = bytes(2**power + 1) + b"x"
+    expected = lib.dl_crc32c(5, data[1:], len(data) - 1)
+    assert lib.dl_crc32c_range(5, data, marks_of(data), 1, len(data)) == expected
 
 
 def test_one_changed_bit_changes_the_sum():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import pytest
 
@@ -129,17 +130,40 @@ def test_the_next_block_is_found_at_its_own_place_only():
     assert [find(start) for start in (2 * PAGE + 1, 4 * PAGE, 4 * PAGE + 1, 2**40)] == [4 * PAGE] * 4
 
 
+def next_frame(body: bytes, position: int, start: int) -> int:
+    content, marks = exactly(body), ffi.new("uint32_t[]", len(body) // PAGE + 1)
+    lib.dl_crc32c_marks(content, len(body), marks)
+    return lib.dl_frame_find(content, len(body), marks, position, NONCE, start)
+
+
 def test_the_next_frame_is_found_by_its_checksum():
     frames = [head(b"one"), head(b"two", kind=6), head(b"none", kind=7), head(b"none", flags=8), head(b"none", kind=0)]
     block = sealed(*frames)
 
     def find(start: int, length: int = len(block)) -> int:
-        return lib.dl_frame_find(exactly(block[:length]), length, LSN, NONCE, start)
+        return next_frame(block[:length], LSN, start)
 
     assert (find(0), find(64), find(65), find(91)) == (64, 64, 91, 91)
     assert find(92) == find(PAGE) == PAGE, "types and flags that no frame has"
     assert (find(65, 91 + 27), find(65, 91 + 26)) == (91, 91 + 26)
     assert find(PAGE - 23) == PAGE
+
+
+def test_a_payload_that_looks_like_long_frames_everywhere_is_searched_in_a_time_that_grows_as_it_does():
+    """Summed one by one, they take minutes; whoever appends chooses the bytes, and each open would wait."""
+    size = 2**23
+    body = bytes((1, 0, size >> 17, 0)) * (size // 4)
+    began = time.perf_counter()
+    assert next_frame(body, LSN, 0) == size
+    assert time.perf_counter() - began < 30
+
+
+def test_the_next_frame_is_found_behind_long_ones_that_are_none():
+    body = bytearray(bytes((1, 0, 1, 0)) * 50_000)
+    frame = sealed(head(b"x" * 30_000), lsn=LSN + 70_001 - 64)[64 : 64 + 30_024]
+    body[70_001:100_025] = frame
+    assert next_frame(bytes(body), LSN, 0) == next_frame(bytes(body), LSN, 70_001) == 70_001
+    assert next_frame(bytes(body), LSN, 70_002) == len(body)
 
 
 def index_of(records: list[tuple[int, int]], end: int):

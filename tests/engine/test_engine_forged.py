@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from array import array
+from pathlib import Path
 
 import pytest
 from cluster_files import UUID, directory_with, write_log
@@ -10,9 +13,11 @@ from cluster_files import Record as Written
 from oracle import Frame, OracleBlock
 from twins import SMALL, open_store
 
+import durable_log
 from durable_log.engine.ancestry import Fork
 from durable_log.engine.backlog import Backlog
-from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.cluster import ClusteredSegment
+from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.engine.format import (
     CREATE,
     FLAG_CLOSE,
@@ -24,6 +29,7 @@ from durable_log.engine.format import (
     FileHeader,
     crc32c,
     decode_create,
+    decode_file_header,
     decode_producer,
     decode_touch,
     encode_create,
@@ -35,10 +41,10 @@ from durable_log.engine.rows import decode_state, encode_state, lsn_of_row, need
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import Row, decode_name, decode_row, encode_row, encode_tail
 from durable_log.engine.run_writer import write_run
-from durable_log.engine.segment import segment_name, survey
+from durable_log.engine.segment import LogSegment, segment_name, survey
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption
-from durable_log.model import StreamConfig
+from durable_log.model import Options, StreamConfig
 
 NONCE = nonce_of(UUID, 0)
 STATE, CLUSTERED = 16, 17
@@ -257,3 +263,80 @@ def test_a_store_whose_file_of_another_store_verifies_does_not_open():
         with pytest.raises(Corruption, match="another store") as caught:
             open_store(mixed, SMALL)
         assert caught.value.file == names[0]
+
+
+# --- lengths and positions that no file has, on disk, where the system is asked for them
+
+
+ROW_FIELDS = struct.Struct("<IIQQQQII")
+
+
+def resealed(nonce: int, fields: bytes) -> bytes:
+    return struct.pack("<I", crc32c(nonce, fields[4:])) + fields[4:]
+
+
+def rewritten(path: Path, position: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(data)
+
+
+@pytest.fixture
+def clustered(tmp_path) -> Path:
+    """The clustered segment of a store on disk; its one row is stream "a"."""
+    with durable_log.open(tmp_path, options=Options(preallocate=False)) as store:
+        store.create("a", data=b"x" * 100_000)
+    return tmp_path / "00000001.seg"
+
+
+@pytest.mark.parametrize(
+    "lies", [{4: 2**63}, {4: 2**62}, {5: 2**63}, {5: 2**64 - 1}, {6: 2**32 - 1}, {1: 2**32 - 1}], ids=str
+)
+def test_a_row_that_names_what_its_file_has_not_is_damage_to_all_who_read(clustered, lies):
+    segment = ClusteredSegment.open(DiskDirectory(clustered.parent), clustered.name)
+    position, nonce = segment.trailer.rows_position, segment.nonce
+    fields = list(ROW_FIELDS.unpack(segment.rows_bytes(0, 1)))
+    for index, value in lies.items():
+        fields[index] = value
+    rewritten(clustered, position, resealed(nonce, ROW_FIELDS.pack(*fields)))
+    assert [list(column) for column in segment.streams()] == [[0], [0], [0]]
+    assert segment.verify()[0].position == position
+    segment.close()
+    with durable_log.open(clustered.parent) as store, pytest.raises(Corruption):
+        store.stream("a").read()
+
+
+def test_a_header_that_says_a_size_that_no_file_has_is_none_of_a_segment(clustered):
+    header = decode_file_header(clustered.name, clustered.read_bytes()[:PAGE])
+    rewritten(clustered, 0, encode_file_header(header._replace(size=2**63 + 64)))
+    assert ClusteredSegment.open(DiskDirectory(clustered.parent), clustered.name) is None
+
+
+def test_a_block_that_says_that_it_is_as_long_as_no_file_asks_for_no_memory(tmp_path):
+    with durable_log.open(tmp_path, options=Options(preallocate=False, cluster_at_close=False)) as store:
+        store.create("a", data=b"x")
+    path = tmp_path / segment_name(1)
+    header = decode_file_header(path.name, path.read_bytes()[:PAGE])
+    rewritten(path, 0, encode_file_header(header._replace(size=2**40)))
+    block = bytearray(path.read_bytes()[PAGE : PAGE + 64])
+    struct.pack_into("<I", block, 40, 2**32 - 16)
+    struct.pack_into("<I", block, 4, crc32c(header.nonce, bytes(block[8:])))
+    rewritten(path, PAGE, block)
+    segment = LogSegment.open(DiskDirectory(tmp_path), path.name, header.uuid)
+    tracemalloc.start()
+    assert not survey(segment)[0].whole
+    assert tracemalloc.get_traced_memory()[1] < 3 * 2**26
+    tracemalloc.stop()
+    segment.close()
+
+
+def test_a_number_that_names_a_page_of_rows_that_is_not_there_is_corrupt():
+    rows = [encode_row("a", 1, b"x" * 9000), encode_row("b", 2, b"y")]
+    run = write_run(MemoryDirectory(), 1, UUID, rows, lambda: None)
+    at = run.trailer.numbers_position
+    page = bytearray(run.file.read(at, PAGE))
+    struct.pack_into("<I", page, 16 + 8, run.pages)
+    run.file.write(at, resealed(run.nonce, bytes(page)))
+    with pytest.raises(Corruption, match="a page of rows that is not there") as caught:
+        run.find_numbers(array("Q", [1]))
+    assert caught.value.position == at

@@ -183,7 +183,10 @@ static void check_searches(const log_piece *log) {
             dl_block_check(log->bytes + block, log->length - block, log->lsn + block, log->nonce, &info);
         REQUIRE(verdict == DL_OK || verdict == DL_BAD_LENGTH || verdict == DL_BAD_BODY);
     }
-    const size_t frame = dl_frame_find(log->bytes, log->length, log->lsn, log->nonce, from);
+    uint32_t *marks = fuzz_new(log->length / DL_PAGE + 1, sizeof *marks);
+    dl_crc32c_marks(log->bytes, log->length, marks);
+    const size_t frame = dl_frame_find(log->bytes, log->length, marks, log->lsn, log->nonce, from);
+    free(marks);
     REQUIRE(frame <= log->length || from > log->length);
     if (frame >= log->length) return;
     const size_t size = frame_size_at(log->bytes + frame, log->length - frame);

@@ -130,14 +130,27 @@ static void check_span(const question *q, const uint8_t *entries, size_t length,
 static void check_bounds(const question *q, const uint8_t *entry, size_t length, uint64_t chunk) {
     const uint64_t row_end = q->start + q->length, offset = chunk + fuzz_within(q->offset, chunk_length(q, chunk) - 1);
     uint64_t start = 0, end = 0, next_start = 0, next_end = 0;
-    if (dl_entry_bounds(entry, length, q->nonce, q->stream, chunk, row_end, offset, &start, &end) != DL_CLUSTER_OK)
+    if (dl_entry_bounds(entry, length, q->nonce, q->stream, chunk, q->start, row_end, offset, &start, &end) !=
+        DL_CLUSTER_OK)
         return;
-    REQUIRE(start <= offset && offset < end);
+    REQUIRE(q->start <= start && start <= offset && offset < end && end <= row_end);
     REQUIRE(
         fuzz_is_sealed(entry, DL_ENTRY_HEADER + sums_length(chunk_length(q, chunk)) + dl_load32(entry + 28), q->nonce));
-    if (end < chunk + chunk_length(q, chunk) && dl_entry_bounds(entry, length, q->nonce, q->stream, chunk, row_end, end,
-                                                                &next_start, &next_end) == DL_CLUSTER_OK)
+    if (end < chunk + chunk_length(q, chunk) && dl_entry_bounds(entry, length, q->nonce, q->stream, chunk, q->start,
+                                                                row_end, end, &next_start, &next_end) == DL_CLUSTER_OK)
         REQUIRE(next_start == end && next_end > end);
+}
+
+/* Whether "count" bytes at a position lie within a file. */
+static int lies_within(uint64_t position, uint64_t count, uint64_t length) {
+    return position <= length && count <= length - position;
+}
+
+static int row_fits(const uint8_t *row, uint64_t file_length) {
+    const uint64_t payload = dl_load32(row + 4), chunks = (payload + DL_CHUNK - 1) / DL_CHUNK;
+    const uint64_t entries = dl_load32(row + 40) + (chunks - 1) * 4;
+    return lies_within(dl_load64(row + 24), payload, file_length) &&
+           lies_within(dl_load64(row + 32), entries, file_length);
 }
 
 /* The same bytes as a table of rows. */
@@ -146,15 +159,18 @@ static void check_rows(const question *q, const uint8_t *table, size_t count) {
     for (size_t i = 0; i < 3; i++)
         columns[i] = fuzz_new(count, 8);
     size_t good = 0;
-    const size_t told = dl_rows_unpack(table, count, q->nonce, columns[0], columns[1], columns[2]);
+    const uint64_t file_length = (uint64_t)q->offset << (q->pages & 31);
+    const size_t told = dl_rows_unpack(table, count, q->nonce, file_length, columns[0], columns[1], columns[2]);
     for (size_t i = 0; i < count; i++) {
         const uint8_t *row = table + i * DL_ROW;
         const uint64_t start = dl_load64(row + 16), end = start + dl_load32(row + 4), index = i + 10;
         const int holds = fuzz_is_sealed(row, DL_ROW, q->nonce) && end > start;
+        const int fits = holds && row_fits(row, file_length);
         dl_record record = {0};
-        good += (size_t)holds;
-        REQUIRE(columns[0][i] == (holds ? dl_load64(row + 8) : 0));
-        REQUIRE(columns[1][i] == (holds ? start : 0) && columns[2][i] == (holds ? end : 0));
+        good += (size_t)fits;
+        REQUIRE(dl_row_holds(row, q->nonce, file_length) == fits);
+        REQUIRE(columns[0][i] == (fits ? dl_load64(row + 8) : 0));
+        REQUIRE(columns[1][i] == (fits ? start : 0) && columns[2][i] == (fits ? end : 0));
         REQUIRE(dl_records_of_rows(table, count, 10, q->nonce, 5, &index, 1, &record, &bad) ==
                 (holds ? DL_CLUSTER_OK : DL_CLUSTER_ROW));
         REQUIRE(bad == index && (!holds || record.place == (UINT64_C(5) << 32 | index)));
