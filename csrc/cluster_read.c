@@ -211,7 +211,8 @@ size_t dl_entry_find(const uint8_t *entries, size_t length, uint32_t nonce, uint
     return at;
 }
 
-/* The record that holds the byte at "offset", which lies in the chunk of the entry; it lies within the row. */
+/* The record that holds the byte at "offset", which lies in the chunk of the entry; it begins within the row, and may
+ * end behind what is left of a row that is damaged. */
 dl_cv dl_entry_bounds(const uint8_t *entry, size_t length, uint32_t nonce, uint64_t stream, uint64_t chunk,
                       uint64_t row_start, uint64_t row_end, uint64_t offset, uint64_t *start, uint64_t *end) {
     dl_entry loaded;
@@ -221,8 +222,7 @@ dl_cv dl_entry_bounds(const uint8_t *entry, size_t length, uint32_t nonce, uint6
         if (offset >= records.end) continue;
         *start = records.start;
         *end = records.end;
-        const int within = records.start >= row_start && records.end <= row_end && offset >= records.start;
-        return within ? DL_CLUSTER_OK : DL_CLUSTER_ENTRY;
+        return row_start <= records.start && records.start <= offset ? DL_CLUSTER_OK : DL_CLUSTER_ENTRY;
     }
     return DL_CLUSTER_ENTRY;
 }

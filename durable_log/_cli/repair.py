@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 
 from durable_log._cli.directory import find_store
 from durable_log._cli.text import printable, put
@@ -19,6 +19,9 @@ from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.engine.overlay import OverlayDirectory
 from durable_log.engine.quarantine import REPORT_TEXT, Finding, folder_name
 from durable_log.engine.repair import Outcome, repair
+
+_LOSSES: Final = ("unknown", "closed", "revived")
+"""Findings by which something is lost, or may be."""
 
 _NEXT = """\
 What to do next:
@@ -42,7 +45,7 @@ def repair_store(data: str, *, dry_run: bool, as_json: bool) -> bool:
     lines = map(json.dumps, _as_objects(outcome)) if as_json else _as_lines(outcome, dry_run=dry_run)
     for line in lines:
         put(line + "\n")
-    return not outcome.lost and not any(finding.kind in ("closed", "revived") for finding in outcome.findings)
+    return not outcome.lost and not any(finding.kind in _LOSSES for finding in outcome.findings)
 
 
 def losses_of(outcome: Outcome) -> list[tuple[str, int, int, str, int, str]]:
@@ -66,7 +69,7 @@ def _as_objects(outcome: Outcome) -> list[dict[str, Any]]:
 def _as_lines(outcome: Outcome, *, dry_run: bool) -> list[str]:
     if not outcome.number:
         return ["nothing is damaged; nothing was changed"]
-    lines = [f"{_where(one)}: {one.reason}" for one in outcome.findings if one.kind == "damage"]
+    lines = [f"{_where(one)}: {one.reason}" for one in outcome.findings if one.kind in ("damage", "unknown")]
     folder = folder_name(outcome.number)
     moved = [one.file for one in outcome.findings if one.kind == "moved"]
     lines += [f"{name}: {'would be' if dry_run else 'is'} kept as {folder}/{name}" for name in moved]
@@ -80,7 +83,11 @@ def _as_lines(outcome: Outcome, *, dry_run: bool) -> list[str]:
     lost = sum(end - start for _, start, end in outcome.lost)
     streams = len({name for name, _, _ in outcome.lost})
     done = "nothing was changed" if dry_run else f"the report is {folder}/{REPORT_TEXT}"
-    return [*lines, f"{lost} bytes of {streams} streams are lost, all else is kept; {done}"]
+    unknown = sum(one.kind == "unknown" for one in outcome.findings)
+    besides = (
+        f"; places of the log that may have held records of which nothing else tells: {unknown}" if unknown else ""
+    )
+    return [*lines, f"{lost} bytes of {streams} streams are lost, all else is kept{besides}; {done}"]
 
 
 def _where(finding: Finding) -> str:

@@ -46,7 +46,8 @@ class Hole(NamedTuple):
 class Findings(NamedTuple):
     """What is damaged: places in the log, files without a header, places in other files and the names of the streams
     that they held, ranges of streams, what contradicts itself. ``known``: ranges that a repair has found lost; they are
-    no damage any more. How much was read; ``closed`` says why the store could not be opened.
+    no damage any more. How much was read; ``closed`` says why the store could not be opened; ``unknown`` is how many
+    records the log has of streams that nobody knows.
     """
 
     log: list[dict[str, Any]]
@@ -58,11 +59,12 @@ class Findings(NamedTuple):
     streams: int
     bytes_read: int
     closed: str = ""
+    unknown: int = 0
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return not (self.log or self.files or self.tables or self.holes or self.discords or self.closed)
+        return not (self.log or self.files or self.tables or self.holes or self.discords or self.closed or self.unknown)
 
 
 class _Clock:
@@ -127,7 +129,8 @@ def _examined_open(store: Store, *, deep: bool) -> Findings:
     known = [hole for hole in found if hole.file.startswith(QUARANTINE)]
     holes = [hole for hole in found if hole not in known]
     tables = [(fault, store.engine.name_of(fault.stream)) for fault in faults]
-    return Findings(log, report.unreadable_segments, tables, holes, discords, known, streams, total)
+    unknown = report.records_of_unknown_streams
+    return Findings(log, report.unreadable_segments, tables, holes, discords, known, streams, total, unknown=unknown)
 
 
 def _examined_closed(directory: Directory, error: Corruption | NotAStore | StoreUnreadable, *, deep: bool) -> Findings:
@@ -208,6 +211,8 @@ def _lines(findings: Findings, *, deep: bool) -> Iterator[str]:
         yield f"stream {printable(hole.stream)}: offsets {hole.start} to {hole.end}: {where}: {hole.reason}"
     for hole in findings.known:
         yield f"stream {printable(hole.stream)}: offsets {hole.start} to {hole.end}: known to be lost, see {hole.file}"
+    if findings.unknown:
+        yield f"the log has {findings.unknown} records of streams whose creation is lost; a repair brings them back"
     yield _verdict(findings, deep=deep)
 
 
@@ -240,7 +245,8 @@ def _json_lines(findings: Findings) -> Iterator[str]:
     ]
     yield from (as_line(row) for group in rows for row in group)
     total = {"sound": findings.sound, "streams": findings.streams, "bytes_read": findings.bytes_read}
-    yield as_line({**total, "known_lost": len(findings.known), "closed": findings.closed or None})
+    total |= {"unknown_records": findings.unknown, "known_lost": len(findings.known)}
+    yield as_line({**total, "closed": findings.closed or None})
 
 
 as_line: Callable[[dict[str, Any]], str] = json.JSONEncoder(ensure_ascii=False).encode

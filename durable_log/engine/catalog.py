@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from durable_log.engine.index import end_of, ends_in_log
+from durable_log.engine.index import end_of, reaches_log
 from durable_log.engine.loading import CatchUp, Loader, Note, names_of, row_of, row_of_number
 from durable_log.engine.residents import Residents
 from durable_log.engine.rows import lsn_of_row, source_of
@@ -171,7 +171,7 @@ class Catalog:
             note()
         if state.expiry is not None:
             self.forgive(state, lsn)
-        if note is not None or ends_in_log(state.index):
+        if note is not None or reaches_log(state.index):
             state.epoch = self.epoch  # the next checkpoint has to see it
         else:
             self._idle[state] = None
@@ -311,7 +311,7 @@ class Catalog:
                 if self._removed.get(state.name) is state:
                     del self._removed[state.name]
             for state in written:
-                if state.epoch <= epoch and not ends_in_log(state.index) and self._resident.get(state.name) is state:
+                if state.epoch <= epoch and not reaches_log(state.index) and self._resident.get(state.name) is state:
                     state.epoch = 0
                     self._idle[state] = None
 

@@ -72,17 +72,17 @@ class Unfinished(NamedTuple):
 
 
 class Checkpointer:
-    """Makes checkpoints. ``unreadable`` is the first log segment whose header does not verify."""
+    """Makes checkpoints. Log segments are clustered up to ``held_from``, if that is not None."""
 
     def __init__(
         self, directory: Directory, manifest: Manifest, catalog: Catalog, committer: Committer, writer: LogWriter,
         reader: Reader, live: LiveBytes, spares: Spares, options: Options, clock: Callable[[], float],
-        unreadable: int | None,
+        held_from: int | None,
     ) -> None:  # fmt: skip
         self.edits = Edits(directory, manifest, catalog, committer, writer, reader, live, spares.litter, clock)
         self.long: set[int] = set()
         """The numbers of streams that may have too many ranges in clustered segments, for whoever does something."""
-        self._unreadable = 2**32 if unreadable is None else unreadable
+        self._held_from = held_from
         self._directory, self._catalog, self._committer, self._writer = directory, catalog, committer, writer
         self._reader, self._live, self._spares, self._options = reader, live, spares, options
         self._sealed_since: float | None = None
@@ -155,6 +155,7 @@ class Checkpointer:
 
     def accept_damage(self) -> None:
         """Cluster damaged segments, too, from now on: somebody has a copy of them."""
+        self._held_from = None
         for segment in self._reader.segments.values():
             segment.damaged = False
 
@@ -171,7 +172,8 @@ class Checkpointer:
         end = self._writer.segment.number + (closing and self._writer.position > PAGE)
         for number, segment in sorted(self._reader.segments.copy().items()):
             # What can't be read stays, and whatever comes after it, until somebody repairs the store.
-            if number >= end or number >= self._unreadable or segment.damaged:
+            held = self._held_from is not None and number >= self._held_from
+            if number >= end or held or segment.damaged:
                 break
             if lsn_of(number, 0) >= self._kept_below:
                 found.append(segment)

@@ -130,12 +130,12 @@ def without_log(index: bytearray) -> bytes:
 
 def first_in_log(index: bytearray) -> int:
     """The LSN of the first entry in the log; 2**64 - 1 if there is none. O(entries)."""
-    return _number(index, len(without_log(index)) // 8) if ends_in_log(index) else 2**64 - 1
+    return _number(index, len(without_log(index)) // 8) if reaches_log(index) else 2**64 - 1
 
 
 def end_before_log(index: bytearray) -> int:
     """Where the entries end that do not lie in the log. O(entries)."""
-    return int(_NUMBER.unpack_from(without_log(index)[-8:])[0]) if ends_in_log(index) else end_of(index)
+    return int(_NUMBER.unpack_from(without_log(index)[-8:])[0]) if reaches_log(index) else end_of(index)
 
 
 def replaced(index: bytearray, below: int, rows: Sequence[tuple[int, int, int]]) -> bytearray:
@@ -235,12 +235,15 @@ def _made_of(old: bytearray, entries: Iterable[tuple[int, int, int]]) -> bytearr
     return index
 
 
-def ends_in_log(index: bytearray) -> bool:
-    """Whether the last entry lies in the log, as all entries of the log come after all others."""
-    if len(index) == 8:
-        return False
-    place = _number(index, len(index) // 8 - 2)
-    return not (place & _CLUSTERED or is_lost(place))
+def reaches_log(index: bytearray) -> bool:
+    """Whether anything lies in the log: all entries of the log come after those of clustered segments, but what was
+    lost may come behind them. O(1) where nothing was.
+    """
+    for at in range(len(index) // 8 - 2, 0, -2):
+        place = _number(index, at)
+        if not is_lost(place):
+            return not place & _CLUSTERED
+    return False
 
 
 def place_at(index: bytearray, offset: int) -> tuple[int, int, int]:

@@ -14,11 +14,11 @@ from durable_log.engine.catalog import Catalog
 from durable_log.engine.chain import Damage
 from durable_log.engine.files import Directory
 from durable_log.engine.format import position_of, segment_of
-from durable_log.engine.index import is_clustered, is_lost, lost_in, marked, places_of
+from durable_log.engine.index import LOST, is_clustered, is_lost, lost_in, marked, places_of
 from durable_log.engine.log import LogEngine
 from durable_log.engine.manifest import Manifest
 from durable_log.engine.quarantine import Finding, Quarantine, report_name
-from durable_log.engine.rebuild import REVIVED, UNKNOWN_TYPE, names_in
+from durable_log.engine.rebuild import REVIVED, UNKNOWN_TYPE, holes_in, names_in
 from durable_log.engine.salvage_log import SalvagedLog, write_header
 from durable_log.engine.segment import segment_name
 from durable_log.engine.state import StreamState
@@ -41,7 +41,7 @@ def mend_log(
     try:
         engine.start()
         damage = engine.report.damage
-        engine.upkeep.cluster_damaged(lambda catalog: _prepare(catalog, log, damage, quarantine, manifest))
+        engine.upkeep.cluster_damaged(lambda catalog: _prepare(catalog, log, damage, quarantine))
         engine.close()
     except BaseException:
         engine.give_up()
@@ -50,15 +50,16 @@ def mend_log(
         directory.lock()  # the engine has let go of it
 
 
-def _prepare(
-    catalog: Catalog, log: SalvagedLog, damage: list[Damage], quarantine: Quarantine, manifest: Manifest
-) -> None:
-    findings = _revive(catalog, log, manifest)
+def _prepare(catalog: Catalog, log: SalvagedLog, damage: list[Damage], quarantine: Quarantine) -> None:
+    findings = _revive(catalog, log)
+    for number, holes in holes_in(catalog.runs).items():
+        if any(place == LOST for _, _, place in holes):
+            catalog.find_number(number)
     for state in catalog.states():
-        lost = list(lost_in(state.index, state.first))
-        if any(place == 0 for _, _, place in lost):
-            findings += _causes(state, damage, quarantine.number)
-            state.index = marked(state.index, quarantine.number, state.first)
+        first = 0 if state.forks else state.first
+        if any(place == LOST for _, _, place in lost_in(state.index, first)):
+            findings += _causes(state, first, damage, quarantine.number)
+            state.index = marked(state.index, quarantine.number, first)
             catalog.change(state)
     catalog.count = _count(catalog)
     quarantine.add(findings)
@@ -71,12 +72,15 @@ def _count(catalog: Catalog) -> int:
     return len(states) + sum(name not in told for name in names_in(catalog.runs))
 
 
-def _revive(catalog: Catalog, log: SalvagedLog, manifest: Manifest) -> list[Finding]:
-    """Streams that the log has records of, and nobody knows: neither a row nor a creation of them is left."""
+def _revive(catalog: Catalog, log: SalvagedLog) -> list[Finding]:
+    """Streams that the log has records of, and nobody knows: neither a row nor a creation of them is left.
+
+    Those that were deleted before the log begins have no records in it: a deletion comes after all of them.
+    """
     findings = []
     catch_up = catalog.catch_up
     for number in () if catch_up is None else catch_up.streams():
-        known = number in log.created or number in log.deleted or number < manifest.next_stream
+        known = number in log.created or number in log.deleted
         if catalog.find_number(number) is not None or known or catch_up is None:
             continue
         name = f"{REVIVED}{number}"
@@ -90,11 +94,11 @@ def _revive(catalog: Catalog, log: SalvagedLog, manifest: Manifest) -> list[Find
     return findings
 
 
-def _causes(state: StreamState, damage: list[Damage], report: int) -> list[Finding]:
+def _causes(state: StreamState, first: int, damage: list[Damage], report: int) -> list[Finding]:
     """What is to blame for each range that a stream has lost: a damaged place between its neighbours in the log."""
     findings, entries = [], list(places_of(state.index))
     for at, (start, end, place) in enumerate(entries):
-        if place != 0 or end <= state.first:
+        if place != LOST or end <= first:
             continue
         before = max((entry[2] for entry in entries[:at] if _in_log(entry[2])), default=0)
         after = min((entry[2] for entry in entries[at:] if _in_log(entry[2])), default=2**64)
@@ -103,7 +107,7 @@ def _causes(state: StreamState, damage: list[Damage], report: int) -> list[Findi
         if blamed:
             file, position = segment_name(segment_of(blamed[0].start)), position_of(blamed[0].start)
             reason = blamed[0].reason
-        findings.append(Finding("lost", file, position, reason, state.name, max(start, state.first), end))
+        findings.append(Finding("lost", file, position, reason, state.name, max(start, first), end))
     return findings
 
 

@@ -33,9 +33,10 @@ def report_name(number: int) -> str:
 
 
 class Finding(NamedTuple):
-    """What a repair has found or done. ``kind``: damage, lost (bytes of a stream), closed (a stream whose state was
-    lost), revived (one whose name was lost), moved (a file). ``name`` is a stream's, if it is known; ``start`` and
-    ``end`` are offsets of it, ``position`` one in the file.
+    """What a repair has found or done. ``kind``: damage, unknown (a place of the log whose records are lost, whoever's
+    they were), lost (bytes of a stream), closed (a stream whose state was lost), revived (one whose name was lost),
+    moved (a file). ``name`` is a stream's, if it is known; ``start`` and ``end`` are offsets of it, ``position`` one in
+    the file.
     """
 
     kind: str

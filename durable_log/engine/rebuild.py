@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from durable_log.engine.ancestry import pieces
 from durable_log.engine.check import MISSING
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.index import (
@@ -20,7 +21,6 @@ from durable_log.engine.index import (
     end_of,
     index_of,
     is_clustered,
-    is_lost,
     lost_in,
     marked,
     places_of,
@@ -28,7 +28,7 @@ from durable_log.engine.index import (
     start_of,
 )
 from durable_log.engine.quarantine import Finding
-from durable_log.engine.rows import decode_state, encode_state, encode_tombstone, needed_of
+from durable_log.engine.rows import decode_state, encode_state, encode_stream, encode_tombstone, needed_of, source_of
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import NEVER, NameEntry, Row, decode_row, encode_row, hash_of, run_name
 from durable_log.engine.salvage_run import SalvagedRun
@@ -44,7 +44,8 @@ class Ground(NamedTuple):
     """What rows are made from. ``layers``: the runs, newest first. ``clustered``: the segments that count from now on;
     ``moved`` those that were made for others, which do not count any more. ``created``, ``deleted``, ``logged``:
     streams that the log creates, deletes, and has records of. ``lsn`` is where the log begins, ``report`` the number of
-    the repair, ``damage`` what is known to be wrong with the clustered segments.
+    the repair, ``now`` its time in seconds since the epoch, ``damage`` what is known to be wrong with the clustered
+    segments.
     """
 
     layers: list[Run | SalvagedRun]
@@ -55,6 +56,7 @@ class Ground(NamedTuple):
     logged: set[int]
     lsn: int
     report: int
+    now: float
     damage: list[Finding]
 
 
@@ -147,22 +149,28 @@ class _Rebuilding:
         ground = self._ground
         places = sorted(place for rows in self._rows_of_all() for place in rows.of(entry.number))
         if older is None:
-            expires_at = None if entry.deadline == NEVER else entry.deadline / 1000
-            state = StreamState(entry.number, name, StreamConfig(UNKNOWN_TYPE, None, expires_at), 0)
+            state = StreamState(entry.number, name, StreamConfig(UNKNOWN_TYPE), 0)
             lsn, start = ground.lsn, places[0][0] if places else 0
             state.first = start
         else:
             state, lsn = decode_state(name, older.number, older.payload, _stub)
             start = start_of(state.index)
+            if state.expiry is not None:
+                state.expiry.renew(ground.now)  # nobody knows when it was used last
         end = max((stop for _, stop, _ in places), default=start)
         known = end_of(state.index) if older is not None else start
         state.index = marked(index_of(start, max(end, known), places), ground.report, state.first)
         state.durable = state.tail = max(end, state.durable)
         state.durable_closed, state.gone = True, entry.hidden
         state.forks = max(state.forks, self._forks_of(entry.number))
-        payload = encode_state(state, lsn)
-        self._made.newer[name] = encode_row(name, entry.number, payload, hidden=entry.hidden, deadline=entry.deadline)
+        self._made.newer[name] = encode_stream(state, lsn)
         reason = "the newest row of the stream is lost: it is closed, as nobody knows what it may accept"
+        if older is None and entry.deadline != NEVER:
+            reason += ", and does not expire, as nobody knows whether its use would put that off"
+        if older is None and start:
+            reason += (
+                f"; bytes before {start}, if it had any, trimmed or those of a stream that it was forked from, are lost"
+            )
         self._made.findings.append(Finding("closed", file, 0, reason, name, state.first, state.tail))
 
     def _revive(self) -> None:
@@ -216,18 +224,45 @@ class _Rebuilding:
         return self._forks[number]
 
 
-def losses(runs: Sequence[Run]) -> Iterator[tuple[str, int, int, int]]:
-    """Name, start, end and report of all bytes that rows say to be lost; ``runs`` are newest first. O(rows)."""
+Holes = dict[int, list[tuple[int, int, int]]]
+
+
+def holes_in(runs: Sequence[Run]) -> Holes:
+    """What rows say to be lost of what is needed, by the stream's number: start, end and report, 0 if no repair knows
+    it yet. ``runs`` are newest first. O(rows). Raises :class:`Corruption`, ``OSError``.
+    """
+    holes: Holes = {}
     for depth, run in enumerate(runs):
         for row in run.rows():
-            if row.tombstone:
+            if not row.tombstone:
+                lost = list(lost_in(*needed_of(row.payload)))
+                if lost and not any(_has(layer, row.name) for layer in runs[:depth]):
+                    holes[row.number] = lost
+    return holes
+
+
+def losses(runs: Sequence[Run]) -> Iterator[tuple[str, int, int, int]]:
+    """Name, start, end and report of all bytes that rows say to be lost, of forks also what they have from others.
+
+    ``runs`` are newest first. O(rows). Raises :class:`Corruption`, ``OSError``.
+    """
+    holes = holes_in(runs)
+    if not holes:
+        return
+    for depth, run in enumerate(runs):
+        for row in run.rows():
+            if row.tombstone or row.hidden or any(_has(layer, row.name) for layer in runs[:depth]):
                 continue
-            if not any(is_lost(place) for _, _, place in places_of(needed_of(row.payload).places)):
-                continue
-            state = decode_state(row.name, row.number, row.payload, _stub).state
-            lost = list(lost_in(state.index, state.first))
-            if lost and not any(_has(layer, row.name) for layer in runs[:depth]):
-                yield from ((row.name, *each) for each in lost)
+            if row.number in holes or source_of(row.payload, row.number):
+                state = decode_state(row.name, row.number, row.payload, _stub).state
+                yield from ((row.name, *each) for each in _lost_of(state, holes))
+
+
+def _lost_of(state: StreamState, holes: Holes) -> Iterator[tuple[int, int, int]]:
+    for piece in pieces(state, state.first, state.tail):
+        for start, end, report in holes.get(piece.owner.number, ()):
+            if start < piece.end and piece.start < end:
+                yield max(start, piece.start), min(end, piece.end), report
 
 
 def names_in(runs: Sequence[Run]) -> Iterator[str]:

@@ -60,9 +60,9 @@ class Report(NamedTuple):
 
 class Recovered(NamedTuple):
     """An opened store. ``tail`` is None if writing has to go on in a new segment, after the block that is named.
-    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all, ``unreadable`` the oldest whose
-    header does not verify. ``surplus``: log segments that the manifest no longer needs. ``removed``: streams whose
-    bytes it counts as live.
+    ``last_used`` is the newest segment with blocks, ``last_number`` the newest of all. ``held_from`` is the first log
+    segment that is not clustered, nor is any behind it, until the store is repaired; None if all is well. ``surplus``:
+    log segments that the manifest no longer needs. ``removed``: streams whose bytes it counts as live.
     """
 
     segments: dict[int, LogSegment]
@@ -74,7 +74,7 @@ class Recovered(NamedTuple):
     last_number: int
     previous_lsn: int
     previous_crc: int
-    unreadable: int | None
+    held_from: int | None
     removed: list[StreamState]
     report: Report
 
@@ -228,10 +228,6 @@ def _replay_log(
     replay.run()
     if chain.damage:
         replay.look_up_all()
-    for damage in chain.damage:
-        for number in range(segment_of(damage.start), segment_of(damage.end) + 1):
-            if number in segments and (position_of(damage.end) > PAGE or number < segment_of(damage.end)):
-                segments[number].damaged = True
     report = Report(
         backlog.count, len(chain.blocks), chain.cut, chain.damage, replay.lost, replay.records_of_unknown_streams,
         unreadable, [error for _, error in replay.held],
@@ -339,7 +335,9 @@ def _arrange(
         unmarked = last.lsn >= chain.durable_lsn and last.body_length > 0
         tail = Tail(segments[used], position_of(last.end), *previous, last.clean, unmarked)
     last_number = max(numbers, default=0)
+    # What is damaged may be a segment that is not there, so it is no segment's own.
+    held = [*unreadable, *(segment_of(damage.start) for damage in chain.damage)]
     return Recovered(
         segments, opened.clustered, spares, surplus, tail, max([used, *unreadable]), last_number, *previous,
-        min(unreadable, default=None), removed, report,
+        min(held, default=None), removed, report,
     )  # fmt: skip

@@ -10,20 +10,20 @@ One thread; the directory is locked by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import ceil
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from durable_log.engine.check import FileFault, check_tables
 from durable_log.engine.cluster import ClusteredSegment, cluster_name
 from durable_log.engine.files import Directory
 from durable_log.engine.format import lsn_of, position_of, segment_of
 from durable_log.engine.log_repair import mend_log
-from durable_log.engine.manifest import MANIFEST_NAME, ClusteredFile, Manifest, load_manifest, save_manifest
+from durable_log.engine.manifest import MANIFEST_NAME, ClusteredFile, load_manifest, save_manifest
 from durable_log.engine.mend import mend_clustered
 from durable_log.engine.quarantine import Finding, Quarantine, numbers_of, unfinished
-from durable_log.engine.rebuild import Ground, losses, rebuild
+from durable_log.engine.rebuild import Ground, Holes, holes_in, losses, rebuild
 from durable_log.engine.reconstruct import NUMBERS_SKIPPED, census, manifest_of, reconstructed
 from durable_log.engine.recovery import expect_newest, remove_leftovers
 from durable_log.engine.run import Run
@@ -45,6 +45,8 @@ class Outcome(NamedTuple):
     findings: list[Finding]
     lost: list[tuple[str, int, int]]
 
+
+_UNKNOWN: Final = "it may have held records of which nothing else tells: the newest of a stream, a close, a deletion"
 
 Render = Callable[[Outcome], tuple[bytes, bytes]]
 
@@ -70,21 +72,33 @@ class _Repair:
                 self._manifest, self._fault = reconstructed(directory, self._manifest.uuid), error
                 self._log = salvage_log(directory, self._manifest)
         self._faults = list(check_tables(directory, self._manifest))
+        self._holes = self._known_holes()
+
+    def _known_holes(self) -> Holes:
+        """What the rows say to be lost, of the runs that hold."""
+        bad = {fault.file for fault in self._faults}
+        sound = [number for number in self._manifest.runs if run_name(number) not in bad]
+        with ExitStack() as stack:
+            return holes_in(_open_runs(self._directory, sound, stack))
 
     def run(self, render: Render) -> Outcome:
         remnant = unfinished(self._directory)
-        log_is_sound = not self._log.chain.damage and not self._log.headless
-        if remnant is None and log_is_sound and self._fault is None and not self._faults:
+        reports = [report for holes in self._holes.values() for _, _, report in holes]
+        tables_are_sound = self._fault is None and not self._faults
+        log_is_sound = not self._log.chain.damage and not self._log.headless and 0 not in reports
+        if remnant is None and log_is_sound and tables_are_sound:
             self._log.close()
             return Outcome(0, [], [])
         try:
-            quarantine = remnant or Quarantine(self._directory, max(numbers_of(self._directory), default=0) + 1)
+            # A copy of a store that was repaired has holes of reports, and need not have the quarantine with them.
+            number = max([*numbers_of(self._directory), *reports], default=0) + 1
+            quarantine = remnant or Quarantine(self._directory, number)
             self._keep(quarantine)
-            if self._fault is not None or self._faults:
+            if not tables_are_sound:
                 self._mend_tables(quarantine)
         finally:
             self._log.close()
-        if not log_is_sound or self._fault is not None or self._faults:
+        if not log_is_sound or not tables_are_sound:
             mend_log(self._directory, self._clock, self._log, quarantine, self._manifest)
         return self._report(quarantine, render)
 
@@ -104,16 +118,19 @@ class _Repair:
         if self._fault is not None:
             findings.append(Finding("damage", self._fault.file, self._fault.position, self._fault.reason))
         findings += [Finding("damage", name, 0, "the file header fails its checksum") for name in self._log.headless]
+        places = [(segment_name(segment_of(each.start)), position_of(each.start)) for each in self._log.chain.damage]
         findings += [
-            Finding("damage", segment_name(segment_of(damage.start)), position_of(damage.start), damage.reason)
-            for damage in self._log.chain.damage
+            Finding("damage", *place, damage.reason)
+            for place, damage in zip(places, self._log.chain.damage, strict=True)
         ]
+        places += [(name, 0) for name, holds_blocks in self._log.headless.items() if not holds_blocks]
+        findings += [Finding("unknown", *place, _UNKNOWN) for place in places]
         findings += [Finding("moved", name, 0, "a copy is kept here") for name in [*damaged, *self._log.damaged]]
         quarantine.add(findings)
 
     def _report(self, quarantine: Quarantine, render: Render) -> Outcome:
         with ExitStack() as stack:
-            runs = _open_runs(self._directory, load_manifest(self._directory, 0), stack)
+            runs = _open_runs(self._directory, load_manifest(self._directory, 0).runs, stack)
             lost = [(name, start, end) for name, start, end, report in losses(runs) if report == quarantine.number]
         outcome = Outcome(quarantine.number, list(quarantine.findings), lost)
         quarantine.finish(*render(outcome))
@@ -130,7 +147,8 @@ class _Repair:
             layers = self._layers(bad, stack)
             ground = Ground(
                 layers, [*sound, *moved], moved, self._log.created, self._log.deleted, self._log.logged,
-                lsn_of(self._manifest.log_first, 0), quarantine.number, [*findings, *map(_finding, self._faults)],
+                lsn_of(self._manifest.log_first, 0), quarantine.number, self._clock(),
+                [*findings, *map(_finding, self._faults)],
             )  # fmt: skip
             rebuilt = rebuild(ground)
             quarantine.add([*findings, *rebuilt.findings])
@@ -221,9 +239,9 @@ class _Repair:
         return number
 
 
-def _open_runs(directory: Directory, manifest: Manifest, stack: ExitStack) -> list[Run]:
+def _open_runs(directory: Directory, numbers: Sequence[int], stack: ExitStack) -> list[Run]:
     runs = []
-    for number in manifest.runs:
+    for number in numbers:
         run = Run.open(directory, run_name(number))
         if run is None:
             raise Corruption(run_name(number), 0, "the file header or the trailer fails its checksum")

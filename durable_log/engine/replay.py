@@ -104,6 +104,8 @@ class Replay:
         self._known_below = catalog.next_number
         self._states: dict[int, StreamState | None] = {}
         self._row_lsns: dict[int, int] = {}
+        self._deleted: set[int] = set()
+        """The numbers of streams that the log deletes, and that nobody knows."""
         self._shadows: set[int] = set()
         """Lives that the log tells of and that are over by what the rows say; they are not in the catalog."""
         self.removed: list[StreamState] = []
@@ -150,7 +152,7 @@ class Replay:
         """Apply all that there is: the log is damaged, and somebody wants to know what was lost."""
         for stream in self._catch_up.streams():
             with suppress(Corruption):  # whoever looks it up will be told
-                if self._find(stream) is None and stream >= self._known_below and stream not in self._row_lsns:
+                if self._find(stream) is None and stream not in self._row_lsns and stream not in self._deleted:
                     self._unknown += len(self._backlog.of(stream))
 
     def _hold(self, record: Record, error: Corruption) -> None:
@@ -254,6 +256,7 @@ class Replay:
         if state is None:
             known = record.stream < self._known_below or record.stream in self._row_lsns
             self._unknown += not known
+            self._deleted.add(record.stream)
         elif self._begins(state, record.lsn):
             state.deleted = state.gone = True
             if not state.forks:

@@ -67,7 +67,7 @@ class Upkeep:
         self._speed = 0.0
         """How fast the log was clustered last time, in bytes a second."""
         self.checkpointer = Checkpointer(
-            directory, manifest, catalog, committer, writer, reader, live, spares, options, clock, recovered.unreadable
+            directory, manifest, catalog, committer, writer, reader, live, spares, options, clock, recovered.held_from
         )
         self._compactor = Compactor(directory, catalog, committer, writer, reader, self.checkpointer, live)
         self._reclaimer = Reclaimer(

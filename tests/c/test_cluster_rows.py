@@ -307,10 +307,10 @@ def bounds(entry: bytes, offset: int, end: int = 1100):
 
 
 def test_an_entry_knows_the_records_that_touch_its_chunk():
-    entry = entry_of(100, bytes([10, 50, 40]), before=5)
+    entry = entry_of(100, bytes([10, 50, 0x80 | 100, 1]), before=5)
     assert bounds(entry, 1000) == (lib.DL_CLUSTER_OK, 995, 1010)
     assert bounds(entry, 1010) == (lib.DL_CLUSTER_OK, 1010, 1060)
-    assert bounds(entry, 1099) == (lib.DL_CLUSTER_OK, 1060, 1100)
+    assert bounds(entry, 1099) == (lib.DL_CLUSTER_OK, 1060, 1288)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ def test_a_dry_run_says_what_is_lost_and_changes_nothing(run, damaged):
     lines = finished.stdout.decode().splitlines()
     assert any(line.startswith(f"stream alpha: offsets {SIZE + 5} to {SIZE + 10} are lost: ") for line in lines)
     assert any(line.startswith("stream beta: offsets 4096 to 8192 are lost: ") for line in lines)
-    assert lines[-1] == "4101 bytes of 2 streams are lost, all else is kept; nothing was changed"
+    assert lines[-1] == (
+        "4101 bytes of 2 streams are lost, all else is kept; "
+        "places of the log that may have held records of which nothing else tells: 1; nothing was changed"
+    )
     assert contents(damaged) == before
 
 
@@ -102,8 +105,41 @@ def test_afterwards_only_what_is_lost_can_not_be_read(run, damaged):
 
 def test_programs_are_told_the_same(run, damaged):
     lines = [json.loads(line) for line in run("repair", "--json", damaged).stdout.splitlines()]
-    assert {line["kind"] for line in lines} == {"damage", "moved", "lost", "total"}
+    assert {line["kind"] for line in lines} == {"damage", "unknown", "moved", "lost", "total"}
     assert lines[-1] == {"kind": "total", "number": 1, "lost": 2}
+
+
+def test_a_loss_of_which_nothing_else_tells_is_told_all_the_same(run, data):
+    """The newest record of a stream: after it, the stream ends before it, and only the place is known."""
+    with durable_log.open(data, options=Options(cluster_at_close=False)) as store:
+        store.create("alpha", data=b"first")
+        store.stream("alpha").append(b"the newest")
+        store.create("beta", data=b"b")
+        store.stream("beta").append(b"c")
+    flip(max(data.glob("*.log")), b"the newest")
+    finished = run("repair", data)
+    told = finished.stdout.decode()
+    assert finished.returncode == 1
+    assert "it may have held records of which nothing else tells" in told
+    assert "0 bytes of 0 streams are lost" in told
+    assert run("repair", data).returncode == 0
+
+
+def test_records_of_streams_whose_creation_is_damaged_are_told_before_a_repair_and_come_back(run, data):
+    with durable_log.open(data, options=Options(cluster_at_close=False)) as store:
+        store.create("whose-creation-is-damaged")
+        store.stream("whose-creation-is-damaged").append(b"bytes of it")
+        store.create("other", data=b"x")
+    flip(max(data.glob("*.log")), b"whose-creation")
+    finished = run("verify", data)
+    assert finished.returncode == 1
+    told = b"the log has 1 records of streams whose creation is lost; a repair brings them back"
+    assert told in finished.stdout
+    total = json.loads(run("verify", "--json", data).stdout.splitlines()[-1])
+    assert (total["sound"], total["unknown_records"]) == (False, 1)
+    assert run("repair", data).returncode == 1
+    assert run("cat", "--data", data, "lost+found/1").stdout == b"bytes of it"
+    assert run("verify", "--deep", data).returncode == 0
 
 
 def test_a_store_that_cannot_be_opened_is_verified_and_repaired(run, damaged):

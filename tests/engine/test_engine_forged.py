@@ -41,7 +41,7 @@ from durable_log.engine.rows import decode_state, encode_state, lsn_of_row, need
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import Row, decode_name, decode_row, encode_row, encode_tail
 from durable_log.engine.run_writer import write_run
-from durable_log.engine.segment import LogSegment, segment_name, survey
+from durable_log.engine.segment import LogSegment, read_rows, segment_name, survey
 from durable_log.engine.state import StreamState
 from durable_log.errors import Corruption
 from durable_log.model import Options, StreamConfig
@@ -236,6 +236,19 @@ def test_a_block_that_changes_while_the_store_is_opened_is_not_believed():
     with pytest.raises(Corruption, match="a frame of a block that verifies fails its checksum") as caught:
         Backlog({3: segment}).take(segment, blocks)
     assert (caught.value.file, caught.value.position) == (segment_name(3), PAGE + 64 + 24 + 5)
+
+
+def test_each_record_of_a_damaged_block_that_holds_is_found_between_those_that_do_not():
+    directory = MemoryDirectory()
+    words = [b"one", b"two", b"three", b"four", b"five"]
+    segment = write_log(directory, 3, [Written(stream, 0, word) for stream, word in enumerate(words, 1)]).segment
+    file = directory.files[segment_name(3)]
+    for word in (b"one", b"three"):
+        at = file.read(0, file.size()).find(word)
+        file.write(at, b"?")
+    (block,) = survey(segment)
+    assert not block.whole
+    assert [row[0] for row in read_rows(segment, block).rows] == [2, 4, 5]
 
 
 def test_a_record_of_a_log_segment_that_was_given_back_is_a_file_that_is_not_there():

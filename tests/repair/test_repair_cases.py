@@ -637,7 +637,7 @@ def test_lost_bytes_that_no_damage_explains_are_told_all_the_same():
     add_place(state.index, 100, lsn_of(1, PAGE))
     add_place(state.index, 150, LOST)
     before = Damage(lsn_of(0, PAGE), lsn_of(0, 2 * PAGE), True, "a block's body fails its checksum")
-    assert _causes(state, [before], 7) == [
+    assert _causes(state, 0, [before], 7) == [
         Finding("lost", "quarantine/0007/report.txt", 0, "nothing is left that holds them", "a", 100, 150)
     ]
 
