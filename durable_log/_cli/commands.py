@@ -314,7 +314,8 @@ def repair(data: str, dry_run: bool, as_json: bool, directory: str | None) -> No
     DIR, with a report of what was lost, by stream and offsets. Reading what is lost raises an error for ever; all else
     works again. Running it again does nothing; if it was interrupted, it goes on.
 
-    Exits with 1 if bytes of streams are lost, or the state of streams is, or may be, with 2 if nothing could be repaired.
+    Exits with 1 if bytes of streams are lost, or the state of streams is, or may be; with 2 if nothing could be
+    repaired.
     """
     with looking():
         complete = repairing.repair_store(directory or data, dry_run=dry_run, as_json=as_json)

@@ -15,17 +15,18 @@ from durable_log._core import ffi
 from durable_log.engine.cluster import ROW_SIZE, ClusteredSegment, Row
 from durable_log.engine.cluster_build import LogSource, RowSource, write_clustered
 from durable_log.engine.files import Directory, MemoryDirectory
-from durable_log.engine.format import BLOCK_HEADER, DATA, FRAME_HEADER, PAGE, frame_head, lsn_of, pages
+from durable_log.engine.format import BLOCK_HEADER, DATA, PAGE, frame_head, lsn_of, pages
 from durable_log.engine.quarantine import Finding
 from durable_log.engine.salvage import Piece, pieces_of, records_of, rows_of
 from durable_log.engine.segment import LogSegment
 
 _BLOCK_MAX: Final = 2**20
 _SEGMENT_MAX: Final = 2**26
-"""How much of a damaged file is in memory at a time, unless one piece is longer, in bytes."""
+"""How much of a damaged file is in memory at a time, in bytes, and a block more; a record is not divided."""
 
 NewNumber = Callable[[], int]
-_Part = tuple[Row, Piece, list[tuple[int, int]]]
+_Part = tuple[Row, Piece]
+_Record = tuple[Row, int, int]
 
 
 def mend_clustered(
@@ -68,45 +69,32 @@ def _parts(damaged: ClusteredSegment, row: Row, found: list[Piece], findings: li
                 Finding("damage", damaged.file.name, piece.position, reason, start=piece.start, end=piece.end)
             )
             continue
-        yield row, piece, list(records_of(damaged, row, piece))
+        yield row, piece
 
 
 def _as_log(damaged: ClusteredSegment, uuid: bytes, parts: list[_Part]) -> Iterator[LogSource]:
     """Log segments, in memory, of the records of these parts, one at a time."""
-    at = 0
-    while at < len(parts):
-        last, size = at, 0
-        while last < len(parts) and (last == at or size + _size(parts[last]) <= _SEGMENT_MAX):
-            size += _size(parts[last])
-            last += 1
-        yield _write_log(damaged, uuid, parts[at:last])
-        at = last
+    records = ((row, start, end) for row, piece in parts for start, end in records_of(damaged, row, piece))
+    while (source := _write_log(damaged, uuid, records)) is not None:
+        yield source
 
 
-def _size(part: _Part) -> int:
-    _, piece, records = part
-    return piece.end - piece.start + len(records) * FRAME_HEADER + PAGE
-
-
-def _write_log(damaged: ClusteredSegment, uuid: bytes, parts: list[_Part]) -> LogSource:
+def _write_log(damaged: ClusteredSegment, uuid: bytes, records: Iterator[_Record]) -> LogSource | None:
+    """One of the next records, as many as it takes; None if there are none."""
     segment = LogSegment.create(MemoryDirectory(), 1, 2 * PAGE, uuid, 0)
     blocks, position = list[tuple[int, int]](), PAGE
     frames, length = [bytes(BLOCK_HEADER)], 0
-    for frame in _frames(damaged, parts):
-        frames.append(frame)
-        length += len(frame)
+    for row, start, end in records:
+        frames.append(frame_head(DATA, 0, row.stream, start, end - start) + _read(damaged, row, start, end))
+        length += len(frames[-1])
         if length >= _BLOCK_MAX:
             position = _write_block(segment, position, frames, length, blocks)
             frames, length = [bytes(BLOCK_HEADER)], 0
+            if position >= _SEGMENT_MAX:
+                break
     if length:
         _write_block(segment, position, frames, length, blocks)
-    return LogSource(segment, blocks)
-
-
-def _frames(damaged: ClusteredSegment, parts: list[_Part]) -> Iterator[bytes]:
-    for row, _, records in parts:
-        for start, end in records:
-            yield frame_head(DATA, 0, row.stream, start, end - start) + _read(damaged, row, start, end)
+    return LogSource(segment, blocks) if blocks else None
 
 
 def _read(damaged: ClusteredSegment, row: Row, start: int, end: int) -> bytes:

@@ -315,13 +315,19 @@ def test_an_entry_that_says_it_is_longer_than_any_is_none(known: Known, where: s
     assert len(lost) == 1
 
 
-def test_what_is_left_of_a_damaged_segment_may_take_many_blocks(known: Known, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("segment_max", [2**26, 1])
+def test_what_is_left_of_a_damaged_segment_may_take_many_blocks_and_many_segments(
+    known: Known, monkeypatch: pytest.MonkeyPatch, segment_max: int
+):
     monkeypatch.setattr("durable_log.engine.mend._BLOCK_MAX", 1)
+    monkeypatch.setattr("durable_log.engine.mend._SEGMENT_MAX", segment_max)
+    before = len(known.names(".seg"))
     name, segment = in_segment(known)
     row = next(segment.row(number) for number in range(segment.rows_count) if segment.row(number).end > 4 * PAGE)
     flip(known.directory, name, row.payload_position + PAGE + 7)
     _, lost = repaired(known)
     assert [len(offsets) for offsets in lost.values()] == [PAGE]
+    assert (len(known.names(".seg")) > before + 1) == (segment_max == 1)
 
 
 def test_what_one_repair_found_lost_the_next_one_does_not_find_again():
