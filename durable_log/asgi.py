@@ -33,10 +33,10 @@ from durable_log.model import Delete
 from durable_log.protocol import request as requests
 from durable_log.protocol.body import declared_length, incomplete, too_large
 from durable_log.protocol.cors import Cors
-from durable_log.protocol.names import RESERVED_SEGMENT
+from durable_log.protocol.names import RESERVED_SEGMENT, Mount
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
-from durable_log.protocol.response import CacheScope, Response, Responses, location
+from durable_log.protocol.response import CacheScope, Response, Responses, address, location
 from durable_log.protocol.subscriptions import BODY_BYTES_MAX, Control
 from durable_log.protocol.tokens import JITTER_SECONDS_MAX, cursor
 
@@ -231,10 +231,12 @@ class App:
 
     def _parse(self, exchange: Exchange) -> Parsed:
         scope = exchange.scope
-        method, query, root = scope["method"], scope["query_string"], scope.get("root_path", "")
-        parsed = requests.parse(method, _path(scope), query, scope["headers"], root=root, prefix=self._prefix)
-        exchange.parsed = parsed
+        method, query, mount = scope["method"], scope["query_string"], self._mount(scope)
+        exchange.parsed = parsed = requests.parse(method, _path(scope), query, scope["headers"], mount)
         return parsed
+
+    def _mount(self, scope: Message) -> Mount:
+        return Mount(scope.get("root_path", ""), self._prefix)
 
     async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
         return self._responses.preflight()
@@ -247,11 +249,10 @@ class App:
 
     def _base_url(self, scope: Message) -> str:
         """The address of the control API, by the address that the client used."""
-        path = quote(f"{self._prefix.rstrip('/')}/{RESERVED_SEGMENT}").encode()
-        root, host = scope.get("root_path", "").rstrip("/"), _host(scope)
+        host = _host(scope)
         if not _HOST.fullmatch(host):
             raise Refusal(400, "invalid_header", "Host is not the name of a host and a port")
-        return location(scope.get("scheme", "http"), host, quote(root).encode() + path, root).decode()
+        return address(scope.get("scheme", "http"), host, self._mount(scope), RESERVED_SEGMENT).decode()
 
     async def _create(self, put: Put, exchange: Exchange) -> Response | None:
         body = await self._body(exchange)
@@ -263,7 +264,7 @@ class App:
         request = (await _parse_body(requests.to_create, put, body))._replace(fork_number=number)
         result = await self._store.submit(request)
         scope = exchange.scope
-        url = location(scope.get("scheme", "http"), _host(scope), _path(scope), scope.get("root_path", ""))
+        url = location(scope.get("scheme", "http"), _host(scope), _path(scope), self._mount(scope), put.name)
         return self._responses.created(request, result, url)
 
     async def _resolve(self, put: Put, fork: Fork) -> tuple[Put, int]:

@@ -28,6 +28,7 @@ from durable_log.protocol import request as requests
 from durable_log.protocol import sse
 from durable_log.protocol.body import declared_length, incomplete, too_large
 from durable_log.protocol.cors import Cors
+from durable_log.protocol.names import Mount
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Get, Head, Parsed, Post, Preflight, Put
 from durable_log.protocol.response import CacheScope, Response, Responses, location
@@ -96,11 +97,11 @@ class Request:
     allowed, None for as long as it takes.
     """
 
-    def __init__(self, environ: Environ) -> None:
+    def __init__(self, environ: Environ, prefix: str) -> None:
         self.seconds: float | None = None
         self._environ = environ
         self.method: str = environ["REQUEST_METHOD"]
-        self.root = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
+        self.mount = Mount(environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace"), prefix)
         # Servers pass the path decoded; a slash and an escaped one are the same here anyway.
         self.path = quote((environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]).encode("latin-1")).encode()
         self.query: bytes = environ.get("QUERY_STRING", "").encode("latin-1")
@@ -117,11 +118,11 @@ class Request:
         """Raises :class:`Refusal` or :class:`StreamNotFound` if it is not allowed."""
         self.seconds = gate.check(parsed, self._environ, self.headers)
 
-    def url(self) -> bytes:
-        """The address that the client used."""
+    def url(self, name: str) -> bytes:
+        """The address of the stream that it is about, as the client used it."""
         environ = self._environ
         host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-        return location(environ["wsgi.url_scheme"], host.encode("latin-1"), self.path, self.root)
+        return location(environ["wsgi.url_scheme"], host.encode("latin-1"), self.path, self.mount, name)
 
     def body(self, limit: int) -> bytes:
         """Raises :class:`Refusal` if there is more of it than ``limit``, if the client left before its end, or if only
@@ -176,7 +177,7 @@ class App:
         """Serve one request, in the terms of WSGI."""
         method = environ["REQUEST_METHOD"]
         try:
-            response, body = self._answer(Request(environ))
+            response, body = self._answer(Request(environ, self._prefix))
         except Exception as error:  # noqa: BLE001 - whatever happens inside, the client gets an answer
             response = self._failed(environ, error)
             body = (response.body,)
@@ -199,14 +200,7 @@ class App:
         return response
 
     def _answer(self, request: Request) -> Answer:
-        parsed = requests.parse(
-            request.method,
-            request.path,
-            request.query,
-            request.headers,
-            root=request.root,
-            prefix=self._prefix,
-        )
+        parsed = requests.parse(request.method, request.path, request.query, request.headers, request.mount)
         request.ask(self._gate, parsed)
         return self._handlers[type(parsed)](parsed, request)
 
@@ -216,7 +210,7 @@ class App:
         if put.fork is not None:
             put, number = self._resolve(put, put.fork)
         create = requests.to_create(put, body)._replace(fork_number=number)
-        return self._responses.created(create, self._store.submit(create), request.url()), ()
+        return self._responses.created(create, self._store.submit(create), request.url(put.name)), ()
 
     def _resolve(self, put: Put, fork: Fork) -> tuple[Put, int]:
         try:

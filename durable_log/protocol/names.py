@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from durable_log.errors import InvalidName
@@ -24,23 +24,40 @@ PATHS_KEPT: Final = 4096
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
+class Mount(NamedTuple):
+    """Where the streams of an application are: at ``root`` + ``prefix`` + ``/<name>``, all decoded. ``root`` is where
+    others have mounted it, ``prefix`` what it adds by itself.
+    """
+
+    root: str = ""
+    prefix: str = ""
+
+    @property
+    def path(self) -> str:
+        """What the paths of all streams begin with, for clients."""
+        return self.root.rstrip("/") + self.prefix.rstrip("/")
+
+
+UNMOUNTED: Final = Mount()
+
+
 def is_reserved(name: str) -> bool:
     """Whether a path below the mount point belongs to the control APIs."""
     return name == RESERVED_SEGMENT or name.startswith(f"{RESERVED_SEGMENT}/")
 
 
-def relative_path(path: bytes, root: str = "", prefix: str = "") -> str:
-    """What follows ``root`` and ``prefix`` in a percent-encoded path, decoded, without the slash before it.
+def relative_path(path: bytes, mount: Mount) -> str:
+    """What follows the mount point in a percent-encoded path, decoded, without the slash before it.
 
-    ``root`` is where the application is mounted; servers differ in whether ``path`` still begins with it, and both are
-    understood. Raises :class:`Refusal`: 400 for what is not percent-encoded UTF-8, 404 for a path outside the prefix
-    and for one that ends there.
+    Servers differ in whether ``path`` still begins with ``mount.root``, and both are understood. Raises
+    :class:`Refusal`: 400 for what is not percent-encoded UTF-8, 404 for a path outside the prefix and for one that ends
+    there.
     """
     full = _decode_path(path)
-    below = _below(full, root.rstrip("/"))
-    rest = _below(full if below is None else below, prefix.rstrip("/"))
+    below = _below(full, mount.root.rstrip("/"))
+    rest = _below(full if below is None else below, mount.prefix.rstrip("/"))
     if not rest or rest == "/":
-        raise Refusal(404, "not_found", f"{full!r} addresses no stream; streams are at {root}{prefix}/<name>")
+        raise Refusal(404, "not_found", f"{full!r} addresses no stream; streams are at {mount.path}/<name>")
     return rest[1:]
 
 
@@ -53,13 +70,13 @@ class Reserved(Refusal):
 
 
 @lru_cache(PATHS_KEPT)
-def stream_name(path: bytes, root: str = "", prefix: str = "") -> str:
-    """The name of the stream that a percent-encoded path addresses below ``root`` and ``prefix``.
+def stream_name(path: bytes, mount: Mount = UNMOUNTED) -> str:
+    """The name of the stream that a percent-encoded path addresses below a mount point.
 
     ``a%2Fb`` and ``a/b`` are one name. Raises :class:`Reserved`, and :class:`Refusal`: as :func:`relative_path`, and
     400 if the name is not 1 to 1,024 bytes.
     """
-    name = relative_path(path, root, prefix)
+    name = relative_path(path, mount)
     if is_reserved(name):
         raise Reserved(name)
     try:

@@ -31,7 +31,7 @@ from durable_log.model import (
     is_json,
 )
 from durable_log.protocol import json_mode, subscriptions
-from durable_log.protocol.names import Reserved, stream_name
+from durable_log.protocol.names import UNMOUNTED, Mount, Reserved, stream_name
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.subscriptions import Control
 from durable_log.protocol.tokens import parse_cursor, parse_offset
@@ -131,7 +131,7 @@ class Preflight(NamedTuple):
 Parsed = Put | Post | Get | Head | Delete | Preflight | Control
 
 
-def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str = "", prefix: str = "") -> Parsed:
+def parse(method: str, path: bytes, query: bytes, headers: Headers, mount: Mount = UNMOUNTED) -> Parsed:
     """What a request asks for, judged by its head alone; ``path`` is percent-encoded, see :func:`names.stream_name`.
 
     Raises :class:`Refusal`, or :class:`InvalidProducer` for a claim that no stream can accept.
@@ -139,7 +139,7 @@ def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str
     if method == "OPTIONS":
         return Preflight()
     try:
-        name = stream_name(path, root, prefix)
+        name = stream_name(path, mount)
     except Reserved as reserved:
         return subscriptions.parse(method, reserved.rest, headers)
     parser = _PARSERS.get(method)
@@ -147,7 +147,7 @@ def parse(method: str, path: bytes, query: bytes, headers: Headers, *, root: str
         allow = ", ".join(METHODS)
         refused = f"{method[:40]!r} is not a method of streams; use one of {allow}"
         raise Refusal(405, "method_not_allowed", refused, ((b"allow", allow.encode()),))
-    return parser(name, query, headers, lambda path: stream_name(path, root, prefix))
+    return parser(name, query, headers, lambda path: stream_name(path, mount))
 
 
 def needs_source(fork: Fork, content_type: str) -> bool:

@@ -21,6 +21,7 @@ from durable_log.errors import DurableLogError, OffsetOutOfRange
 from durable_log.model import NOW, Append, Appended, Chunk, Create, Created, StreamInfo, is_json, is_text
 from durable_log.protocol import json_mode, sse
 from durable_log.protocol.cors import Cors, Header
+from durable_log.protocol.names import Mount
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import METHODS, Get
 from durable_log.protocol.tokens import offset_token, timestamp
@@ -109,13 +110,21 @@ def matches(condition: bytes, tag: bytes) -> bool:
     return condition.strip() == b"*" or tag in _ENTITY_TAG.findall(condition)
 
 
-def location(scheme: str, host: bytes, path: bytes, root: str) -> bytes:
-    """The absolute URL of the path that the client used (percent-encoded), mounted at ``root`` or not.
+def address(scheme: str, host: bytes, mount: Mount, name: str) -> bytes:
+    """The absolute URL of what has that name below a mount point."""
+    return b"%b://%b%b" % (scheme.encode(), host, quote(f"{mount.path}/{name}").encode())
 
-    Servers differ in whether ``path`` still begins with the mount point; the client's URL does.
+
+def location(scheme: str, host: bytes, path: bytes, mount: Mount, name: str) -> bytes:
+    """The absolute URL of a stream: the one that the client used, where (percent-encoded) ``path`` tells what it was.
+
+    It does not where the server has taken the mount point off, and where that is escaped in a way of the client's own,
+    as in ``/%761/stream/x``: then it is the stream's :func:`address`.
     """
-    mount = quote(root.rstrip("/")).encode()
-    return b"%b://%b%b" % (scheme.encode(), host, path if path.startswith(mount) else mount + path)
+    root = quote(mount.root.rstrip("/")).encode()
+    if path.startswith(root) and path.startswith(b"/", len(root)):
+        return b"%b://%b%b" % (scheme.encode(), host, path)
+    return address(scheme, host, mount, name)
 
 
 class Responses:

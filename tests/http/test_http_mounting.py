@@ -81,6 +81,13 @@ def test_the_source_of_a_fork_is_where_the_application_is_mounted(mounted: Serve
     assert mounted.put("deep/streams/other", **elsewhere).status_code == 404
 
 
+def test_a_location_leads_to_the_stream_however_the_mount_point_was_escaped():
+    with serving(wrap=starlette) as running:
+        created = running.put("%64eep/streams%2Fchat/7", b"abc")
+        assert created.headers["location"] == f"{running.url}/deep/streams/chat/7"
+        assert running.http.get("/deep/streams/chat/7").content == b"abc"
+
+
 def test_a_server_behind_a_proxy_that_strips_a_prefix_names_the_address_outside():
     with serving(root_path="/outside") as running:
         created = running.put("s", b"abc")

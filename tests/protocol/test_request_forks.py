@@ -6,6 +6,7 @@ import pytest
 
 from durable_log.errors import InvalidData
 from durable_log.model import Create, StreamConfig
+from durable_log.protocol.names import Mount
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Fork, Put, needs_source, parse, resolve, to_create
 from durable_log.protocol.tokens import offset_token
@@ -16,7 +17,7 @@ AT_SEVEN = (b"stream-fork-offset", offset_token(7))
 
 
 def put(*headers: tuple[bytes, bytes], root: str = "", prefix: str = "") -> Put:
-    parsed = parse("PUT", f"{root}{prefix}/s".encode(), b"", headers, root=root, prefix=prefix)
+    parsed = parse("PUT", f"{root}{prefix}/s".encode(), b"", headers, Mount(root, prefix))
     assert isinstance(parsed, Put)
     return parsed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durable_log.protocol.names import stream_name
+from durable_log.protocol.names import Mount, stream_name
 from durable_log.protocol.refusal import Refusal
 
 
@@ -34,7 +34,7 @@ from durable_log.protocol.refusal import Refusal
     ],
 )
 def test_a_path_names_a_stream_wherever_the_application_is_mounted(path: bytes, root: str, prefix: str, name: str):
-    assert stream_name(path, root, prefix) == name
+    assert stream_name(path, Mount(root, prefix)) == name
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_a_path_names_a_stream_wherever_the_application_is_mounted(path: bytes, 
 )
 def test_a_path_that_names_no_stream_is_refused(path: bytes, root: str, prefix: str, status: int, code: str):
     with pytest.raises(Refusal) as caught:
-        stream_name(path, root, prefix)
+        stream_name(path, Mount(root, prefix))
     assert (caught.value.status, caught.value.code) == (status, code)

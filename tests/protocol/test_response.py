@@ -22,6 +22,7 @@ from durable_log.model import (
     StreamInfo,
 )
 from durable_log.protocol.cors import Cors
+from durable_log.protocol.names import Mount, stream_name
 from durable_log.protocol.refusal import Refusal
 from durable_log.protocol.request import Get
 from durable_log.protocol.response import Response, Responses, entity_tag, location, matches
@@ -175,16 +176,33 @@ def test_a_new_stream_is_201_and_one_that_is_there_200():
 
 
 @pytest.mark.parametrize(
-    ("path", "root", "url"),
+    ("path", "root", "prefix", "url"),
     [
-        (b"/a%2Fb", "", b"https://h:1/a%2Fb"),
-        (b"/ds/a", "/ds", b"https://h:1/ds/a"),
-        (b"/a", "/ds/", b"https://h:1/ds/a"),
-        (b"/d%20s/a", "/d s", b"https://h:1/d%20s/a"),
+        (b"/a%2Fb", "", "", b"https://h:1/a%2Fb"),
+        (b"/%761/a%2Fb", "", "/v1", b"https://h:1/%761/a%2Fb"),
+        (b"/ds/a%2Fb", "/ds", "", b"https://h:1/ds/a%2Fb"),
+        (b"/d%20s/a%2Fb", "/d s/", "", b"https://h:1/d%20s/a%2Fb"),
     ],
 )
-def test_a_location_is_the_url_that_the_client_used(path: bytes, root: str, url: bytes):
-    assert location("https", b"h:1", path, root) == url
+def test_a_location_is_the_url_that_the_client_used(path: bytes, root: str, prefix: str, url: bytes):
+    assert location("https", b"h:1", path, Mount(root, prefix), "a/b") == url
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "url"),
+    [
+        (b"/a%2fb%3f%C3%A9", "/ds/", b"https://h:1/ds/a/b%3F%C3%A9"),
+        (b"/%64s/a/b%3f%c3%a9", "/ds", b"https://h:1/ds/a/b%3F%C3%A9"),
+        (b"/ds%2Fa/b%3F%C3%A9", "/ds", b"https://h:1/ds/a/b%3F%C3%A9"),
+        (b"/caf%c3%a9/a/b%3f%c3%a9", "/caf\u00e9", b"https://h:1/caf%C3%A9/a/b%3F%C3%A9"),
+    ],
+)
+def test_a_location_has_the_name_of_the_stream_where_the_path_does_not_tell_the_url(path: bytes, root: str, url: bytes):
+    assert location("https", b"h:1", path, Mount(root), stream_name(path, Mount(root))) == url
+
+
+def test_a_location_tells_a_name_that_begins_as_the_mount_point_does():
+    assert location("https", b"h:1", b"/dsx", Mount("/ds"), "dsx") == b"https://h:1/ds/dsx"
 
 
 def test_metadata_is_never_stored_by_caches():
