@@ -236,7 +236,10 @@ class App:
         return parsed
 
     def _mount(self, scope: Message) -> Mount:
-        return Mount(scope.get("root_path", ""), self._prefix)
+        """Where clients find the application. ``app_root_path`` is from Starlette and FastAPI: their own root path, of
+        which the server may have left nothing in the path.
+        """
+        return Mount.below(scope.get("app_root_path"), scope.get("root_path", ""), self._prefix)
 
     async def _preflight(self, _parsed: Preflight, _exchange: Exchange) -> Response:
         return self._responses.preflight()

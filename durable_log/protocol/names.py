@@ -27,10 +27,22 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 class Mount(NamedTuple):
     """Where the streams of an application are: at ``root`` + ``prefix`` + ``/<name>``, all decoded. ``root`` is where
     others have mounted it, ``prefix`` what it adds by itself.
+
+    ``inner``: the end of ``root`` that every path begins with which does not begin with all of it; None if that is not
+    known. A proxy may have taken the rest off, and the framework behind it mounts by what is left.
     """
 
     root: str = ""
     prefix: str = ""
+    inner: str | None = None
+
+    @classmethod
+    def below(cls, outer: str | None, root: str, prefix: str) -> Mount:
+        """The mount point of an application that was mounted at ``root`` by somebody who was at ``outer`` himself; None
+        if nobody tells.
+        """
+        inner = None if outer is None else _below(root, outer)
+        return cls(root, prefix) if outer is None or inner is None else cls(outer.rstrip("/") + inner, prefix, inner)
 
     @property
     def path(self) -> str:
@@ -49,13 +61,15 @@ def is_reserved(name: str) -> bool:
 def relative_path(path: bytes, mount: Mount) -> str:
     """What follows the mount point in a percent-encoded path, decoded, without the slash before it.
 
-    Servers differ in whether ``path`` still begins with ``mount.root``, and both are understood. Raises
-    :class:`Refusal`: 400 for what is not percent-encoded UTF-8, 404 for a path outside the prefix and for one that ends
-    there.
+    Servers differ in whether ``path`` still begins with ``mount.root``, and both are understood. So is what begins with
+    ``mount.inner``; where that is known, nothing else is. Raises :class:`Refusal`: 400 for what is not percent-encoded
+    UTF-8, 404 for a path outside the mount point and for one that ends there.
     """
     full = _decode_path(path)
     below = _below(full, mount.root.rstrip("/"))
-    rest = _below(full if below is None else below, mount.prefix.rstrip("/"))
+    if below is None:
+        below = full if mount.inner is None else _below(full, mount.inner)
+    rest = None if below is None else _below(below, mount.prefix.rstrip("/"))
     if not rest or rest == "/":
         raise Refusal(404, "not_found", f"{full!r} addresses no stream; streams are at {mount.path}/<name>")
     return rest[1:]

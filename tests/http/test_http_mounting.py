@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from serving import Served, serving, token
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from durable_log import aio, asgi
+from durable_log import access, aio, asgi
 from durable_log.errors import InvalidOption
 
 
@@ -79,6 +81,59 @@ def test_the_source_of_a_fork_is_where_the_application_is_mounted(mounted: Serve
     assert mounted.http.get("/deep/streams/fork").content == b"onetwo"
     elsewhere = {"stream-forked-from": "/deep/streams"}
     assert mounted.put("deep/streams/other", **elsewhere).status_code == 404
+
+
+def told(root_path: str) -> Callable[[Any], Any]:
+    """A server that names what a proxy took off the path, and leaves the path as it came, as hypercorn's does."""
+
+    def wrap(inner: Any) -> Any:
+        async def outer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            await inner({**scope, "root_path": root_path}, receive, send)
+
+        return outer
+
+    return wrap
+
+
+def fastapi(inner: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a root path of the application is deprecated, and in use
+        outer = FastAPI(root_path="/out/side")
+    outer.mount("/deep/streams", inner)
+    return outer
+
+
+def starlette_at(path: str, root_path: str) -> Callable[[Any], Any]:
+    return lambda inner: told(root_path)(Starlette(routes=[Mount(path, app=inner)]))
+
+
+PROXIED: dict[str, dict[str, Any]] = {
+    "FastAPI is told": {"wrap": fastapi},
+    "Starlette below a server that is told": {"wrap": starlette_at("/deep/streams", "/out/side")},
+    "a slash at the end": {"wrap": starlette_at("/deep/streams", "/out/side/")},
+    "a parameter in the mount": {"wrap": starlette_at("/{tenant}/streams", "/out/side")},
+    "mounted everywhere": {"wrap": starlette_at("/", "/out/side"), "prefix": "/deep/streams"},
+    "no framework": {"wrap": told("/out/side"), "prefix": "/deep/streams"},
+    "the server puts it before the path": {"wrap": starlette, "root_path": "/out/side"},
+}
+
+
+@pytest.mark.parametrize("settings", PROXIED.values(), ids=PROXIED)
+def test_a_proxy_that_takes_the_beginning_off_the_path_changes_no_names(settings: dict[str, Any]):
+    asked: list[str | None] = []
+
+    def authorize(request: access.Request) -> access.Allow:
+        asked.append(request.name)
+        return access.Allow()
+
+    with serving(**settings, authorize=authorize) as running:
+        created = running.put("deep/streams/chat/4%202", b"one")
+        assert created.headers["location"] == f"{running.url}/out/side/deep/streams/chat/4%202"
+        source = {"stream-forked-from": "/out/side/deep/streams/chat/4%202"}
+        assert running.put("deep/streams/fork", b"two", **source).status_code == 201
+        assert running.http.get("/deep/streams/fork").content == b"onetwo"
+        assert running.http.get("/deep/streams/__ds/x").json()["error"]["code"] == "reserved"
+        assert asked == ["chat/4 2", "fork", "chat/4 2", "fork"]
 
 
 def test_a_location_leads_to_the_stream_however_the_mount_point_was_escaped():

@@ -38,6 +38,32 @@ def test_a_path_names_a_stream_wherever_the_application_is_mounted(path: bytes, 
 
 
 @pytest.mark.parametrize(
+    ("path", "outer", "root", "name"),
+    [
+        (b"/out/v1/s", "/out", "/out/v1", "s"),
+        (b"/v1/s", "/out", "/out/v1", "s"),
+        (b"/v1/v1/s", "/out", "/out/v1", "v1/s"),
+        (b"/v1/out/v1/s", "/out", "/out/v1", "out/v1/s"),
+        (b"/v1/s", "/out/", "/out//v1", "s"),
+        (b"/out/v1/s", "/out/", "/out//v1", "s"),
+        (b"/v1/s", "", "/v1", "s"),
+        (b"/out/s", "/out", "/out", "s"),
+        (b"/s", "/out", "/out", "s"),
+        (b"/s", "/ou", "/out", "s"),
+        (b"/s", "/elsewhere", "/out", "s"),
+    ],
+)
+def test_a_path_may_lack_what_was_there_before_the_mount(path: bytes, outer: str, root: str, name: str):
+    assert stream_name(path, Mount.below(outer, root, "")) == name
+
+
+@pytest.mark.parametrize("path", [b"/s", b"/out/s", b"/v1", b"/v1s/s", b"/out/v1s/s", b"/stream/s", b"*"])
+def test_a_path_that_lacks_more_than_was_there_before_the_mount_is_refused(path: bytes):
+    with pytest.raises(Refusal, match="streams are at /out/v1/<name>"):
+        stream_name(path, Mount.below("/out", "/out/v1", ""))
+
+
+@pytest.mark.parametrize(
     ("path", "root", "prefix", "status", "code"),
     [
         (b"", "", "", 404, "not_found"),
