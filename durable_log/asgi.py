@@ -156,7 +156,9 @@ class App:
         self._live.begin_shutdown()
 
     async def shutdown(self) -> None:
-        """The same, and wait until they have ended, at most two seconds; subscriptions stop, for two more at most."""
+        """The same, and wait until they have ended, at most two seconds; subscriptions stop, for two more at most. The
+        startup of another lifespan begins both again.
+        """
         await self._live.shutdown(SHUTDOWN_SECONDS)
         if self._subscriptions is not None:
             await self._subscriptions.stop(SHUTDOWN_SECONDS)
@@ -187,9 +189,11 @@ class App:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             kind = (await receive())["type"]
-            if kind == "lifespan.startup" and self._subscriptions is not None:
-                self._subscriptions.restart()
-                self._subscriptions.start()
+            if kind == "lifespan.startup":
+                self._live.restart()
+                if self._subscriptions is not None:
+                    self._subscriptions.restart()
+                    self._subscriptions.start()
             if kind == "lifespan.shutdown":
                 await self.shutdown()
             await send({"type": f"{kind}.complete"})

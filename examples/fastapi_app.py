@@ -85,6 +85,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in app.state.tasks:
             task.cancel()
         await asyncio.gather(*app.state.tasks, return_exceptions=True)
+        app.routes.pop()  # the mount, whose store closes: another lifespan, as in tests, makes its own
 
 
 app = FastAPI(lifespan=lifespan)

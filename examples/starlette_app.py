@@ -109,6 +109,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         for task in app.state.tasks:
             task.cancel()
         await asyncio.gather(*app.state.tasks, return_exceptions=True)
+        app.routes.pop()  # the mount, whose store closes: another lifespan, as in tests, makes its own
 
 
 app = Starlette(routes=[Route("/", page), Route("/chats/{id}", start, methods=["POST"])], lifespan=lifespan)

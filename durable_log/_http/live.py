@@ -63,7 +63,7 @@ class LiveSet:
 
     def __init__(self) -> None:
         self.cut_off = 0
-        self._closing = False
+        self._closing = self._closed = False
         self._members: set[Live] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,10 +100,18 @@ class LiveSet:
 
     async def shutdown(self, timeout_seconds: float) -> None:
         """End all of them and wait until they have, at most ``timeout_seconds``."""
+        self._closed = True
         self.begin_shutdown()
         pumps = [live.pump for live in self._members if live.pump is not None]
         if pumps:
             await asyncio.wait(pumps, timeout=timeout_seconds)
+
+    def restart(self) -> None:
+        """Let responses wait again after a shutdown: the application has another life. One that has only begun goes on,
+        for a signal may come before the startup.
+        """
+        if self._closed:
+            self._closing = self._closed = False
 
 
 class Live:

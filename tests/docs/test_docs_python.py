@@ -54,7 +54,8 @@ def test_a_python_block_runs(block, namespace, shown):
     if "show(" in block.text:
         assert b"".join(shown).decode() == "".join(TOKENS)
     if "app = Starlette(" in block.text:
-        asyncio.run(use(namespace["app"]))
+        for name in ("a", "b"):
+            asyncio.run(use(namespace["app"], name))
 
 
 def run(block, namespace):
@@ -89,16 +90,16 @@ def test_what_a_killed_process_left_open_is_closed_at_the_next_start(namespace, 
         assert all(store.stream(name).info().closed for name in store.names())
 
 
-async def use(app):
-    """The application of a block serves streams where the page says."""
+async def use(app, name):
+    """The application of a block serves streams where the page says, in each of its lives."""
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://docs") as client,
     ):
-        created = await client.put("/v1/stream/a/b", content=b"text", headers={"Content-Type": "text/plain"})
+        created = await client.put(f"/v1/stream/{name}/b", content=b"text", headers={"Content-Type": "text/plain"})
         assert created.status_code == 201
-        assert (await client.get("/v1/stream/a%2Fb?offset=-1")).content == b"text"
+        assert (await client.get(f"/v1/stream/{name}%2Fb?offset=-1")).content == b"text"
 
 
 def test_the_first_block_is_the_ten_lines_of_the_readme():

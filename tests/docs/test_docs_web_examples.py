@@ -4,7 +4,9 @@ ends what it began, whatever happens to the model and to the server.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import importlib
 import json
 import re
 import shlex
@@ -126,6 +128,24 @@ def test_of_many_who_ask_at_once_one_starts_the_answer(server: Server):
         statuses = sorted(crowd.map(ask, range(CROWD)))
     assert statuses == [200] * (CROWD - 1) + [201]
     assert watched(server) == ANSWER
+
+
+@pytest.mark.parametrize("name", ["fastapi", "starlette"])
+def test_an_application_may_have_several_lives_in_one_process(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def life(number: int) -> None:
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        async with app.router.lifespan_context(app), client:
+            url = (await client.post(f"/chats/{number}", content="Why streams?")).json()["url"]
+            assert (await client.get(f"{url}?offset=-1&live=sse")).is_success
+            assert (await client.get(f"{url}?offset=-1")).text == ANSWER
+
+    monkeypatch.setenv("DURABLE_LOG_DATA", str(tmp_path))
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    app = importlib.import_module(f"{name}_app").app
+    for number in range(2):
+        asyncio.run(life(number))
 
 
 def test_viewers_of_an_answer_whose_server_was_killed_see_that_it_was_interrupted(server: Server, tmp_path: Path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from serving import Served, serving, token
@@ -14,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
+import durable_log
 from durable_log import access, aio, asgi
 from durable_log.errors import InvalidOption
 
@@ -173,6 +176,54 @@ async def _lifespan() -> list[str]:
     async with aio.open(":memory:") as store:
         await asgi.app(store)({"type": "lifespan"}, receive, send)
     return sent
+
+
+@contextlib.asynccontextmanager
+async def living(app: asgi.App) -> AsyncIterator[httpx.AsyncClient]:
+    """One life of an application, from startup to shutdown, and a client that needs no server."""
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answered: asyncio.Queue[Any] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan"}, told.get, answered.put))
+    await told.put({"type": "lifespan.startup"})
+    assert (await answered.get())["type"] == "lifespan.startup.complete"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        yield client
+    await told.put({"type": "lifespan.shutdown"})
+    assert (await answered.get())["type"] == "lifespan.shutdown.complete"
+    await task
+
+
+async def poll_until(app: asgi.App, client: httpx.AsyncClient, event: Callable[[], Any]) -> httpx.Response:
+    """The answer to a long-poll at the tail, during which something happens."""
+    poll = asyncio.create_task(client.get("/s?offset=now&live=long-poll"))
+    while not app.live_responses and not poll.done():  # noqa: ASYNC110 - nobody tells that somebody waits
+        await asyncio.sleep(0)
+    event()
+    return await poll
+
+
+def test_viewers_wait_for_news_in_every_life_of_an_application():
+    async def life(number: int) -> None:
+        async with living(app) as client:
+            response = await poll_until(app, client, lambda: stream.append(b"%d" % number))
+            assert (response.status_code, response.content) == (200, b"%d" % number)
+
+    with durable_log.open(":memory:") as store:
+        app, stream = asgi.app(store, long_poll_seconds=60), store.create("s")
+        for number in range(3):
+            asyncio.run(life(number))
+
+
+def test_a_signal_before_the_startup_ends_viewers_all_the_same():
+    async def life() -> None:
+        async with living(app) as client:
+            assert (await client.get("/s?offset=now&live=long-poll")).status_code == 204
+
+    with durable_log.open(":memory:") as store:
+        app = asgi.app(store, long_poll_seconds=60)
+        store.create("s")
+        app.begin_shutdown()
+        asyncio.run(life())
 
 
 def test_a_websocket_is_turned_away():
