@@ -22,7 +22,7 @@ from urllib.parse import quote
 from durable_log._http.blocking_gate import BlockingGate
 from durable_log._http.settings import check_seconds, responses
 from durable_log.access import Authorize
-from durable_log.errors import DurableLogError, StreamGone, StreamNotFound
+from durable_log.errors import DurableLogError, OffsetOutOfRange, StreamGone, StreamNotFound
 from durable_log.model import Chunk, Delete, StreamInfo
 from durable_log.protocol import request as requests
 from durable_log.protocol import sse
@@ -265,8 +265,8 @@ class App:
         """The body of one event stream; an error can only end it, and the client comes back for more."""
         try:
             yield from self._follow(viewer, chunk, first_cursor, limits)
-        except (StreamNotFound, StreamGone):
-            pass  # deleted under its viewers: their next request says so
+        except (StreamNotFound, StreamGone, OffsetOutOfRange):
+            pass  # deleted or trimmed under its viewers: their next request says so
         except Exception:
             log.exception("stream %r: an event stream ends early", viewer.info.name)
 

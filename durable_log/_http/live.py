@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from durable_log._http.audience import Audience, Position, Write
 from durable_log._http.exchange import Receive, Send
 from durable_log.aio import AsyncStore, AsyncStream
-from durable_log.errors import StreamGone, StreamNotFound
+from durable_log.errors import OffsetOutOfRange, StreamGone, StreamNotFound
 from durable_log.model import Chunk, Options, StreamInfo
 from durable_log.protocol import sse
 from durable_log.protocol.response import Response
@@ -337,8 +337,8 @@ class EventFeed:
         await live.start(head)
         try:
             await self._follow(chunk, members)
-        except (StreamNotFound, StreamGone):
-            pass  # deleted under its viewers: their next request says so
+        except (StreamNotFound, StreamGone, OffsetOutOfRange):
+            pass  # deleted or trimmed under its viewers: their next request says so
         except OSError:
             return  # from send, in servers that tell: the client left
         except Exception:

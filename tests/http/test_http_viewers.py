@@ -6,12 +6,13 @@ import asyncio
 import math
 import socket
 import time
+from typing import Any
 
 import pytest
 from serving import CONNECTIONS, PATIENCE_SECONDS, Clock, EventClient, Served, serving, until
 
-from durable_log import aio
-from durable_log._http.live import EVENT_OVERHEAD, EventCache, Live, LiveSet, Viewer
+from durable_log import aio, asgi
+from durable_log._http.live import EVENT_CHUNK_BYTES, EVENT_OVERHEAD, EventCache, Live, LiveSet, Viewer
 from durable_log.errors import StreamNotFound
 from durable_log.model import Chunk, StreamInfo
 
@@ -162,6 +163,32 @@ def test_a_send_that_never_returns_is_given_up():
         await asyncio.wait_for(response.run(response.send(b"x")), PATIENCE_SECONDS)
 
     asyncio.run(live())
+
+
+def test_an_event_stream_whose_place_is_trimmed_away_ends_at_an_event(caplog: pytest.LogCaptureFixture):
+    async def watched() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def stay() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            return {}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+            if len(sent) == 2:
+                await stream.trim(2 * EVENT_CHUNK_BYTES)
+
+        async with aio.open(":memory:") as store:
+            stream = await store.create("s", content_type="text/plain", data=b"x" * 3 * EVENT_CHUNK_BYTES)
+            scope = {"type": "http", "method": "GET", "path": "/s", "query_string": b"offset=-1&live=sse"}
+            await asgi.app(store)({**scope, "headers": [(b"host", b"h")]}, stay, send)
+        return sent
+
+    start, event, end = asyncio.run(watched())
+    assert start["status"] == 200
+    assert event["body"].endswith(b"}\n\n")
+    assert end == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert not caplog.records
 
 
 def test_many_viewers_see_the_same(patient: Served, name: str):

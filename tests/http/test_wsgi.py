@@ -182,6 +182,19 @@ def test_a_failure_within_an_event_stream_ends_it(called: Called, caplog: pytest
     assert [record.levelno for record in caplog.records if record.name == "durable_log"] == [logging.ERROR]
 
 
+def test_an_event_stream_whose_place_is_trimmed_away_ends(called: Called, caplog: pytest.LogCaptureFixture):
+    stream = called.store.create("s", content_type="text/plain")
+    for _ in range(3 * wsgi.EVENT_CHUNK_BYTES // LIMIT):
+        stream.append(b"x" * LIMIT)
+    viewer = called("GET", "/s", query="offset=-1&live=sse")
+    next(viewer.parts)
+    stream.trim(2 * wsgi.EVENT_CHUNK_BYTES)
+    assert viewer.body == b""
+    assert not caplog.records
+    again = f"offset={token(wsgi.EVENT_CHUNK_BYTES)}&live=sse"
+    assert called("GET", "/s", query=again).status == 410
+
+
 def test_pages_of_the_origins_that_are_named_may_read():
     called = Called(cors=Cors(("https://a.example", "https://b.example")))
     called("PUT", "/s", b"abc")
