@@ -41,8 +41,8 @@ class BearerTokens:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> BearerTokens:
-        """Tokens, one a line: ``TOKEN [ACTIONS [PATTERN...]]``; a word that begins with ``#``
-        begins a comment.
+        """Tokens of printable ASCII, one a line: ``TOKEN [ACTIONS [PATTERN...]]``; a word that begins with ``#`` begins
+        a comment.
 
         The file is read again when it changes. Raises :class:`InvalidOption` if it can't be read or makes no sense now;
         later, such a file is told to the log, and what it said before goes on to count.
@@ -69,11 +69,18 @@ class BearerTokens:
         for number, line in enumerate(text.split("\n"), 1):
             words = list(takewhile(lambda word: not word.startswith("#"), line.split()))
             if words:
-                hashed = self._hash(words[0])
                 try:
+                    hashed = self._hash(_sendable(words[0]))
                     known[hashed] = (*known.get(hashed, ()), grant(words[1:]))
                 except ValueError as error:
                     raise ValueError(f"line {number}: {error}") from None
         if not known:
             raise ValueError("there is no token in it, so nobody could do anything")
         return known
+
+
+def _sendable(token: str) -> str:
+    """The token itself, if clients can send it in a header so that it is the same here. Raises ``ValueError``."""
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("the token is not all printable ASCII, so no request could match it; make another one")
+    return token

@@ -116,6 +116,8 @@ def test_a_token_that_is_not_good_for_this_is_403(hook):
         ("# s3cret-token\n", "there is no token in it"),
         ("", "the last line has no end"),
         ("s3cret-token \udcff\n", "is not valid UTF-8 at byte 13"),
+        ("fine\ns3cret-tok\u00e9n read\n", "line 2: the token is not all printable ASCII"),
+        ("s3cret-token\x7f\n", "line 1: the token is not all printable ASCII"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_without_a_word_of_it(path, text, said):
