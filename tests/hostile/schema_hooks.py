@@ -6,17 +6,32 @@ from typing import Any
 
 import schemathesis
 
-NAMES = {"name": ("text", "messages", "bytes"), "id": ("digest",)}
-"""Every other request is about one of these, by the length of the name that was made up."""
+STREAMS = ("text", "messages", "bytes")
+KNOWN = {
+    "name": STREAMS,
+    "id": ("digest",),
+    "Stream-Forked-From": tuple(f"/v1/stream/{name}" for name in STREAMS),
+    "Producer-Id": ("one", "other"),
+}
+"""Every other request is about one of these, by the length of what was made up: the document allows far more."""
+
+
+def _meeting(made_up: dict[str, Any] | None) -> dict[str, Any] | None:
+    for key, known in KNOWN.items():
+        size = len(str((made_up or {}).get(key, "")))
+        if made_up and size % 2:
+            made_up[key] = known[size // 2 % len(known)]
+    return made_up
 
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    for key, names in NAMES.items():
-        made_up = str((path_parameters or {}).get(key, ""))
-        if path_parameters and len(made_up) % 2:
-            path_parameters[key] = names[len(made_up) // 2 % len(names)]
-    return path_parameters
+    return _meeting(path_parameters)
+
+
+@schemathesis.hook
+def map_headers(context: Any, headers: dict[str, Any] | None) -> dict[str, Any] | None:
+    return _meeting(headers)
 
 
 @schemathesis.hook

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from attacked import COMMAND, LONG, SEED, Attacked, attacked
 
-from durable_log.protocol import request
+from durable_log.model import NAME_BYTES_MAX, PRODUCER_INT_MAX, SEQ_BYTES_MAX, Chunk
+from durable_log.protocol import request, subscriptions
 from durable_log.protocol.cors import Cors
+from durable_log.protocol.response import entity_tag
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text("utf-8"))
@@ -97,6 +99,82 @@ def test_the_methods_are_those_of_streams():
     assert {method.upper() for method in DOCUMENT["paths"]["/v1/stream/{name}"]} - {"PARAMETERS"} == set(
         request.METHODS
     )
+
+
+def schema(*path: str) -> dict[str, Any]:
+    """A part of the document; what it refers to is followed."""
+    found: Any = DOCUMENT["components"]
+    for key in path:
+        found = found[key]
+        if "$ref" in found:
+            found = schema(*found["$ref"].removeprefix("#/components/").split("/"))
+    assert isinstance(found, dict)
+    return found
+
+
+def fits(text: str, *path: str) -> bool:
+    """Whether the document allows that."""
+    allowed = schema(*path)
+    sized = allowed.get("minLength", 0) <= len(text) <= allowed.get("maxLength", len(text))
+    return sized and re.search(allowed.get("pattern", ""), text) is not None
+
+
+CONFIG = ("schemas", "SubscriptionConfig", "properties")
+ACK = ("requestBodies", "Ack", "content", "application/json", "schema", "properties")
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        (("parameters", "Name", "schema"), NAME_BYTES_MAX),
+        (("parameters", "Id", "schema"), subscriptions.ID_BYTES_MAX),
+        (("parameters", "StreamSeq", "schema"), SEQ_BYTES_MAX),
+        (("parameters", "ProducerId", "schema"), NAME_BYTES_MAX),
+        (("schemas", "StreamPath"), NAME_BYTES_MAX),
+        ((*CONFIG, "pattern"), NAME_BYTES_MAX),
+        ((*CONFIG, "wake_stream"), NAME_BYTES_MAX),
+        ((*CONFIG, "webhook", "properties", "url"), subscriptions.TEXT_BYTES_MAX),
+        ((*CONFIG, "description"), subscriptions.TEXT_BYTES_MAX),
+        ((*ACK, "wake_id"), subscriptions.ID_BYTES_MAX),
+    ],
+)
+def test_the_limits_of_texts_are_those_of_the_source(path: tuple[str, ...], limit: int):
+    assert schema(*path)["maxLength"] == limit
+    assert fits("A" * limit, *path)
+
+
+def test_the_limits_of_numbers_are_those_of_the_source():
+    for header in ("StreamTtl", "StreamForkSubOffset", "ProducerEpoch", "ProducerSeq"):
+        assert [
+            text for text in ("0", "42", str(PRODUCER_INT_MAX)) if not fits(text, "parameters", header, "schema")
+        ] == []
+        assert [text for text in ("", "-1", "042", "1e3") if fits(text, "parameters", header, "schema")] == []
+    lease = schema(*CONFIG, "lease_ttl_ms")
+    assert (lease["minimum"], lease["maximum"]) == (subscriptions.LEASE_MS_MIN, subscriptions.LEASE_MS_MAX)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "refused"),
+    [
+        (
+            ("parameters", "StreamForkedFrom", "schema"),
+            ["/v1/stream/chats/7", "/v1/stream/chats%2F7", "/v1/stream/A-1_~!"],
+            ["", "chats/7", "/v1/stream/", "/v1/stream/a?b", "/v1/stream/a#b", "/v1/stream/a b"],
+        ),
+        (("schemas", "StreamPath"), ["Wake-1", "chats/7", "a b/\u00e9"], [""]),
+        ((*CONFIG, "pattern"), ["**", "Chats/*", "a-b/**/c d"], ["", "cha*", "a/***"]),
+        (("parameters", "IfNoneMatch", "schema"), ["*", '"a"', 'W/"a:t", "b:c"'], ["", "a", '"a" "b"']),
+    ],
+)
+def test_what_the_server_takes_the_document_allows(path: tuple[str, ...], allowed: list[str], refused: list[str]):
+    assert [text for text in allowed if not fits(text, *path)] == []
+    assert [text for text in refused if fits(text, *path)] == []
+
+
+@pytest.mark.parametrize(("up_to_date", "closed"), [(False, False), (True, False), (True, True)])
+def test_a_client_may_send_every_entity_tag_back(up_to_date: bool, closed: bool):
+    tag = entity_tag("0a1b2c3d", 7, Chunk(b"abc", 0, 3, up_to_date, closed))
+    assert fits(tag.decode(), "parameters", "IfNoneMatch", "schema")
 
 
 @pytest.fixture
