@@ -124,9 +124,10 @@ class InvalidName(DurableLogError, ValueError):
 
 
 class InvalidData(DurableLogError, ValueError):
-    """What was to be appended is not what the stream can hold: empty, not text, not JSON.
+    """What was to be appended is not what the stream can hold: empty, not text, not JSON. Or, of ``Chunk.items``, what
+    it holds is JSON that Python does not convert.
 
-    ``position`` is the byte at which it stops being valid, where there is one.
+    ``position`` is the byte at which it stops being valid, where there is one; of ``Chunk.items`` the message's offset.
     """
 
     code = "invalid_data"

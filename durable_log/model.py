@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Any, Final, Literal, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.errors import InvalidName, InvalidOption, InvalidProducer
+from durable_log.errors import InvalidData, InvalidName, InvalidOption, InvalidProducer
 
 START: Final = 0
 """The offset of a stream's first byte."""
@@ -143,10 +143,30 @@ class Chunk(NamedTuple):
 
     @property
     def items(self) -> list[Any]:
-        """The messages of a JSON stream, parsed. Raises ``TypeError`` on other streams."""
+        """The messages of a JSON stream, parsed. Raises ``TypeError`` on other streams.
+
+        JSON has integers of any length, and whoever writes may send one; Python converts 4,300 digits unless
+        ``sys.set_int_max_str_digits`` says otherwise. A longer one raises :class:`InvalidData`, whose ``position`` is
+        the offset of its message: where writers are not trusted, parse each of ``messages`` by itself.
+        """
         self._check_json("items")
-        parsed: list[Any] = json.loads(b"[" + self.data[:-1] + b"]")
+        try:
+            parsed: list[Any] = json.loads(b"[" + self.data[:-1] + b"]")
+        except ValueError as error:
+            raise self._refused(error) from error
         return parsed
+
+    def _refused(self, error: ValueError) -> InvalidData:
+        """What to raise for the first message that ``json`` refuses."""
+        at = self.offset
+        for message in self.messages:
+            try:
+                json.loads(message)
+            except ValueError:
+                break
+            at += len(message) + 1
+        reason = f"json.loads refuses what is stored ({str(error).partition(':')[0]}), in the message that begins"
+        return InvalidData(reason, at, "parse each of the chunk's messages by itself")
 
     @property
     def messages(self) -> list[bytes]:

@@ -136,6 +136,17 @@ def test_a_chunk_that_is_not_whole_messages_says_where_it_is_not():
         _ = whole._replace(data=b'1,{"a":2').messages
 
 
+def test_an_integer_that_python_does_not_convert_is_told_by_the_offset_of_its_message(store):
+    stream = store.create("a", content_type="application/json")
+    stream.append("1")
+    long = "9" * 5000
+    stream.append_many(['"a"', f'{{"n": [{long}]}}', "2"])
+    with pytest.raises(InvalidData, match="in the message that begins at byte 6; parse each of") as caught:
+        _ = stream.read(2).items
+    assert caught.value.position == 6
+    assert stream.read(2).messages == [b'"a"', f'{{"n": [{long}]}}'.encode(), b"2"]
+
+
 def test_many_items_are_what_each_would_be_alone(store):
     for content_type, items in {
         "text/plain": ["one", "zwei €", ""],
