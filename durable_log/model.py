@@ -305,9 +305,11 @@ Request = Create | Append | Delete | Trim
 class Options:
     """How a store runs. Sizes in bytes, times in seconds.
 
-    ``segment_bytes``: a full log segment. ``record_bytes_max``: the largest append. ``chunk_bytes_max``: the most
-    that one read returns. ``staged_bytes_max``: appends wait beyond this much unwritten data. ``recent_bytes_max``:
-    the last bytes of active streams that stay in memory, ``stream_recent_bytes_max`` of any one.
+    ``segment_bytes``: a full log segment. ``record_bytes_max``: the largest append. In the log one checksum covers a
+    record, so until it is clustered each read of a piece of it, such as an SSE event, verifies the whole: of 16 MiB in
+    pieces of 256 KiB, that takes some milliseconds a piece, and a tenth of one afterwards. ``chunk_bytes_max``: the
+    most that one read returns. ``staged_bytes_max``: appends wait beyond this much unwritten data.
+    ``recent_bytes_max``: the last bytes of active streams that stay in memory, ``stream_recent_bytes_max`` of any one.
     ``durability``: what appends get that do not say. ``preallocate``: keep zero-written spare segments.
     ``sweep_seconds``: how often expired streams are looked for. ``cluster_segments``: how many log segments are
     clustered in one pass, or fewer after ``cluster_seconds``. ``cluster_at_close``: closing the store clusters what it
