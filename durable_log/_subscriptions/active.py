@@ -80,8 +80,9 @@ class Active:
         self.config, self.glob, self._webhook = config, config.glob, config.kind == "webhook"
         self._host, self._journal = host, journal
         self._lock = asyncio.Lock()
-        self._unsaved: dict[str, Link | None] = {}
-        """Explicit links that have changed since the last record."""
+        self._unsaved: set[str] = set()
+        """Streams whose explicit links have changed since the last record. The next one tells of these links as they
+        are by then: a cursor may have moved meanwhile."""
         self._ready = self._gone = self._stirred = False
         self._worker: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -104,7 +105,7 @@ class Active:
         else:
             return
         if explicit:
-            self._unsaved[path] = self.links.by_path[path]
+            self._unsaved.add(path)
 
     def unlink(self, path: str) -> bool:
         """Take back an explicit link. True if the stream is not linked any more."""
@@ -113,7 +114,7 @@ class Active:
             return known is None
         if known.globbed:
             self.links.put(path, known._replace(explicit=False), self.links.tail(path))
-            self._unsaved[path] = self.links.by_path[path]
+            self._unsaved.add(path)
             return False
         self._drop(path)
         return True
@@ -127,7 +128,7 @@ class Active:
         if known is not None and known.number in (0, number):
             if known.number == 0:
                 known = Link(number, max(known.acked, base), known.explicit, self.wants(path))
-                self._unsaved[path] = known
+                self._unsaved.add(path)
             self.links.put(path, known, tail)
         elif known is not None and known.number > number:
             return True
@@ -154,7 +155,7 @@ class Active:
         known = self.links.by_path.get(path)
         self.links.drop(path)
         if known is not None and known.explicit:
-            self._unsaved[path] = None
+            self._unsaved.add(path)
 
     # --- decisions ------------------------------------------------------------------------------------------------
 
@@ -181,14 +182,14 @@ class Active:
         step = decision(self.state, facts)
         by_path = self.links.by_path
         acked = {path: by_path[path]._replace(acked=offset) for path, offset in step.acked.items()}
-        unsaved, self._unsaved = self._unsaved, {}
-        record = difference(self.state, step.state, {**unsaved, **acked})
+        unsaved, self._unsaved = self._unsaved, set()
+        record = difference(self.state, step.state, {**{path: by_path.get(path) for path in unsaved}, **acked})
         grown = False
         try:
             if record:
                 grown = await self._journal.append(record)
         except BaseException:
-            self._unsaved = {**unsaved, **self._unsaved}
+            self._unsaved |= unsaved
             raise
         self.state = step.state
         for path, link in acked.items():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
+from serving import PATIENCE_SECONDS
 from worlds import World, ack_of, code, soon
 
-from durable_log._subscriptions import active, records
+from durable_log._subscriptions import active
 from durable_log.errors import StoreFull
 
 
@@ -201,6 +205,43 @@ def test_an_ack_that_is_being_noted_while_its_stream_gets_another_life_is_not_on
     assert soon(lambda: pool.claimed("s"), "the claim")["streams"][0]["tail_offset"][17:] == "0000000000000004"
 
 
+def link(pool: World) -> httpx.Response:
+    return pool.action("s", "streams", {"streams": ["events/a"]})
+
+
+def unlink(pool: World) -> httpx.Response:
+    return pool.http.delete(pool.path("s", "streams", "events/a"))
+
+
+@pytest.mark.parametrize(("change", "explicit"), [(link, True), (unlink, False)])
+def test_an_ack_that_is_being_noted_while_its_stream_is_linked_or_unlinked_by_name_is_kept(
+    pool: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[World], httpx.Response], explicit: bool
+):
+    pool.put("events/a", 1)
+    if not explicit:
+        link(pool)
+    claim = pool.claimed("s")
+    subscription, noting, go_on = pool.manager.get("s"), threading.Event(), threading.Event()
+    append = subscription._journal.append
+
+    async def slowly(record: dict[str, Any]) -> bool:
+        noting.set()
+        assert await asyncio.to_thread(go_on.wait, PATIENCE_SECONDS)
+        return await append(record)
+
+    monkeypatch.setattr(subscription._journal, "append", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        acked = threads.submit(pool.action, "s", "ack", ack_of(claim, done=False), claim["token"])
+        assert noting.wait(PATIENCE_SECONDS)
+        changed = threads.submit(change, pool)
+        soon(lambda: subscription.links.by_path["events/a"].explicit == explicit, "the change")
+        go_on.set()
+        assert (acked.result().status_code, changed.result().status_code) == (200, 204)
+    noted = pool.stored("s").links["events/a"]
+    assert (noted.acked, noted.explicit) == (2, explicit)
+    assert noted == subscription.links.by_path["events/a"]
+
+
 def refusing_once(world: World, monkeypatch: pytest.MonkeyPatch, what: Callable[[dict[str, Any]], bool]) -> list[int]:
     """Have the store refuse a record of that kind, once; the list has an item when it has."""
     journal, refused = world.manager.get("s")._journal, list[int]()
@@ -230,9 +271,7 @@ def test_a_link_that_could_not_be_noted_is_noted_when_it_is_asked_for_again(
     refusing_once(pool, monkeypatch, lambda record: "links" in record)
     assert pool.action("s", "streams", {"streams": ["named"]}).status_code == 507
     assert pool.action("s", "streams", {"streams": ["named"]}).status_code == 204
-    stored = records.fold(pool.store.stream("__ds/subscriptions/s").read().items)
-    assert stored is not None
-    assert stored.links["named"].explicit
+    assert pool.stored("s").links["named"].explicit
 
 
 def test_a_wake_that_nobody_claimed_does_not_outlive_its_streams(pool: World):

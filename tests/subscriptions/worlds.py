@@ -21,6 +21,7 @@ from serving import PATIENCE_SECONDS, Clock, Served, until
 from durable_log import asgi
 from durable_log._subscriptions.machine import State
 from durable_log._subscriptions.manager import Manager
+from durable_log._subscriptions.records import Stored, fold
 from durable_log.aio import AsyncStore
 from durable_log.store import Store
 
@@ -118,6 +119,12 @@ class World(Api):
     def state(self, name: str) -> State:
         """What the subscription's next decision will look at."""
         return self.manager.get(name).state
+
+    def stored(self, name: str) -> Stored:
+        """What a server that starts now would go on with."""
+        found = fold(self.store.stream(f"__ds/subscriptions/{name}").read().items)
+        assert found is not None
+        return found
 
     def later(self, seconds: float) -> None:
         """Move the clock, and have it noticed."""
