@@ -53,10 +53,10 @@ class Links:
         """How far a stream of these reaches."""
         return self.pending.get(path, self.by_path[path].acked)
 
-    def reaches(self, path: str, number: int, offset: int) -> bool:
-        """Whether that life of a stream is linked and has that offset."""
+    def advances(self, path: str, number: int, offset: int) -> bool:
+        """Whether that offset of that life of a stream is beyond what was acknowledged, and not beyond its tail."""
         link = self.by_path.get(path)
-        return link is not None and link.number == number and offset <= self.tail(path)
+        return link is not None and link.number == number and link.acked < offset <= self.tail(path)
 
     def _compare(self, path: str, link: Link, tail: int) -> None:
         if tail > link.acked:

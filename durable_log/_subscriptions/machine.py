@@ -60,7 +60,9 @@ class Facts(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What comes of it: the next state, and how far which streams are acknowledged from now on."""
+    """What comes of it: the next state, and how far which streams are acknowledged from now on. Cursors only move
+    forward; those that stay where they are are not there.
+    """
 
     state: State
     acked: Mapping[str, int] = {}
@@ -136,13 +138,13 @@ def release(state: State, facts: Facts, generation: int, request: Ack) -> Step:
 
 
 def delivered(state: State, facts: Facts, generation: int, *, done: bool) -> Step:
-    """The wake of that generation has arrived; with ``done``, all that it told of has been processed."""
+    """The wake of that generation has arrived; with ``done``, all that it told of has been processed, at least."""
     if state.wake_id is None or generation != state.generation:
         return Step(state)
     state = state._replace(sent=True, attempts=0, next_attempt_at=None)
     if not done:
         return Step(state)
-    acked = {path: tail for path, (number, tail) in state.tails.items() if facts.links.reaches(path, number, tail)}
+    acked = {path: tail for path, (number, tail) in state.tails.items() if facts.links.advances(path, number, tail)}
     return Step(_woken(_ended(state), facts, acked), acked)
 
 
@@ -200,7 +202,9 @@ def _checked(state: State, facts: Facts, generation: int, request: Ack) -> State
 
 
 def _acked(state: State, links: Links, acks: Mapping[str, int]) -> dict[str, int]:
-    """The acks that count. One of a stream that was deleted since it was told of does not; others have to be right."""
+    """The acks that move a cursor. One of a stream that was deleted since it was told of counts for nothing; others
+    have to be right.
+    """
     acked = {}
     for path, offset in acks.items():
         link = links.by_path.get(path)
@@ -215,5 +219,6 @@ def _acked(state: State, links: Links, acks: Mapping[str, int]) -> dict[str, int
             raise subscriptions.invalid_offset(
                 f"{path!r}: {given} is not within {first}, acknowledged, and {last}, the tail"
             )
-        acked[path] = offset
+        if offset > link.acked:
+            acked[path] = offset
     return acked

@@ -61,7 +61,7 @@ class Subscribed(RuleBasedStateMachine):
         self.log.append(json.dumps(records.difference(old, new, changed)))
         self.state = new
         for path, offset in acked.items():
-            assert self.cursors[path] <= offset <= self.tails[path]
+            assert self.cursors[path] < offset <= self.tails[path]
             self.cursors[path] = offset
             self.links.ack(path, offset)
         return old
@@ -286,6 +286,22 @@ def test_one_wake_tells_of_a_thousand_streams_and_the_next_of_the_others():
     assert [len(paths) for paths in told] == [1000, 1000, 500]
     assert sorted(path for paths in told for path in paths) == sorted(f"{number}" for number in range(2500))
     assert state.wake_id is None
+
+
+def test_done_acknowledges_what_is_left_of_its_wake():
+    links = Links()
+    for path in ("a", "b", "c"):
+        links.put(path, Link(1, 0, False, True), 5)
+    facts = Facts(START_MS, True, LEASE_MS, links, "w", 0.5)
+    state = machine.look(State(), facts).state
+    links.moved("a", 9)
+    state, acked = machine.ack(state, facts, 1, Ack("w", 1, {"a": 7, "b": 5, "c": 0}))
+    assert acked == {"a": 7, "b": 5}
+    for path, offset in acked.items():
+        links.ack(path, offset)
+    state, acked = machine.delivered(state, facts, 1, done=True)
+    assert acked == {"c": 5}
+    assert (state.generation, state.tails) == (2, {"a": (1, 9)})
 
 
 def test_what_was_acknowledged_in_part_waits_behind_the_others():

@@ -139,6 +139,24 @@ def test_what_comes_after_the_wake_was_sent_is_not_acknowledged_by_its_done(at_w
         soon(lambda: at_work.cursors("s") == {"events/a": 4}, "the second ack")
 
 
+def test_done_takes_nothing_back_of_what_was_acknowledged_beyond_its_wake(at_work: World):
+    def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
+        if number == 0:
+            at_work.post("events/a", 2)
+            wake = receiver.deliveries[0].wake
+            further = ack_of(wake, acks={"events/a": "0000000000000000_0000000000000004"}, done=False)
+            assert at_work.action("s", "callback", further, wake["callback_token"]).is_success
+        DONE(number, handler)
+
+    with Receiver(answer) as receiver:
+        at_work.hook("s", receiver.url)
+        at_work.put("events/a", 1)
+        receiver.delivery()
+        soon(lambda: at_work.state("s").wake_id is None, "the end of the wake")
+        assert at_work.cursors("s") == {"events/a": 4}
+        assert at_work.stored("s").links["events/a"].acked == 4
+
+
 def test_done_says_nothing_of_a_stream_that_was_deleted_meanwhile_nor_of_its_next_life(at_work: World):
     def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
         if number == 0:
