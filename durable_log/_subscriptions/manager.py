@@ -219,7 +219,9 @@ class Manager:
         await active.decide(machine.look)
 
     async def remove(self, active: Active, path: str) -> None:
-        """Take back what :meth:`add` did."""
+        """Take back what :meth:`add` did. Slashes before the path may be there for nothing, or be part of a name."""
+        if path not in active.links.by_path:
+            path = path.lstrip("/")
         if active.unlink(path):
             self._unlink(active, path)
         await active.decide(machine.look)

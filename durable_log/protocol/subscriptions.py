@@ -53,8 +53,8 @@ _LAST: Final[Mapping[str, Action]] = {
 
 
 class Control(NamedTuple):
-    """A request to the control API: ``id`` is the subscription's, ``path`` the stream that is to be unlinked,
-    ``token`` the bearer's where one is needed.
+    """A request to the control API: ``id`` is the subscription's, ``path`` the stream that is to be unlinked, as it
+    was written, ``token`` the bearer's where one is needed.
     """
 
     method: str
@@ -120,7 +120,7 @@ def _subscription(method: str, name: str, rest: str) -> Control | None:
     if action is not None:
         return Control(method, action, name)
     first, _, path = rest.partition("/")
-    return Control(method, "stream", name, path.lstrip("/")) if first == "streams" and path else None
+    return Control(method, "stream", name, path) if first == "streams" and path else None
 
 
 def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -191,7 +191,7 @@ def to_ack(body: bytes) -> Ack:
     for each in _array("acks", given.get("acks", [])):
         if not isinstance(each, dict):
             raise invalid("acks is an array of objects with stream and offset")
-        path = _path("acks[].stream", each.get("stream", each.get("path")))
+        path = _name("acks[].stream", each.get("stream", each.get("path")))
         offset = parse_offset(_text("acks[].offset", each.get("offset"), TEXT_BYTES_MAX))
         if offset is None or offset < 0:
             raise invalid_offset(f"{path!r}: an ack names an offset that the server gave you, not one made up")
@@ -237,13 +237,18 @@ def _text(what: str, given: object, most: int, *, empty: bool = False) -> str:
 
 
 def _path(what: str, given: object) -> str:
+    """A stream as its path from the root, which clients write with the slash before it, too."""
+    return _name(what, given.lstrip("/") if isinstance(given, str) else given)
+
+
+def _name(what: str, given: object) -> str:
+    """A stream that clients were told of: as it is, for ``/x`` and ``x`` are two streams."""
     if not isinstance(given, str):
         raise invalid(f"{what} is the path of a stream")
-    path = given.lstrip("/")
-    if is_reserved(path):
+    if is_reserved(given):
         raise invalid(f"{what}: paths below {RESERVED_SEGMENT}/ are reserved; no stream is there")
     try:
-        return check_name(path)
+        return check_name(given)
     except InvalidName as error:
         raise invalid(f"{what}: {error}") from error
 

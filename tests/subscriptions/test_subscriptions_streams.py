@@ -129,6 +129,37 @@ def test_explicit_links_come_before_those_of_the_pattern_and_leave_them_behind(a
     assert at_work.claimed("s")["streams"][0]["path"] == "events/b"
 
 
+def test_a_stream_whose_name_begins_with_a_slash_is_another_than_that_without(at_work: World):
+    at_work.pull("s", pattern="**")
+    at_work.put("/x", 1)
+    at_work.put("x", 111)
+    claim = at_work.claimed("s")
+    assert {each["path"] for each in claim["streams"]} == {"/x", "x"}
+    slashed = {each["path"]: each["tail_offset"] for each in claim["streams"] if each["path"] == "/x"}
+    answer = at_work.action("s", "ack", ack_of(claim, acks=slashed, done=False), claim["token"])
+    assert answer.json() == {"ok": True, "next_wake": False}
+    assert at_work.cursors("s") == {"/x": 2, "x": 0}
+    assert at_work.action("s", "ack", ack_of(claim), claim["token"]).json() == {"ok": True, "next_wake": False}
+    assert at_work.cursors("s") == {"/x": 2, "x": 4}
+
+
+def test_an_ack_means_the_stream_of_exactly_that_name(at_work: World):
+    at_work.pull("s")
+    at_work.put("events/a", 1)
+    claim = at_work.claimed("s")
+    slashed = ack_of(claim, acks={"/events/a": claim["streams"][0]["tail_offset"]})
+    assert code(at_work.action("s", "ack", slashed, claim["token"])) == (409, "INVALID_OFFSET")
+
+
+def test_unlinking_means_the_stream_of_exactly_that_name_if_it_is_linked(at_work: World):
+    at_work.pull("s", pattern="**/x", streams=["/x", "y"])
+    at_work.put("/x", 1)
+    assert links(at_work, "s") == {"x": "explicit", "y": "explicit", "/x": "glob"}
+    for path in ("/x", "/y"):
+        assert at_work.http.delete(at_work.path("s", "streams", path)).status_code == 204
+    assert links(at_work, "s") == {"x": "explicit", "/x": "glob"}
+
+
 def test_many_subscriptions_of_one_stream_have_cursors_of_their_own(at_work: World):
     for name in ("s", "t"):
         at_work.pull(name)
