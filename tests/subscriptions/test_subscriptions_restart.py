@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from receivers import DONE, Receiver, answering
-from serving import Clock, Served, until
+from serving import Clock, Served, token, until
 from worlds import Process, Serve, World, ack_of, code, milliseconds, soon
 
 import durable_log
@@ -206,10 +206,13 @@ def test_a_server_stops_in_time_though_a_webhook_hangs_and_loses_nothing(serve: 
 def test_a_subscription_with_much_history_takes_little_room(at_work: World):
     at_work.put("wake/s")
     at_work.pull("s", lease_ttl_ms=600_000)
-    at_work.put("events/" + "long" * 200, 1)
+    path = "events/" + "long" * 200
+    at_work.put(path, 1)
     claim = at_work.claimed("s")
-    for _ in range(400):
-        assert at_work.action("s", "ack", ack_of(claim, done=False), claim["token"]).is_success
+    at_work.store.stream(path).append_json([1] * 400)
+    for number in range(400):
+        ack = ack_of(claim, acks={path: token(2 * number)}, done=False)
+        assert at_work.action("s", "ack", ack, claim["token"]).is_success
         at_work.clock.now += 1
     info = at_work.store.stream("__ds/subscriptions/s").info()
     assert info.tail > 32_000
