@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
@@ -86,8 +87,11 @@ class Active:
         self._ready = self._gone = self._stirred = False
         self._worker: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._waiting = False
+        """A delivery waits for its turn. There is one at most, whatever happens to wakes meanwhile."""
         self._sending = 0
         """The generation whose wake is being sent; 0 if none is."""
+        self._sender: asyncio.Task[Any] | None = None
 
     # --- streams --------------------------------------------------------------------------------------------------
 
@@ -177,8 +181,9 @@ class Active:
             raise subscriptions.not_found(self.identity.id)
         host, wake_id = self._host, "w_" + secrets.token_hex(12)
         facts = Facts(
-            host.now(), self._webhook, self.config.lease_ms, self.links, wake_id, host.jitter(), self._is_sending
-        )
+            host.now(), self._webhook, self.config.lease_ms, self.links, wake_id, host.jitter(), self._is_sending,
+            self._waiting,
+        )  # fmt: skip
         step = decision(self.state, facts)
         by_path = self.links.by_path
         acked = {path: by_path[path]._replace(acked=offset) for path, offset in step.acked.items()}
@@ -249,7 +254,10 @@ class Active:
             while self._stirred and not self._gone:
                 self._stirred = False
                 async with self._lock:
+                    sent = self.state.wake_id if self._is_sending else None
                     await self._make_so(machine.look)
+                    if sent not in (None, self.state.wake_id):
+                        self._break_off()
                 self._send()
                 self._set_timer()
         except _ENDS:
@@ -263,7 +271,7 @@ class Active:
             self.stir()
 
     def _set_timer(self) -> None:
-        due = machine.due_at(self.state, self.links, sending=self._is_sending)
+        due = machine.due_at(self.state, self.links, sending=self._is_sending, waiting=self._waiting)
         if due is None:
             self._cancel_timer()
         else:
@@ -282,18 +290,29 @@ class Active:
     # --- sending --------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        if machine.unsent(self.state, self._host.now()) and not self._is_sending:
-            self._sending = self.state.generation
-            self._host.spawn(self._deliver(self.state), DELIVERY)
+        if machine.unsent(self.state, self._host.now()) and not (self._is_sending or self._waiting):
+            self._waiting = True
+            self._host.spawn(self._deliver(), DELIVERY)
 
     @property
     def _is_sending(self) -> bool:
         return self._sending == self.state.generation != 0
 
-    async def _deliver(self, state: State) -> None:
-        generation = state.generation
+    async def _deliver(self) -> None:
+        """Send what there is to be sent once it is this subscription's turn, if there is anything by then."""
+        generation = None
         try:
-            decision = await self._attempt(state)
+            async with self._turn() as waited:
+                if waited:
+                    async with self._lock:
+                        await self._make_so(machine.issued)
+                state, generation, self._waiting = self.state, self.state.generation, False
+                if not machine.unsent(state, self._host.now()):
+                    self.stir()
+                    return
+                self._sending, self._sender = generation, asyncio.current_task()
+                self._set_timer()
+                decision = await self._attempt(state)
             async with self._lock:
                 await self._make_so(decision)
         except _ENDS:
@@ -302,9 +321,21 @@ class Active:
             log.warning("subscription %r: %s", self.identity.id, error)
             await asyncio.sleep(TROUBLE_SECONDS)  # what can't be noted would be sent again at once
         finally:
-            if self._sending == generation:
-                self._sending = 0
+            if generation is None:
+                self._waiting = False
+            elif self._sending == generation:
+                self._sending, self._sender = 0, None
         self.stir()
+
+    def _break_off(self) -> None:
+        """The lease has run out while a webhook was asked: its answer would count for nothing, others have its turn."""
+        if self._webhook and self._sender is not None:
+            log.warning("subscription %r: wake %d was not answered within its lease", self.identity.id, self._sending)
+            self._sender.cancel()
+
+    def _turn(self) -> AbstractAsyncContextManager[bool]:
+        """Receivers can be slow, the store is not. Tells whether the turn had to be waited for."""
+        return self._host.webhooks.turn() if self._webhook else nullcontext(False)
 
     async def _attempt(self, state: State) -> Callable[[State, Facts], Step]:
         """Send a wake; returns the decision that follows from what became of it."""

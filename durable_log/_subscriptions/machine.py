@@ -47,7 +47,8 @@ class State(NamedTuple):
 
 class Facts(NamedTuple):
     """What a decision may look at. ``wake_id`` is for a wake that begins now; ``jitter`` is a number from 0 to 1;
-    ``sending``: the wake is being sent at the moment.
+    ``sending``: the wake is being sent at the moment; ``waiting``: a delivery waits for its turn, and will send
+    whatever has to be sent by then.
     """
 
     now: int
@@ -57,6 +58,7 @@ class Facts(NamedTuple):
     wake_id: str
     jitter: float
     sending: bool = False
+    waiting: bool = False
 
 
 class Step(NamedTuple):
@@ -74,12 +76,12 @@ def retry_delay_ms(attempts: int, jitter: float) -> int:
     return min(RETRY_MS_MAX, int(min(RETRY_MS_MAX, doubled) * (1 + JITTER * (2 * jitter - 1))))
 
 
-def due_at(state: State, links: Links, *, sending: bool) -> int | None:
-    """When there is something to do by itself; None if only an event can bring that about. ``sending``: the wake is
-    being sent at the moment.
+def due_at(state: State, links: Links, *, sending: bool, waiting: bool) -> int | None:
+    """When there is something to do by itself; None if only an event can bring that about. ``sending`` and ``waiting``
+    as in :class:`Facts`.
     """
-    times = [state.lease_until]
-    if links.pending if state.wake_id is None else not (state.sent or sending):
+    times = [None if waiting and not state.sent else state.lease_until]
+    if links.pending if state.wake_id is None else not (state.sent or sending or waiting):
         times.append(state.next_attempt_at)
     return min((time for time in times if time is not None), default=None)
 
@@ -99,6 +101,14 @@ def look(state: State, facts: Facts) -> Step:
     if state.wake_id is None and (state.next_attempt_at or 0) <= facts.now:
         state = _woken(state, facts, {})
     return Step(state)
+
+
+def issued(state: State, facts: Facts) -> Step:
+    """The turn of a delivery has come. The lease of the wake that it sends, if there is one to be sent, starts now
+    (PROTOCOL.md §7.3).
+    """
+    state = look(state, facts).state
+    return Step(state._replace(lease_until=facts.now + facts.lease_ms) if unsent(state, facts.now) else state)
 
 
 def claim(state: State, facts: Facts, worker: str) -> Step:
@@ -161,8 +171,10 @@ def _failed(state: State, facts: Facts) -> State:
 
 
 def _expired(state: State, facts: Facts) -> State:
-    """End a wake whose lease has run out. One that is still being sent has failed."""
-    if state.lease_until is None or facts.now < state.lease_until:
+    """End a wake whose lease has run out. One that is still being sent has failed; one that waits for its turn has
+    all the time that it takes.
+    """
+    if state.lease_until is None or facts.now < state.lease_until or (facts.waiting and not state.sent):
         return state
     return _ended(_failed(state, facts) if facts.sending and not state.sent else state)
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_log._subscriptions.keys import MISSING
@@ -39,7 +39,7 @@ class Webhooks:
 
     def __init__(self, options: Subscriptions, resolve: Resolve | None = None) -> None:
         self._options, self._resolve = options, resolve or _Resolver()
-        self._slots = asyncio.Semaphore(options.webhooks_at_once)
+        self._turns = asyncio.Semaphore(options.webhooks_at_once)
 
     async def check(self, url: str) -> None:
         """Raise :class:`Refusal` if no webhook may have that URL, or none can be sent at all."""
@@ -49,19 +49,28 @@ class Webhooks:
         except (OSError, ValueError) as error:
             raise url_rejected(url, str(error)) from error
 
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        """One of the deliveries that may be under way at the same time; whether it had to be waited for."""
+        waited = self._turns.locked()
+        async with self._turns:
+            yield waited
+
     async def send(self, url: str, body: bytes, sign: Callable[[bytes], bytes]) -> bool:
-        """Deliver a body; whether the answer says that it is done. Raises :class:`DeliveryFailed`."""
-        async with self._slots:
-            delivery = asyncio.ensure_future(self._post(url, body, sign(body)))
-            try:
-                await asyncio.wait((delivery,), timeout=self._options.webhook_seconds)
-                if not delivery.done():
-                    raise DeliveryFailed(f"no answer within {self._options.webhook_seconds:g} s")
-                return is_done(await delivery)
-            except (OSError, ValueError) as error:
-                raise DeliveryFailed(str(error)) from error
-            finally:
-                delivery.cancel()
+        """Deliver a body, within a :meth:`turn`; whether the answer says that it is done.
+
+        Raises :class:`DeliveryFailed`.
+        """
+        delivery = asyncio.ensure_future(self._post(url, body, sign(body)))
+        try:
+            await asyncio.wait((delivery,), timeout=self._options.webhook_seconds)
+            if not delivery.done():
+                raise DeliveryFailed(f"no answer within {self._options.webhook_seconds:g} s")
+            return is_done(await delivery)
+        except (OSError, ValueError) as error:
+            raise DeliveryFailed(str(error)) from error
+        finally:
+            delivery.cancel()
 
     async def _post(self, url: str, body: bytes, signature: bytes) -> bytes:
         parsed = self._parsed(url)

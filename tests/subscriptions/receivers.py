@@ -93,3 +93,22 @@ class Receiver:
         """The request of that number, as soon as it is there."""
         until(lambda: len(self.deliveries) > number, f"delivery number {number}")
         return self.deliveries[number]
+
+
+class Hanging(Receiver):
+    """A webhook that answers 500 to all that it was asked as soon as it is let go on."""
+
+    def __init__(self) -> None:
+        self._go_on = threading.Event()
+        super().__init__(self._hang)
+
+    def _hang(self, number: int, handler: BaseHTTPRequestHandler) -> None:
+        self._go_on.wait(60)
+        answering(500)(number, handler)
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+    def __exit__(self, *details: object) -> None:
+        self.go_on()
+        super().__exit__(*details)

@@ -34,7 +34,7 @@ class Subscribed(RuleBasedStateMachine):
         super().__init__()
         self.now, self.jitter, self.wake_ids = START_MS, 0.5, 0
         self.state, self.links = State(), Links()
-        self.sending = 0
+        self.sending, self.waiting = 0, False
         config = Config(self.kind, "*", (), None, None, LEASE_MS, None)
         identity = Identity("s", "life", START_MS, "http://h/__ds", config)
         self.log = [json.dumps(record) for record in records.whole(Stored(identity, State(), {}))]
@@ -51,7 +51,9 @@ class Subscribed(RuleBasedStateMachine):
         """Run a decision, check what holds for all of them, write it down and have it be so."""
         self.wake_ids += 1
         sending = self.sending == self.state.generation != 0
-        facts = Facts(self.now, self.webhook, LEASE_MS, self.links, f"w{self.wake_ids}", self.jitter, sending)
+        facts = Facts(
+            self.now, self.webhook, LEASE_MS, self.links, f"w{self.wake_ids}", self.jitter, sending, self.waiting
+        )
         old, (new, acked) = self.state, decision(self.state, facts, *arguments, **more)
         assert new.generation in (old.generation, old.generation + 1)
         assert (new.generation > old.generation) == (new.wake_id not in (None, old.wake_id))
@@ -76,8 +78,13 @@ class Subscribed(RuleBasedStateMachine):
     def pending(self) -> bool:
         return any(tail > self.cursors[path] for path, tail in self.tails.items())
 
+    @property
+    def lease_until(self) -> int | None:
+        """When whoever works on the wake loses it: not while the wake waits for its turn."""
+        return None if self.waiting and not self.state.sent else self.state.lease_until
+
     def in_time(self, generation: int, wake_id: str | None) -> bool:
-        lease = self.state.lease_until
+        lease = self.lease_until
         current = (self.state.generation, self.state.wake_id) == (generation, wake_id) and wake_id is not None
         is_taken = self.webhook or self.state.holder is not None
         return current and is_taken and not (lease is not None and lease <= self.now)
@@ -116,26 +123,40 @@ class Subscribed(RuleBasedStateMachine):
             assert state.next_attempt_at > self.now
         if state.generation > old.generation:
             assert (state.next_attempt_at or 0) <= self.now
-        if state.lease_until is not None:
-            assert state.lease_until > self.now
+        if self.lease_until is not None:
+            assert self.lease_until > self.now
         if old.wake_id is not None and old.wake_id == state.wake_id:
             assert state == old
         elif old.lease_until is not None and not old.sent and self.sending == old.generation:
             assert state.attempts == old.attempts + 1
         else:
             assert state.attempts == old.attempts
-        due = machine.due_at(state, self.links, sending=self.sending == state.generation)
+        is_sending = self.sending == state.generation
+        due = machine.due_at(state, self.links, sending=is_sending, waiting=self.waiting)
         assert due is None or due > self.now or machine.unsent(state, self.now)
-        waits = self.pending() if state.wake_id is None else not state.sent and self.sending != state.generation
-        if waits and state.next_attempt_at is not None:
+        unsent = not (state.sent or is_sending or self.waiting)
+        if (self.pending() if state.wake_id is None else unsent) and state.next_attempt_at is not None:
             assert due is not None
             assert due <= state.next_attempt_at
         return state.wake_id, state.generation
 
     @rule()
-    def send(self) -> None:
+    def queue(self) -> None:
+        if machine.unsent(self.state, self.now) and self.sending != self.state.generation and self.webhook:
+            self.waiting = True
+
+    @rule(target=wakes)
+    def send(self):
+        if self.waiting:
+            old = self.step(machine.issued)
+            self.waiting = False
+            if old.wake_id is not None and not old.sent:
+                assert (self.state.wake_id, self.state.attempts) == (old.wake_id, old.attempts)
+            if machine.unsent(self.state, self.now):
+                assert self.state.lease_until == self.now + LEASE_MS
         if machine.unsent(self.state, self.now):
             self.sending = self.state.generation
+        return self.state.wake_id, self.state.generation
 
     @rule(done=st.booleans())
     def arrive(self, done: bool) -> None:

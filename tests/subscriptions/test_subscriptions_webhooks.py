@@ -13,10 +13,11 @@ from typing import Any
 import ed25519
 import httpx
 import pytest
-from receivers import DONE, Delivery, Receiver, answering
+from receivers import DONE, Delivery, Hanging, Receiver, answering
 from worlds import World, ack_of, code, soon, world
 
 from durable_log import asgi
+from durable_log._subscriptions import active
 from durable_log.errors import InvalidOption, StoreFull
 
 
@@ -247,8 +248,6 @@ def test_a_webhook_that_is_not_there_is_a_failure_like_others(at_work: World):
 def test_a_delivery_that_cannot_be_noted_is_made_again_later_and_not_at_once(
     at_work: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    from durable_log._subscriptions import active
-
     monkeypatch.setattr(active, "TROUBLE_SECONDS", 0.2)
     at_work.hook("s", receiver.url)
     journal, refused = at_work.manager.get("s")._journal, list[float]()
@@ -436,3 +435,66 @@ def test_deliveries_are_made_a_few_at_a_time():
         for number in range(8):
             soon(lambda name=f"s{number}": running.cursors(name) == {"events/a": 2}, "the ack")
     assert most[0] == 2
+
+
+def deliveries(running: World) -> int:
+    """How many are under way or wait for their turn."""
+    return [task.get_name() for task in tuple(running.manager._tasks)].count(active.DELIVERY)
+
+
+def test_a_wake_that_waits_for_its_turn_has_not_failed_and_its_lease_begins_with_its_turn():
+    leases: list[tuple[float, int | None]] = []
+
+    def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
+        leases.append((running.clock.now, running.state("t").lease_until))
+        DONE(number, handler)
+
+    with world(webhooks_at_once=1, webhook_seconds=60) as running, Hanging() as hanging, Receiver(answer) as other:
+        running.hook("s", hanging.url, lease_ttl_ms=600_000)
+        running.hook("t", other.url, lease_ttl_ms=1000, pattern="other")
+        running.put("events/a", 1)
+        hanging.delivery()
+        running.put("other", 1)
+        for _ in range(3):
+            running.later(2)
+            assert running.get("t")["status"] == "active"
+            assert running.state("t").attempts == 0
+            assert deliveries(running) == 2
+        hanging.go_on()
+        soon(lambda: running.cursors("t") == {"other": 2}, "the ack")
+        assert [delivery.wake["generation"] for delivery in other.deliveries] == [1]
+        ((now, lease_until),) = leases
+        assert lease_until == int(1000 * now) + 1000
+
+
+def test_a_wake_that_was_taken_while_it_waited_for_its_turn_is_not_sent():
+    failing = Receiver(answering(500))
+    with world(webhooks_at_once=1, webhook_seconds=60) as running, Hanging() as hanging, failing as receiver:
+        running.hook("s", receiver.url, lease_ttl_ms=10_000)
+        running.put("events/a", 1)
+        wake = receiver.delivery().wake
+        soon(lambda: running.get("s")["status"] == "failed", "the failure")
+        running.hook("t", hanging.url, lease_ttl_ms=600_000, pattern="other")
+        running.put("other", 1)
+        hanging.delivery()
+        running.later(2)
+        soon(lambda: deliveries(running) == 2, "the attempt that waits")
+        assert running.action("s", "callback", ack_of(wake), wake["callback_token"]).is_success
+        running.post("events/a", 2)
+        hanging.go_on()
+        second = receiver.delivery(1)
+        assert (second.wake["generation"], second.stream("events/a")["tail_offset"][17:]) == (2, f"{4:016d}")
+        soon(lambda: deliveries(running) == 0, "the end of it")
+        assert len(receiver.deliveries) == 2
+
+
+def test_a_webhook_that_hangs_longer_than_its_lease_takes_no_turn_of_others():
+    with world(webhooks_at_once=1, webhook_seconds=60) as running, Hanging() as hanging, Receiver(DONE) as other:
+        running.hook("s", hanging.url, lease_ttl_ms=1000)
+        running.put("events/a", 1)
+        hanging.delivery()
+        running.hook("t", other.url, pattern="other")
+        running.put("other", 1)
+        running.later(1)
+        soon(lambda: running.cursors("t") == {"other": 2}, "the ack of the other")
+        assert running.get("s")["status"] == "failed"
