@@ -29,6 +29,8 @@ LOOKUPS_AT_ONCE: Final = 8
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
+_Found = list[Any] | Exception
+
 
 class DeliveryFailed(Exception):
     """The webhook did not take it; says why, for the log."""
@@ -117,39 +119,49 @@ def _posting() -> ModuleType:
 
 class _Resolver:
     """Looks names up, a few at a time, each on a thread of its own: a look-up can't be stopped, and may take very long.
-    The loop's threads are those of the store's reads, and a process that ends waits for them.
+    The loop's threads are those of the store's reads, and a process that ends waits for them. Whoever asks for a name
+    that is being looked up has the same answer: one that takes long keeps no other from its turn.
     """
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._under_way: dict[tuple[str, int], asyncio.Future[_Found]] = {}
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        await self._slots.acquire()
+        under_way = self._under_way
+        if (host, port) not in under_way:
+            await self._slots.acquire()
+            if (host, port) in under_way:
+                self._slots.release()
+            else:
+                under_way[host, port] = self._begin(host, port)
+        found = await asyncio.shield(under_way[host, port])
+        if isinstance(found, Exception):
+            raise found
+        return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+    def _begin(self, host: str, port: int) -> asyncio.Future[_Found]:
+        """Look up on a thread; the slot is taken. A failure is a result, too: nobody may wait for it by then."""
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[Any]] = loop.create_future()
+        future: asyncio.Future[_Found] = loop.create_future()
 
         def look_up() -> None:
-            answer: list[Any] | Exception = OSError("the look-up was broken off")
+            found: _Found = OSError("the look-up was broken off")
             try:
-                answer = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except (OSError, ValueError) as error:
-                answer = error
+                found = error
             finally:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(self._deliver, found, answer)
+                    loop.call_soon_threadsafe(self._end, host, port, found)
 
         try:
             threading.Thread(target=look_up, name="durable_log webhook name", daemon=True).start()
         except BaseException:
             self._slots.release()
             raise
-        return list(dict.fromkeys(str(each[4][0]) for each in await found))
+        return future
 
-    def _deliver(self, found: asyncio.Future[list[Any]], answer: list[Any] | Exception) -> None:
+    def _end(self, host: str, port: int, found: _Found) -> None:
         self._slots.release()
-        if found.done():
-            return  # nobody waited so long
-        if isinstance(answer, Exception):
-            found.set_exception(answer)
-        else:
-            found.set_result(answer)
+        self._under_way.pop((host, port)).set_result(found)

@@ -110,6 +110,36 @@ def test_names_that_are_looked_up_for_long_keep_no_read_of_the_store_waiting(mon
     asyncio.run(work())
 
 
+def test_a_name_that_is_looked_up_for_long_keeps_no_other_from_being_looked_up(monkeypatch: pytest.MonkeyPatch):
+    """Each look-up of it took a turn."""
+    answers, asked = threading.Event(), []
+
+    def look_up(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        if host == "slow.example":
+            assert answers.wait(60)
+        return [(None, None, None, "", (PUBLIC, 443))]
+
+    async def work() -> None:
+        hooks = Webhooks(asgi.Subscriptions())
+        monkeypatch.setattr(webhooks, "RESOLVE_SECONDS", 0.05)
+        slow = [hooks.check("https://slow.example/") for _ in range(webhooks.LOOKUPS_AT_ONCE + 3)]
+        refusals = await asyncio.gather(*slow, return_exceptions=True)
+        assert {type(refusal) for refusal in refusals} == {Refusal}
+        monkeypatch.setattr(webhooks, "RESOLVE_SECONDS", 60)
+        later = asyncio.ensure_future(hooks.check("https://slow.example/"))
+        try:
+            await asyncio.wait_for(hooks.check("https://hooks.example/"), 10)
+        finally:
+            answers.set()
+        await later
+        await hooks.check("https://slow.example/")
+        assert asked == ["slow.example", "hooks.example", "slow.example"]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    asyncio.run(work())
+
+
 def test_a_name_that_can_not_be_looked_up_is_refused_and_keeps_no_turn(monkeypatch: pytest.MonkeyPatch):
     failures = [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")]
 
