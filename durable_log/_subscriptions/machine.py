@@ -93,11 +93,13 @@ def unsent(state: State, now: int) -> bool:
 
 def look(state: State, facts: Facts) -> Step:
     """End a lease that has run out, and a wake that nobody has claimed and that tells of nothing any more, as its
-    streams are gone; begin a wake if there is work and nobody at it.
+    streams are gone; begin a wake if there is work and nobody at it. Without work, there is nothing to be tried again.
     """
     state = _expired(state, facts)
     if not facts.webhook and state.holder is None and not facts.links.pending:
         state = _ended(state)
+    if state.wake_id is None and not facts.links.pending:
+        state = _without_failures(state)
     if state.wake_id is None and (state.next_attempt_at or 0) <= facts.now:
         state = _woken(state, facts, {})
     return Step(state)
@@ -122,19 +124,19 @@ def claim(state: State, facts: Facts, worker: str) -> Step:
         state = _woken(state, facts, {})
     lease_until = facts.now + facts.lease_ms
     tails = _told(facts.links, {})
-    return Step(
-        state._replace(sent=True, tails=tails, holder=worker, lease_until=lease_until, attempts=0, next_attempt_at=None)
-    )
+    return Step(_without_failures(state)._replace(sent=True, tails=tails, holder=worker, lease_until=lease_until))
 
 
 def ack(state: State, facts: Facts, generation: int, request: Ack) -> Step:
-    """Move cursors; go on, or end the wake. ``generation`` is that of the token. Raises :class:`Refusal`."""
-    state = _checked(state, facts, generation, request)
+    """Move cursors; go on, or end the wake: whoever acknowledges has got it, whatever became of the attempt to send it.
+    ``generation`` is that of the token. Raises :class:`Refusal`.
+    """
+    state = _without_failures(_checked(state, facts, generation, request))
     acked = _acked(state, facts.links, request.acks)
     if request.done:
         return Step(_woken(_ended(state), facts, acked), acked)
     lease_until = facts.now + facts.lease_ms
-    return Step(state._replace(sent=True, lease_until=lease_until, attempts=0, next_attempt_at=None), acked)
+    return Step(state._replace(sent=True, lease_until=lease_until), acked)
 
 
 def hurried(state: State, _facts: Facts) -> Step:
@@ -151,7 +153,7 @@ def delivered(state: State, facts: Facts, generation: int, *, done: bool) -> Ste
     """The wake of that generation has arrived; with ``done``, all that it told of has been processed, at least."""
     if state.wake_id is None or generation != state.generation:
         return Step(state)
-    state = state._replace(sent=True, attempts=0, next_attempt_at=None)
+    state = _without_failures(state)._replace(sent=True)
     if not done:
         return Step(state)
     acked = {path: tail for path, (number, tail) in state.tails.items() if facts.links.advances(path, number, tail)}
@@ -168,6 +170,10 @@ def failed(state: State, facts: Facts, generation: int) -> Step:
 def _failed(state: State, facts: Facts) -> State:
     attempts = state.attempts + 1
     return state._replace(attempts=attempts, next_attempt_at=facts.now + retry_delay_ms(attempts, facts.jitter))
+
+
+def _without_failures(state: State) -> State:
+    return state._replace(attempts=0, next_attempt_at=None)
 
 
 def _expired(state: State, facts: Facts) -> State:

@@ -125,7 +125,9 @@ class Subscribed(RuleBasedStateMachine):
             assert (state.next_attempt_at or 0) <= self.now
         if self.lease_until is not None:
             assert self.lease_until > self.now
-        if old.wake_id is not None and old.wake_id == state.wake_id:
+        if state.wake_id is None and not self.pending():
+            assert state.attempts == 0
+        elif old.wake_id is not None and old.wake_id == state.wake_id:
             assert state == old
         elif old.lease_until is not None and not old.sent and self.sending == old.generation:
             assert state.attempts == old.attempts + 1
@@ -225,6 +227,7 @@ class Subscribed(RuleBasedStateMachine):
         else:
             told = self.state.tails
             self.step(machine.ack, generation, request)
+            assert self.state.attempts == 0
             for path, offset in acks.items():
                 if path not in told or told[path][0] == self.lives[path]:
                     assert self.cursors[path] == offset

@@ -293,6 +293,15 @@ def test_a_wake_stream_that_comes_later_gets_the_event_that_waits_for_it(at_work
     assert at_work.get("s")["status"] == "active"
 
 
+def test_nothing_has_failed_any_more_when_there_is_nothing_to_be_announced(at_work: World):
+    at_work.pull("s")
+    at_work.put("events/a", 1)
+    soon(lambda: at_work.get("s")["status"] == "failed", "the attempt")
+    at_work.delete("events/a")
+    soon(lambda: at_work.get("s")["status"] == "active", "the end of it")
+    assert at_work.stored("s").state.attempts == 0
+
+
 def test_a_subscription_can_be_claimed_without_its_wake_stream(at_work: World):
     at_work.pull("s")
     at_work.put("events/a", 1)

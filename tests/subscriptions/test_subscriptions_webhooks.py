@@ -224,6 +224,18 @@ def test_a_webhook_that_fails_is_tried_again_after_doubling_times(at_work: World
         assert {delivery.wake["wake_id"] for delivery in receiver.deliveries} == {receiver.delivery().wake["wake_id"]}
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_webhook_that_calls_back_though_its_answer_was_a_failure_has_not_failed(at_work: World, done: bool):
+    with Receiver(answering(500)) as receiver:
+        at_work.hook("s", receiver.url)
+        at_work.put("events/a", 1)
+        wake = receiver.delivery().wake
+        soon(lambda: at_work.get("s")["status"] == "failed", "the failure")
+        assert at_work.action("s", "callback", ack_of(wake, done=done), wake["callback_token"]).is_success
+        assert at_work.get("s")["status"] == "active"
+        assert "next_attempt_at" not in at_work.get("s")
+
+
 def test_a_lease_that_runs_out_during_retries_keeps_to_the_schedule(at_work: World):
     with Receiver(answering(500)) as receiver:
         at_work.hook("s", receiver.url, lease_ttl_ms=1000)
