@@ -95,7 +95,7 @@ def look(state: State, facts: Facts) -> Step:
     """End a lease that has run out, and a wake that nobody has claimed and that tells of nothing any more, as its
     streams are gone; begin a wake if there is work and nobody at it. Without work, there is nothing to be tried again.
     """
-    state = _expired(state, facts)
+    state = _expired(_in_reach(state, facts), facts)
     if not facts.webhook and state.holder is None and not facts.links.pending:
         state = _ended(state)
     if state.wake_id is None and not facts.links.pending:
@@ -170,6 +170,16 @@ def failed(state: State, facts: Facts, generation: int) -> Step:
 def _failed(state: State, facts: Facts) -> State:
     attempts = state.attempts + 1
     return state._replace(attempts=attempts, next_attempt_at=facts.now + retry_delay_ms(attempts, facts.jitter))
+
+
+def _in_reach(state: State, facts: Facts) -> State:
+    """No time is further ahead than it can be: the clock was, when it was set."""
+    lease_until, next_attempt_at = state.lease_until, state.next_attempt_at
+    if lease_until is not None:
+        lease_until = min(lease_until, facts.now + facts.lease_ms)
+    if next_attempt_at is not None:
+        next_attempt_at = min(next_attempt_at, facts.now + retry_delay_ms(state.attempts, 1.0))
+    return state._replace(lease_until=lease_until, next_attempt_at=next_attempt_at)
 
 
 def _without_failures(state: State) -> State:

@@ -312,6 +312,22 @@ def test_one_wake_tells_of_a_thousand_streams_and_the_next_of_the_others():
     assert state.wake_id is None
 
 
+def test_a_clock_that_was_ahead_holds_up_no_retry_and_no_lease():
+    links = Links()
+    links.put("a", Link(1, 0, False, True), 5)
+    year_ms = 365 * 86_400_000
+    ahead = Facts(START_MS + year_ms, True, LEASE_MS, links, "w", 0.5)
+    state = machine.failed(machine.look(State(), ahead).state, ahead, 1).state
+    facts = ahead._replace(now=START_MS)
+    state = machine.look(state, facts).state
+    assert (state.wake_id, state.attempts) == ("w", 1)
+    assert state.next_attempt_at == START_MS + machine.retry_delay_ms(1, 1.0)
+    assert state.lease_until == START_MS + LEASE_MS
+    assert machine.look(state, facts._replace(now=START_MS + 1)).state == state
+    held = machine.claim(State(), ahead._replace(webhook=False), "one").state
+    assert machine.look(held, facts._replace(webhook=False)).state.lease_until == START_MS + LEASE_MS
+
+
 def test_done_acknowledges_what_is_left_of_its_wake():
     links = Links()
     for path in ("a", "b", "c"):

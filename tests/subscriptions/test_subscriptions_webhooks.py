@@ -224,6 +224,18 @@ def test_a_webhook_that_fails_is_tried_again_after_doubling_times(at_work: World
         assert {delivery.wake["wake_id"] for delivery in receiver.deliveries} == {receiver.delivery().wake["wake_id"]}
 
 
+def test_a_clock_that_is_set_back_does_not_put_retries_off(at_work: World):
+    with Receiver(answering(500, 200)) as receiver:
+        at_work.hook("s", receiver.url)
+        at_work.put("events/a", 1)
+        receiver.delivery()
+        soon(lambda: at_work.get("s")["status"] == "failed", "the failure")
+        at_work.later(-365 * 86_400)
+        soon(lambda: (at_work.state("s").next_attempt_at or 0) <= 1000 * at_work.clock.now + 1200, "the correction")
+        at_work.later(1.2)
+        receiver.delivery(1)
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_a_webhook_that_calls_back_though_its_answer_was_a_failure_has_not_failed(at_work: World, done: bool):
     with Receiver(answering(500)) as receiver:
