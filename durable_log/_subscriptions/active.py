@@ -84,7 +84,9 @@ class Active:
         self._unsaved: set[str] = set()
         """Streams whose explicit links have changed since the last record. The next one tells of these links as they
         are by then: a cursor may have moved meanwhile."""
-        self._ready = self._gone = self._stirred = False
+        self.gone = False
+        """There is no such subscription any more."""
+        self._ready = self._stirred = False
         self._worker: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = False
@@ -177,7 +179,7 @@ class Active:
         return state
 
     async def _make_so(self, decision: Callable[[State, Facts], Step]) -> State:
-        if self._gone:
+        if self.gone:
             raise subscriptions.not_found(self.identity.id)
         host, wake_id = self._host, "w_" + secrets.token_hex(12)
         facts = Facts(
@@ -222,14 +224,14 @@ class Active:
     async def delete(self) -> None:
         """End this life of it, durably."""
         async with self._lock:
-            if self._gone:
+            if self.gone:
                 return
             await self._journal.delete()
             self.end()
 
     def end(self) -> None:
         """There is no such subscription any more."""
-        self._gone = True
+        self.gone = True
         self.rest()
 
     def rest(self) -> None:
@@ -246,12 +248,12 @@ class Active:
     def stir(self) -> None:
         """Look at what there is to do, soon."""
         self._stirred = True
-        if self._worker is None and self._ready and not self._gone:
+        if self._worker is None and self._ready and not self.gone:
             self._worker = self._host.spawn(self._work())
 
     async def _work(self) -> None:
         try:
-            while self._stirred and not self._gone:
+            while self._stirred and not self.gone:
                 self._stirred = False
                 async with self._lock:
                     sent = self.state.wake_id if self._is_sending else None

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,7 +22,7 @@ from durable_log._subscriptions.active import DELIVERY, Active
 from durable_log._subscriptions.journal import PREFIX, Journal
 from durable_log._subscriptions.keys import KeyRing
 from durable_log._subscriptions.options import Subscriptions
-from durable_log._subscriptions.records import Identity, Stored
+from durable_log._subscriptions.records import LINKS_PER_RECORD, Identity, Stored
 from durable_log._subscriptions.webhooks import Resolve, Webhooks
 from durable_log.aio import AsyncStore
 from durable_log.errors import (
@@ -212,11 +212,12 @@ class Manager:
                 del self._by_id[name]
                 self._forget(active)
 
-    async def add(self, active: Active, paths: Iterable[str]) -> None:
+    async def add(self, active: Active, paths: Sequence[str]) -> None:
         """Link streams by name, at their tails."""
-        for path in paths:
-            await self._link(active, path, explicit=True)
-        await active.decide(machine.look)
+        for start in range(0, len(paths), LINKS_PER_RECORD):
+            some = paths[start : start + LINKS_PER_RECORD]
+            await self._a_few_at_a_time(lambda path: self._link(active, path, explicit=True), some)
+            await active.decide(machine.look)
 
     async def remove(self, active: Active, path: str) -> None:
         """Take back what :meth:`add` did. Slashes before the path may be there for nothing, or be part of a name."""
@@ -271,19 +272,20 @@ class Manager:
         if active.glob is not None:
             names = await self.store.names(active.glob.prefix)
             paths.update(dict.fromkeys(await asyncio.to_thread(list, filter(active.wants, names))))
-        listed = list(paths)
         explicit = set(active.config.streams) if new else ()
-        for start in range(0, len(listed), LOOKED_UP_AT_ONCE):
-            some = listed[start : start + LOOKED_UP_AT_ONCE]
-            if new:
-                await asyncio.gather(*(self._link(active, path, explicit=path in explicit) for path in some))
-            else:
-                await asyncio.gather(*(self._catch_up(active, path) for path in some))
+        if new:
+            await self._a_few_at_a_time(lambda path: self._link(active, path, explicit=path in explicit), list(paths))
+        else:
+            await self._a_few_at_a_time(lambda path: self._catch_up(active, path), list(paths))
+
+    async def _a_few_at_a_time(self, work: Callable[[str], Awaitable[None]], paths: Sequence[str]) -> None:
+        for start in range(0, len(paths), LOOKED_UP_AT_ONCE):
+            await asyncio.gather(*map(work, paths[start : start + LOOKED_UP_AT_ONCE]))
             await asyncio.sleep(0)  # others have turns, too
 
     async def _link(self, active: Active, path: str, *, explicit: bool) -> None:
         info = await self._info(path)
-        if info is not None or explicit:
+        if (info is not None or explicit) and not active.gone:
             number, tail = (0, 0) if info is None else (info.number, info.tail)
             self._note(active, path)
             active.link_at_tail(path, number, tail, explicit=explicit)

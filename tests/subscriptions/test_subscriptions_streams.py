@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
 from receivers import DONE, Receiver
@@ -11,6 +12,12 @@ from worlds import World, ack_of, code, soon
 
 from durable_log import aio
 from durable_log._subscriptions import machine
+from durable_log._subscriptions.manager import LOOKED_UP_AT_ONCE, Manager
+from durable_log._subscriptions.options import Subscriptions
+from durable_log._subscriptions.records import LINKS_PER_RECORD
+from durable_log.model import StreamInfo
+from durable_log.protocol.refusal import Refusal
+from durable_log.protocol.subscriptions import Config
 
 
 def test_what_a_stream_held_before_the_subscription_is_not_pending(at_work: World):
@@ -181,6 +188,56 @@ def test_nobody_listens_to_commits_when_there_is_no_subscription(at_work: World)
     assert listeners.listeners == ()
     at_work.pull("s")
     assert len(listeners.listeners) == 1
+
+
+def pulled(name: str) -> Config:
+    return Config("pull-wake", f"{name}/*", (), None, f"wake/{name}", 30_000, None)
+
+
+def test_many_streams_that_are_linked_by_name_at_once_let_others_have_their_turns():
+    paths, links_at = [f"named/{number}" for number in range(2500)], [0]
+
+    async def work() -> None:
+        async with aio.open(":memory:") as store:
+            manager = Manager(store, Subscriptions())
+            await manager.start()
+            active, _ = await manager.put("s", pulled("s"), "http://h/__ds")
+            adding = asyncio.ensure_future(manager.finish(manager.add(active, paths)))
+            while not adding.done():
+                await asyncio.sleep(0)
+                links_at.append(len(active.links.by_path))
+            records = (await store.stream("__ds/subscriptions/s").read()).items
+            assert max(len(record.get("links", ())) for record in records) == LINKS_PER_RECORD
+            await manager.stop(10)
+
+    asyncio.run(work())
+    assert links_at[-1] == len(paths)
+    assert max(after - before for before, after in pairwise(links_at)) <= LOOKED_UP_AT_ONCE
+
+
+def test_a_subscription_that_is_deleted_while_streams_are_linked_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    paths = [f"named/{number}" for number in range(300)]
+
+    async def work() -> None:
+        async with aio.open(":memory:") as store:
+            manager = Manager(store, Subscriptions())
+            await manager.start()
+            active, _ = await manager.put("s", pulled("s"), "http://h/__ds")
+            look_up = manager._info
+
+            async def deleting(path: str) -> StreamInfo | None:
+                if path == paths[200]:
+                    await manager.delete("s")
+                return await look_up(path)
+
+            monkeypatch.setattr(manager, "_info", deleting)
+            with pytest.raises(Refusal, match="there is no subscription 's'"):
+                await manager.finish(manager.add(active, paths))
+            assert manager._linked == {}
+            assert store.engine.watermarks.listeners == ()
+            await manager.stop(10)
+
+    asyncio.run(work())
 
 
 def test_ten_thousand_streams_of_one_pattern_are_told_of_a_thousand_at_a_time(at_work: World):
