@@ -251,7 +251,11 @@ class Manager:
         for path in active.links.by_path:
             self._unlink(active, path)
         self._patterns.pop(active, None)
-        self._announcing.get(active.config.wake_stream or "", {}).pop(active, None)
+        wake_stream = active.config.wake_stream or ""
+        announcing = self._announcing.get(wake_stream, {})
+        announcing.pop(active, None)
+        if not announcing:
+            self._announcing.pop(wake_stream, None)
         if not self._by_id and self._deafen is not None and not self._linked and not self._patterns:
             self._deafen()
             self._deafen = None

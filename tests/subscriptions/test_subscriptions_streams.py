@@ -194,6 +194,22 @@ def pulled(name: str) -> Config:
     return Config("pull-wake", f"{name}/*", (), None, f"wake/{name}", 30_000, None)
 
 
+def test_subscriptions_that_were_deleted_leave_no_wake_streams_behind():
+    async def work() -> None:
+        async with aio.open(":memory:") as store:
+            manager = Manager(store, Subscriptions())
+            await manager.start()
+            shared = pulled("s")._replace(wake_stream="wake/shared")
+            for name, config in (("s", shared), ("t", shared), ("u", pulled("u"))):
+                await manager.put(name, config, "http://h/__ds")
+            for name, left in (("s", {"wake/shared", "wake/u"}), ("u", {"wake/shared"}), ("t", set())):
+                await manager.delete(name)
+                assert set(manager._announcing) == left
+            await manager.stop(10)
+
+    asyncio.run(work())
+
+
 def test_many_streams_that_are_linked_by_name_at_once_let_others_have_their_turns():
     paths, links_at = [f"named/{number}" for number in range(2500)], [0]
 
