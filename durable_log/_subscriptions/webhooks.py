@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 RESOLVE_SECONDS: Final = 5.0
 LOOKUPS_AT_ONCE: Final = 8
 """How many names are looked up at the same time; others wait for their turn within these seconds."""
+
+log: Final = logging.getLogger("durable_log")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -105,7 +108,9 @@ class Webhooks:
         allowed, kind = (is_loopback, "loopback") if url.local else (is_public, "public")
         for address in addresses:
             if not allowed(address):
-                raise ValueError(f"{host} stands for {address}, which is no {kind} address")
+                # Whoever asks may not know the network that this machine is in: which address it is, is not for them.
+                log.warning("webhook host %r stands for %s, which is no %s address", host, address, kind)
+                raise ValueError(f"{host} stands for what is no {kind} address")
         return addresses
 
 
