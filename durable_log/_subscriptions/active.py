@@ -309,7 +309,7 @@ class Active:
                     async with self._lock:
                         await self._make_so(machine.issued)
                 state, generation, self._waiting = self.state, self.state.generation, False
-                if not machine.unsent(state, self._host.now()):
+                if self.gone or not machine.unsent(state, self._host.now()):
                     self.stir()
                     return
                 self._sending, self._sender = generation, asyncio.current_task()
@@ -337,7 +337,7 @@ class Active:
 
     def _turn(self) -> AbstractAsyncContextManager[bool]:
         """Receivers can be slow, the store is not. Tells whether the turn had to be waited for."""
-        return self._host.webhooks.turn() if self._webhook else nullcontext(False)
+        return self._host.webhooks.turn(again=self.state.attempts > 0) if self._webhook else nullcontext(False)
 
     async def _attempt(self, state: State) -> Callable[[State, Facts], Step]:
         """Send a wake; returns the decision that follows from what became of it."""

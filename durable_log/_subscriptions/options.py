@@ -18,9 +18,9 @@ class Subscriptions:
 
     ``webhook_development``: webhooks may also be ``http://localhost`` and ``http://127.0.0.x``, on this machine.
     ``webhook_hosts``: webhooks may be on no other hosts than these. ``webhook_seconds``: how long a webhook may take to
-    answer. ``webhooks_at_once``: how many are under way at the same time; others wait. ``signing_key``: an Ed25519
-    private key as PEM, instead of one that the store makes and keeps. ``public_url``: the address of the streams that
-    webhooks are told of, instead of the one that the creator of their subscription used.
+    answer. ``webhooks_at_once``: how many are under way at the same time, half of them retries at most; others wait.
+    ``signing_key``: an Ed25519 private key as PEM, instead of one that the store makes and keeps. ``public_url``: the
+    address of the streams that webhooks are told of, instead of the one that the creator of their subscription used.
     """
 
     webhook_development: bool = False

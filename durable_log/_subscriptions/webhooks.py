@@ -45,6 +45,8 @@ class Webhooks:
     def __init__(self, options: Subscriptions, resolve: Resolve | None = None) -> None:
         self._options, self._resolve = options, resolve or _Resolver()
         self._turns = asyncio.Semaphore(options.webhooks_at_once)
+        self._turns_again = asyncio.Semaphore(max(1, options.webhooks_at_once // 2))
+        """Those that may be had by what has failed before: receivers that hang would have them all in the end."""
 
     async def check(self, url: str) -> None:
         """Raise :class:`Refusal` if no webhook may have that URL, or none can be sent at all."""
@@ -55,10 +57,12 @@ class Webhooks:
             raise url_rejected(url, str(error)) from error
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[bool]:
-        """One of the deliveries that may be under way at the same time; whether it had to be waited for."""
-        waited = self._turns.locked()
-        async with self._turns:
+    async def turn(self, *, again: bool) -> AsyncIterator[bool]:
+        """One of the deliveries that may be under way at the same time; whether it had to be waited for. ``again``: it
+        has failed before.
+        """
+        waited = self._turns.locked() or (again and self._turns_again.locked())
+        async with self._turns_again if again else contextlib.nullcontext(), self._turns:
             yield waited
 
     async def send(self, url: str, body: bytes, sign: Callable[[bytes], bytes]) -> bool:

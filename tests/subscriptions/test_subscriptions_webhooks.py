@@ -522,3 +522,28 @@ def test_a_webhook_that_hangs_longer_than_its_lease_takes_no_turn_of_others():
         running.later(1)
         soon(lambda: running.cursors("t") == {"other": 2}, "the ack of the other")
         assert running.get("s")["status"] == "failed"
+
+
+def test_webhooks_that_failed_before_leave_turns_to_others():
+    release: list[bool] = []
+
+    def answer(number: int, handler: BaseHTTPRequestHandler) -> None:
+        if number >= 2:
+            soon(lambda: release, "the end of the test")
+        answering(500)(number, handler)
+
+    with world(webhooks_at_once=2, webhook_seconds=60) as running, Receiver(answer) as bad, Receiver(DONE) as good:
+        for name in ("s", "t"):
+            running.hook(name, bad.url, lease_ttl_ms=600_000)
+        running.hook("u", good.url, pattern="other")
+        running.put("events/a", 1)
+        for name in ("s", "t"):
+            soon(lambda name=name: running.state(name).attempts == 1, "the failure")
+        running.later(2)
+        bad.delivery(2)
+        soon(lambda: deliveries(running) == 2, "the retry that waits")
+        running.put("other", 1)
+        soon(lambda: running.cursors("u") == {"other": 2}, "the ack")
+        assert len(bad.deliveries) == 3
+        release.append(True)
+        bad.delivery(3)
