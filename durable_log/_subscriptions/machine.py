@@ -234,7 +234,9 @@ def _acked(state: State, links: Links, acks: Mapping[str, int]) -> dict[str, int
     have to be right.
     """
     acked = {}
-    for path, offset in acks.items():
+    for name, offset in acks.items():
+        # Clients write the slash before a path, too; but names may begin with one.
+        path = name if name in links.by_path or name in state.tails else name.lstrip("/")
         link = links.by_path.get(path)
         told = state.tails.get(path)
         if told is not None and (link is None or link.number != told[0]):
