@@ -17,9 +17,11 @@ import click
 
 import durable_log
 from durable_log._cli.text import json_lines, last_lines, printable, put, put_now, readable, whole_characters
-from durable_log.engine.files import LOCK_NAME
+from durable_log.engine.files import LOCK_NAME, Directory, directory_to_look_at, is_forbidden
 from durable_log.engine.manifest import MANIFEST_NAME
-from durable_log.errors import StreamNotFound
+from durable_log.engine.opening import open_in
+from durable_log.engine.overlay import OverlayDirectory
+from durable_log.errors import StoreUnreadable, StreamNotFound
 from durable_log.model import EARLIEST, Chunk, Options, StreamInfo, is_json
 from durable_log.protocol.tokens import timestamp
 from durable_log.store import Store, Stream
@@ -35,11 +37,26 @@ CALM: Final = Options(preallocate=False, sweep_seconds=30 * 86_400.0, cluster_at
 def open_store(data: str, *, create: bool = False, calm: bool = False, clock: Callable[[], float] = time.time) -> Store:
     """The store in directory ``data``; a new one only if ``create``. Raises what :func:`durable_log.open` raises.
 
-    ``calm``: see ``CALM``.
+    ``calm``: see ``CALM``; where nothing can be written, the store is opened in an overlay then.
     """
     if not create:
         find_store(data)
-    return durable_log.open(data, options=CALM if calm else Options(preallocate=False), clock=clock)
+    try:
+        return durable_log.open(data, options=CALM if calm else Options(preallocate=False), clock=clock)
+    except StoreUnreadable as error:
+        if not calm or not is_forbidden(error.cause):
+            raise
+    directory = OverlayDirectory(directory_to_look_at(data))
+    store = Store(open_in(directory, CALM, clock))
+    tell_if_unlocked(directory)
+    return store
+
+
+def tell_if_unlocked(directory: Directory) -> None:
+    """Say so if somebody may write to a store meanwhile: it has no lock, and none could be made."""
+    if LOCK_NAME not in directory.names():
+        what = f"there is no {LOCK_NAME} in {directory.path}, and none can be made"
+        click.echo(f"Warning: {what}; see to it that nobody writes to the store meanwhile", err=True)
 
 
 def find_store(data: str) -> None:

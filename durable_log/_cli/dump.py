@@ -16,7 +16,7 @@ import click
 from durable_log._cli.text import put
 from durable_log.engine.dump import Thing
 from durable_log.engine.dump import dump as things_in
-from durable_log.engine.files import LOCK_NAME, Directory, directory_at
+from durable_log.engine.files import LOCK_NAME, Directory, directory_to_look_at
 from durable_log.engine.quarantine import FINDINGS, QUARANTINE, REPORT_JSON, REPORT_TEXT
 
 
@@ -26,13 +26,13 @@ def dump(path: str, *, payload: bool, as_json: bool) -> None:
     if not where.exists():
         raise click.ClickException(f"{path} is not there; name a file of a store, or its directory")
     if where.is_file():
-        _dump_file(directory_at(where.parent), where.name, payload=payload, as_json=as_json, prefix="")
+        _dump_file(directory_to_look_at(where.parent), where.name, payload=payload, as_json=as_json, prefix="")
     else:
         _dump_all(where, payload=payload, as_json=as_json, prefix="")
 
 
 def _dump_all(where: Path, *, payload: bool, as_json: bool, prefix: str) -> None:
-    directory = directory_at(where)
+    directory = directory_to_look_at(where)
     for name in directory.names():
         if (where / name).is_file() and name != LOCK_NAME:
             _dump_file(directory, name, payload=payload, as_json=as_json, prefix=prefix)

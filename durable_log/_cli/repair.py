@@ -12,9 +12,9 @@ import time
 from contextlib import closing
 from typing import Any, Final
 
-from durable_log._cli.directory import find_store
+from durable_log._cli.directory import find_store, tell_if_unlocked
 from durable_log._cli.text import printable, put
-from durable_log.engine.files import Directory, directory_at
+from durable_log.engine.files import Directory, directory_at, directory_to_look_at
 from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.engine.overlay import OverlayDirectory
 from durable_log.engine.quarantine import REPORT_TEXT, Finding, folder_name
@@ -38,9 +38,10 @@ What to do next:
 def repair_store(data: str, *, dry_run: bool, as_json: bool) -> bool:
     """Repair the store in directory ``data``, and say what was done. False if something is lost."""
     find_store(data)
-    directory: Directory = directory_at(data)
-    with closing(OverlayDirectory(directory) if dry_run else directory) as opened:
+    directory: Directory = OverlayDirectory(directory_to_look_at(data)) if dry_run else directory_at(data)
+    with closing(directory) as opened:
         opened.lock()
+        tell_if_unlocked(opened)
         outcome = repair(opened, time.time, rendered)
     lines = map(json.dumps, _as_objects(outcome)) if as_json else _as_lines(outcome, dry_run=dry_run)
     for line in lines:

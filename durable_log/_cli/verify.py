@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from durable_log._cli.directory import CALM, find_store
+from durable_log._cli.directory import CALM, find_store, tell_if_unlocked
 from durable_log._cli.repair import losses_of, rendered
 from durable_log._cli.text import printable, put
 from durable_log.engine.audit import Discord
 from durable_log.engine.check import FileFault, check_shape, check_tables
-from durable_log.engine.files import Directory, directory_at
+from durable_log.engine.files import Directory, directory_to_look_at
 from durable_log.engine.format import position_of, segment_of
 from durable_log.engine.opening import open_in
 from durable_log.engine.overlay import OverlayDirectory
@@ -79,8 +79,9 @@ class _Clock:
 def verify(data: str, *, deep: bool, as_json: bool) -> bool:
     """Look at the store, or read all of it, and print what is damaged. False if anything is."""
     find_store(data)
-    with closing(OverlayDirectory(directory_at(data))) as directory:
+    with closing(OverlayDirectory(directory_to_look_at(data))) as directory:
         findings = examined(directory, deep=deep)
+        tell_if_unlocked(directory)
     for line in _json_lines(findings) if as_json else _lines(findings, deep=deep):
         put(line + "\n")
     return findings.sound

@@ -33,6 +33,9 @@ _READ_MAX: Final = 2**26
 _POSITION_MAX: Final = 2**62
 """No file is as long; a damaged one may say that it is, and the system takes no number from 2^63 on."""
 
+_NO_WRITING: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a file system answers to those who may not write to it, or when nobody may."""
+
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
 
@@ -129,12 +132,17 @@ class DiskFile:
 
 
 class DiskDirectory:
-    """A directory of the operating system, created if it is not there."""
+    """A directory of the operating system, created if it is not there.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    With ``reads_only`` it has to be there, and its files are opened for reading: for those who only look, maybe where
+    nobody may write.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, reads_only: bool = False) -> None:
         self.path = os.fspath(path)
         self._root = os.path.abspath(self.path)  # the process may move
-        self._made = _make_directories(self._root)
+        self._reads_only = reads_only
+        self._made = not reads_only and _make_directories(self._root)
         self._lock_fd = -1
         self._held: tuple[int, int] | None = None
         fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
@@ -144,11 +152,17 @@ class DiskDirectory:
             _close(fd)
 
     def lock(self) -> None:
-        """Become the one writer. Raises :class:`StoreLocked`, which says who is."""
-        path = os.path.join(self._root, LOCK_NAME)
-        self._lock_fd = fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Become the one writer. Raises :class:`StoreLocked`, which says who is.
+
+        With ``reads_only`` nobody writes meanwhile; except that nobody is kept from it where there is no lock and none
+        can be made.
+        """
+        fd, kind = self._open_lock()
+        if fd < 0:
+            return
+        self._lock_fd = fd
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
         except OSError as error:
             holder = ""
             with suppress(OSError):
@@ -160,9 +174,24 @@ class DiskDirectory:
             raise StoreLocked(self.path, holder or "another process", is_own=is_own) from None
         self._held = _identity(fd)
         _locked.add(self._held)
-        with suppress(OSError):  # the lock is what counts; who holds it is a courtesy, and full disks are opened, too
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if kind == fcntl.LOCK_EX:
+            with suppress(OSError):  # the lock is what counts; its text is a courtesy, and full disks are opened, too
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _open_lock(self) -> tuple[int, int]:
+        """A descriptor of the lock's file, and how it is to be locked; -1 if those who only look have to do without.
+        Who can't write his name into it shares the lock with others who look: it keeps writers out, too.
+        """
+        path = os.path.join(self._root, LOCK_NAME)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), fcntl.LOCK_EX
+        except OSError as error:
+            if not self._reads_only or not (is_forbidden(error) or is_out_of_space(error)):
+                raise
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH
+        return -1, fcntl.LOCK_UN
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
@@ -179,8 +208,9 @@ class DiskDirectory:
         return found.f_bavail * found.f_frsize
 
     def open(self, name: str) -> DiskFile:
-        """An existing file, for reading and writing."""
-        return DiskFile(os.path.join(self._root, name), os.O_RDWR)
+        """An existing file, for reading and writing, or for reading only."""
+        # Without O_NONBLOCK, a pipe of that name would be waited for until somebody writes to it.
+        return DiskFile(os.path.join(self._root, name), os.O_RDONLY | os.O_NONBLOCK if self._reads_only else os.O_RDWR)
 
     def create(self, name: str) -> DiskFile:
         """A new file; one of that name is replaced."""
@@ -208,7 +238,7 @@ class DiskDirectory:
 
     def folder(self, name: str) -> DiskDirectory:
         """A folder in this directory, made durably if it is not there."""
-        return DiskDirectory(os.path.join(self._root, name))
+        return DiskDirectory(os.path.join(self._root, name), reads_only=self._reads_only)
 
     def sync(self) -> None:
         """Make the directory's entries durable."""
@@ -233,6 +263,11 @@ def directory_at(path: StorePath) -> Directory:
     return MemoryDirectory() if path == ":memory:" else DiskDirectory(os.path.expanduser(path))
 
 
+def directory_to_look_at(path: StorePath) -> Directory:
+    """A directory on disk, to which nothing is written but the lock. Raises ``OSError``, if it is not there, too."""
+    return DiskDirectory(os.path.expanduser(path), reads_only=True)
+
+
 def holds(directory: Directory, path: StorePath) -> bool:
     """Whether ``path`` lies inside of a directory on disk."""
     if not isinstance(directory, DiskDirectory):
@@ -244,6 +279,11 @@ def holds(directory: Directory, path: StorePath) -> bool:
 def is_out_of_space(error: OSError) -> bool:
     """Whether the disk, the quota or what the process may write of a file is exhausted."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Whether this process may not write there, or nobody may."""
+    return error.errno in _NO_WRITING
 
 
 def is_out_of_files(error: OSError) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cli_processes import COMMAND, SECONDS_MAX, Served, environment, first_line
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "engine"))
 
 
 @pytest.fixture

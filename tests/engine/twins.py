@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from durable_log.engine import commit
+from durable_log.engine import commit, files
 from durable_log.engine.files import Directory, File, MemoryDirectory, MemoryFile, SyncFailed, WriteFailed
 from durable_log.engine.opening import open_in
 from durable_log.engine.upkeep import Upkeep
@@ -240,6 +240,21 @@ class Interrupt:
         finally:
             sys.setprofile(None)
         return False
+
+
+def forbid_writing(patch: pytest.MonkeyPatch, root: Path, number: int = errno.EROFS) -> None:
+    """From here on nothing may be written below ``root``: as on a file system that is mounted read-only, or, with
+    another ``number``, as by permissions.
+    """
+    proceed = files.os.open
+
+    def refuse(path: str, flags: int, *mode: int) -> int:
+        writes = flags & os.O_CREAT or (flags & os.O_ACCMODE != os.O_RDONLY and Path(path).exists())
+        if writes and Path(path).is_relative_to(root):
+            raise OSError(number, os.strerror(number), path)
+        return proceed(path, flags, *mode)
+
+    patch.setattr(files.os, "open", refuse)
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

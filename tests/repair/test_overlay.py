@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+from contextlib import closing
+
 import pytest
 from damaged_stores import CLOCK, SMALL, assert_works, built, flip, mend, missing
-from twins import open_files, open_store
+from twins import forbid_writing, open_files, open_store
 
-from durable_log.engine.files import LOCK_NAME, DiskDirectory, MemoryDirectory
+from durable_log.engine.files import LOCK_NAME, DiskDirectory, MemoryDirectory, directory_to_look_at
 from durable_log.engine.overlay import OverlayDirectory
+from durable_log.errors import StoreLocked, StoreUnreadable
 
 
 def content(directory):
@@ -50,6 +56,111 @@ def test_files_on_disk_stay_as_they_are_and_are_closed(tmp_path):
     assert open_files() == before
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != LOCK_NAME}
     assert after == content(known.directory)
+
+
+def on_disk(path, known):
+    for name, data in content(known.directory).items():
+        (path / name).write_bytes(data)
+    return {entry.name: entry.read_bytes() for entry in path.iterdir()}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_store_is_looked_at_and_its_repair_tried_where_nothing_may_be_written(
+    tmp_path, monkeypatch, number, has_lock
+):
+    known = built().copy()
+    if has_lock:
+        known.directory.create(LOCK_NAME).write(0, b"process 4711 on another machine\n")
+    files = on_disk(tmp_path, known)
+    before = open_files()
+    forbid_writing(monkeypatch, tmp_path, number)
+    overlay = OverlayDirectory(directory_to_look_at(tmp_path))
+    with open_store(overlay, SMALL, CLOCK) as store:
+        assert missing(store, known) == {}
+        assert_works(store, list(store.names()))
+    with closing(OverlayDirectory(directory_to_look_at(tmp_path))) as overlay:
+        overlay.lock()
+        assert mend(overlay).findings == []
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == files
+    assert open_files() == before
+
+
+def test_a_lock_is_made_on_a_full_disk_or_done_without_and_other_errors_are_told(tmp_path, monkeypatch):
+    files = on_disk(tmp_path, built())
+    for number in (errno.ENOSPC, errno.EIO):
+        with monkeypatch.context() as patch:
+            forbid_writing(patch, tmp_path, number)
+            looking = directory_to_look_at(tmp_path)
+            if number == errno.ENOSPC:
+                looking.lock()
+            else:
+                with pytest.raises(OSError, match=os.strerror(number)):
+                    looking.lock()
+            looking.close()
+    assert {entry.name for entry in tmp_path.iterdir()} == files.keys()
+
+
+def test_whoever_has_the_store_is_told_to_those_who_may_not_write_there(tmp_path, monkeypatch):
+    holder = DiskDirectory(tmp_path)
+    holder.lock()
+    forbid_writing(monkeypatch, tmp_path)
+    looking = directory_to_look_at(tmp_path)
+    with pytest.raises(StoreLocked) as caught:
+        looking.lock()
+    assert caught.value.holder == f"process {os.getpid()} on {socket.gethostname()}"
+    holder.close()
+    looking.lock()
+    looking.close()
+
+
+def test_those_who_may_only_read_look_side_by_side_and_nobody_writes_meanwhile(tmp_path):
+    on_disk(tmp_path, built())
+    (tmp_path / LOCK_NAME).touch()
+    looking = [directory_to_look_at(tmp_path) for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        forbid_writing(patch, tmp_path)
+        for each in looking:
+            each.lock()
+    with pytest.raises(StoreLocked):
+        DiskDirectory(tmp_path).lock()
+    for each in looking:
+        each.close()
+    writer = DiskDirectory(tmp_path)
+    writer.lock()
+    writer.close()
+
+
+def test_a_lock_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    on_disk(tmp_path, built())
+    (tmp_path / LOCK_NAME).touch()
+    forbid_writing(monkeypatch, tmp_path, errno.EACCES)
+    proceed = os.open
+
+    def refuse(path, flags, *mode):
+        if str(path).endswith(LOCK_NAME):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return proceed(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StoreUnreadable, match="LOCK: Permission denied"):
+        open_store(OverlayDirectory(directory_to_look_at(tmp_path)), SMALL, CLOCK)
+
+
+def test_a_directory_to_look_at_is_not_made_and_no_pipe_in_it_is_waited_for(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        directory_to_look_at(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
+    os.mkfifo(tmp_path / "00000077.seg")
+    with pytest.raises(OSError, match="seek"):
+        directory_to_look_at(tmp_path).open("00000077.seg").read(0, 1)
+
+
+def test_folders_are_looked_at_as_the_directory_is(tmp_path, monkeypatch):
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "quarantine" / "report").write_bytes(b"old")
+    forbid_writing(monkeypatch, tmp_path)
+    assert directory_to_look_at(tmp_path).folder("quarantine").open("report").read(0, 9) == b"old"
 
 
 def test_sizes_are_those_of_the_files_as_they_would_be():
