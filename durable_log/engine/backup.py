@@ -58,7 +58,7 @@ class Backups:
         self._check_open()
         if holds(self._directory, path):
             raise BackupFailed(str(path), f"it lies inside of the store {self._directory.path}", "name one outside")
-        target = _target_at(path)
+        target = _target_at(path, self._directory)
         try:
             _claim(target)
             return self.fill(target, verify=verify)
@@ -148,11 +148,11 @@ class Backups:
         return length
 
 
-def _target_at(path: StorePath) -> Directory:
+def _target_at(path: StorePath, source: Directory) -> Directory:
     if path == ":memory:":
         raise BackupFailed(":memory:", "a copy in memory would be gone with this call", "name a directory")
     try:
-        return directory_at(path)
+        return directory_at(path, like=source)
     except NotAStore:
         raise BackupFailed(str(path), "it is a file", "name a new or an empty directory") from None
     except OSError as error:

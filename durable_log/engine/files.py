@@ -1,9 +1,9 @@
 """Files and directories of the operating system.
 
-Law of this room: the only module of the engine that touches the operating system. It knows names, positions and
-bytes, nothing of what they mean, except that the commit is a single call into C, with the interpreter's lock released;
-for other loops in C a file says by what C can read it. What it is to others is written
-down in ``storage``, and ``memory`` is its twin. Any thread; nobody may write the same bytes from two threads.
+Law of this room: the only module of the engine that touches the operating system, beside ``ownership``. It knows names,
+positions and bytes, nothing of what they mean, except that the commit is a single call into C, with the interpreter's
+lock released; for other loops in C a file says by what C can read it. What it is to others is written down in
+``storage``, and ``memory`` is its twin. Any thread; nobody may write the same bytes from two threads.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from typing import Any, Final
 from durable_log._core import ffi, lib
 from durable_log.engine.format import PAGE
 from durable_log.engine.memory import MemoryDirectory, MemoryFile
+from durable_log.engine.ownership import Ownership, adopt, ownership_in, ownership_of
 from durable_log.engine.storage import UNSYNCED_BYTES_MAX, Directory, File, SyncFailed, WriteFailed
 from durable_log.errors import NotAStore, StoreLocked
 
 __all__ = ["Directory", "DiskDirectory", "File", "MemoryDirectory", "MemoryFile", "SyncFailed", "WriteFailed"]
 
 LOCK_NAME: Final = "LOCK"
+MODEL_NAME: Final = "MANIFEST"
+"""The file whose owner, group and mode are those of all new files of a store."""
+
 StorePath = str | os.PathLike[str]
 _ZEROES: Final = bytes(UNSYNCED_BYTES_MAX)
 _READ_MAX: Final = 2**26
@@ -33,8 +37,8 @@ _READ_MAX: Final = 2**26
 _POSITION_MAX: Final = 2**62
 """No file is as long; a damaged one may say that it is, and the system takes no number from 2^63 on."""
 
-_NO_WRITING: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a file system answers to those who may not write to it, or when nobody may."""
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+"""What a link points to is not the store's, and so is not given to its owner."""
 
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
@@ -43,9 +47,11 @@ _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno
 class DiskFile:
     """A file of the operating system."""
 
-    def __init__(self, path: str, flags: int) -> None:
+    def __init__(self, path: str, flags: int, ownership: Ownership | None = None) -> None:
         self._folder, self.name = os.path.split(path)
-        self._fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600 if ownership is None else ownership.mode)
+        if ownership is not None:
+            adopt(self._fd, ownership)
         self._stage = ffi.new("int *")
         self._sync_ns = ffi.new("uint64_t *")
 
@@ -135,10 +141,12 @@ class DiskDirectory:
     """A directory of the operating system, created if it is not there.
 
     With ``reads_only`` it has to be there, and its files are opened for reading: for those who only look, maybe where
-    nobody may write.
+    nobody may write. It, if it is made, and its new files belong to whom those of ``like`` do, or to its own owner.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, reads_only: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, reads_only: bool = False, like: DiskDirectory | None = None
+    ) -> None:
         self.path = os.fspath(path)
         self._root = os.path.abspath(self.path)  # the process may move
         self._reads_only = reads_only
@@ -148,6 +156,9 @@ class DiskDirectory:
         fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.grows_in_place = not lib.dl_is_copy_on_write(fd)
+            if like is not None and self._made:
+                adopt(fd, ownership_of(like._root))
+            self._ownership: Ownership = like._ownership if like else ownership_in(self._root, MODEL_NAME, LOCK_NAME)
         finally:
             _close(fd)
 
@@ -185,13 +196,20 @@ class DiskDirectory:
         """
         path = os.path.join(self._root, LOCK_NAME)
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), fcntl.LOCK_EX
+            return self._open_or_make(path), fcntl.LOCK_EX
         except OSError as error:
             if not self._reads_only or not (is_forbidden(error) or is_out_of_space(error)):
                 raise
         with suppress(FileNotFoundError):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH
         return -1, fcntl.LOCK_UN
+
+    def _open_or_make(self, path: str) -> int:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, _NEW | os.O_CLOEXEC, self._ownership.mode)
+        adopt(fd, self._ownership)
+        return fd
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
@@ -214,7 +232,7 @@ class DiskDirectory:
 
     def create(self, name: str) -> DiskFile:
         """A new file; one of that name is replaced."""
-        return DiskFile(os.path.join(self._root, name), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        return DiskFile(os.path.join(self._root, name), _NEW | os.O_TRUNC, self._ownership)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file; durable after :meth:`sync`."""
@@ -238,7 +256,7 @@ class DiskDirectory:
 
     def folder(self, name: str) -> DiskDirectory:
         """A folder in this directory, made durably if it is not there."""
-        return DiskDirectory(os.path.join(self._root, name), reads_only=self._reads_only)
+        return DiskDirectory(os.path.join(self._root, name), reads_only=self._reads_only, like=self)
 
     def sync(self) -> None:
         """Make the directory's entries durable."""
@@ -258,9 +276,13 @@ class DiskDirectory:
             _close(fd)
 
 
-def directory_at(path: StorePath) -> Directory:
-    """The directory that ``path`` names; ``":memory:"`` names a new one in memory."""
-    return MemoryDirectory() if path == ":memory:" else DiskDirectory(os.path.expanduser(path))
+def directory_at(path: StorePath, *, like: Directory | None = None) -> Directory:
+    """The directory that ``path`` names; ``":memory:"`` names a new one in memory. What is made on disk belongs to whom
+    the files of ``like`` do, if that is there.
+    """
+    if path == ":memory:":
+        return MemoryDirectory()
+    return DiskDirectory(os.path.expanduser(path), like=like if isinstance(like, DiskDirectory) else None)
 
 
 def directory_to_look_at(path: StorePath) -> Directory:
@@ -283,7 +305,7 @@ def is_out_of_space(error: OSError) -> bool:
 
 def is_forbidden(error: OSError) -> bool:
     """Whether this process may not write there, or nobody may."""
-    return error.errno in _NO_WRITING
+    return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def is_out_of_files(error: OSError) -> bool:

@@ -12,7 +12,7 @@ import struct
 from typing import Final, NamedTuple
 
 from durable_log._core import ffi, lib
-from durable_log.engine.files import LOCK_NAME, Directory, discard, random_bytes
+from durable_log.engine.files import LOCK_NAME, MODEL_NAME, Directory, discard, random_bytes
 from durable_log.engine.format import (
     BLOCK_HEADER,
     FRAME_HEADER,
@@ -28,7 +28,7 @@ from durable_log.engine.format import (
 )
 from durable_log.errors import Corruption, NotAStore
 
-MANIFEST_NAME: Final = "MANIFEST"
+MANIFEST_NAME: Final = MODEL_NAME
 UNFINISHED_NAME: Final = "BACKUP.tmp"
 """In a backup until its manifest is there. Left behind after that, it is a temporary file like any other."""
 
