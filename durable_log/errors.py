@@ -284,5 +284,7 @@ class StoreUnreadable(DurableLogError):
 
     def __init__(self, file: str, cause: OSError) -> None:
         advice = "check the permissions, the disk and the limit of open files"
+        if isinstance(cause, IsADirectoryError):
+            advice = "move it away, and put back the file of the store, if you can"
         super().__init__(f"{file}: {cause.strerror or cause}; {advice}")
         self.file, self.cause = file, cause

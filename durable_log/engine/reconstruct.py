@@ -64,7 +64,7 @@ def _most_common(uuids: Counter[bytes]) -> bytes:
 def _uuids(directory: Directory) -> Counter[bytes]:
     """How many files say that they are of which store. Raises :class:`UnsupportedFormat`, ``OSError``."""
     found: Counter[bytes] = Counter()
-    for name in directory.names():
+    for name in sorted(directory.sizes()):  # what is no file, a folder say, is not the store's
         kinds = (segment_number(name), cluster_number(name), run_number(name))
         if name != MANIFEST_NAME and kinds == (None, None, None):
             continue
@@ -99,7 +99,7 @@ def census(runs: list[Run]) -> Census:
 
 def reconstructed(directory: Directory, uuid: bytes) -> Manifest:
     """A manifest of all files that are there. Raises ``OSError``."""
-    names = directory.names()
+    names = directory.sizes().keys()
     clustered = sorted(number for name in names if (number := cluster_number(name)) is not None)
     runs = sorted((number for name in names if (number := run_number(name)) is not None), reverse=True)
     log = sorted(number for name in names if (number := segment_number(name)) is not None)

@@ -2,17 +2,18 @@
 
 Law of this room: it opens what the manifest names, reads the log, decides by ``chain`` what counts, has ``replay``
 bring the catalog up to date, makes durable what it is going to show, and finds the place where writing goes on. It
-never truncates; the only files that it removes are unfinished ones and those that the manifest has replaced. The thread
-that opens, with the store's lock held.
+never truncates; the only files that it removes are unfinished ones and those that the manifest has replaced, by the
+names that this package gives them. The thread that opens, with the store's lock held.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from durable_log._core import lib
 from durable_log.engine.backlog import Backlog
@@ -27,20 +28,14 @@ from durable_log.engine.replay import Lost, Replay
 from durable_log.engine.rows import lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import decode_row, run_name, run_number
-from durable_log.engine.segment import (
-    TEMPORARY,
-    Block,
-    LogSegment,
-    segment_name,
-    segment_number,
-    survey,
-)
+from durable_log.engine.segment import Block, LogSegment, segment_name, segment_number, survey
 from durable_log.engine.state import StreamState
 from durable_log.engine.writer import Tail
 from durable_log.errors import Corruption, UnsupportedFormat
 
 _log = logging.getLogger("durable_log")
-_TABLES = (".seg", ".run")
+_UNFINISHED: Final = re.compile(r"(MANIFEST|BACKUP|[0-9a-f]{8}\.(log|seg|run|run\.numbers))\.tmp")
+"""The temporary names of this package. Whatever else ends so is somebody's."""
 
 
 class Report(NamedTuple):
@@ -115,11 +110,11 @@ def recover(directory: Directory, manifest: Manifest, catalog: Catalog, clock: C
 
 def remove_leftovers(directory: Directory, manifest: Manifest, *, tables: bool = True) -> None:
     """Remove what is unfinished, and ``tables`` that the manifest does not name: the log has all of it, unless
-    something is missing there. Raises ``OSError``.
+    something is missing there. Folders, and what else is no file, are left alone. Raises ``OSError``.
     """
     unnamed = _unnamed(directory, manifest) if tables else []
-    for name in directory.names():
-        if name.endswith(TEMPORARY) or name in unnamed:
+    for name in sorted(directory.sizes()):
+        if _UNFINISHED.fullmatch(name) or name in unnamed:
             directory.remove(name)
 
 
@@ -129,7 +124,8 @@ def _named(manifest: Manifest) -> set[str]:
 
 def _unnamed(directory: Directory, manifest: Manifest) -> list[str]:
     named = _named(manifest)
-    return [name for name in directory.names() if name.endswith(_TABLES) and name not in named]
+    numbers = {name: (cluster_number(name), run_number(name)) for name in directory.names()}
+    return [name for name, number in numbers.items() if number != (None, None) and name not in named]
 
 
 def expect_newest(directory: Directory, manifest: Manifest, chain: Chain) -> None:
@@ -252,16 +248,17 @@ def _backlog_of(segments: dict[int, LogSegment], chain: Chain) -> Backlog:
 def _open_segments(
     directory: Directory, manifest: Manifest, segments: dict[int, LogSegment]
 ) -> tuple[list[str], list[str]]:
-    surplus, unreadable = [], []
+    surplus, unreadable, files = [], [], directory.sizes()
     for name in directory.names():
         number = segment_number(name)
         if number is None:
             continue
-        segment = None if number < manifest.log_first else LogSegment.open(directory, name, manifest.uuid)
+        if number < manifest.log_first:
+            surplus += [name] if name in files else []
+            continue
+        segment = LogSegment.open(directory, name, manifest.uuid)
         if segment is not None:
             segments[segment.number] = segment
-        elif number < manifest.log_first:
-            surplus.append(name)
         else:
             unreadable.append(name)
     return surplus, unreadable
