@@ -215,8 +215,8 @@ class StoreFull(DurableLogError):
 
     code = "store_full"
 
-    def __init__(self, path: str, needed: int) -> None:
-        super().__init__(f"no space left for {needed} bytes in {path}; free disk space or delete streams, then retry")
+    def __init__(self, path: str, needed: int, advice: str = "free disk space or delete streams, then retry") -> None:
+        super().__init__(f"no space left for {needed} bytes in {path}; {advice}")
         self.path, self.needed = path, needed
 
 

@@ -19,13 +19,16 @@ from durable_log.engine.log import LogEngine
 from durable_log.engine.manifest import Manifest
 from durable_log.engine.quarantine import Finding, Quarantine, report_name
 from durable_log.engine.rebuild import REVIVED, UNKNOWN_TYPE, holes_in, names_in
+from durable_log.engine.room import SEGMENT_BYTES
 from durable_log.engine.salvage_log import SalvagedLog, write_header
 from durable_log.engine.segment import segment_name
 from durable_log.engine.state import StreamState
 from durable_log.model import Options, StreamConfig
 
 _REST_SECONDS: Final = 30 * 86_400.0
-_CALM: Final = Options(preallocate=False, sweep_seconds=_REST_SECONDS)
+_CALM: Final = Options(
+    segment_bytes=SEGMENT_BYTES, record_bytes_max=SEGMENT_BYTES // 2, preallocate=False, sweep_seconds=_REST_SECONDS
+)
 
 
 def mend_log(

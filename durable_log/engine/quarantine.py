@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from durable_log.engine.files import Directory
+from durable_log.engine.files import Directory, discard
 
 QUARANTINE: Final = "quarantine"
 REPORT_TEXT: Final = "report.txt"
@@ -93,26 +93,28 @@ class Quarantine:
     def _copy(self, name: str) -> None:
         source = self._directory.open(name)
         try:
-            copy = self._folder.create(name + _TEMPORARY)
-            try:
-                for position in range(0, source.size(), _PIECE):
-                    copy.write(position, source.read(position, _PIECE))
-                copy.sync()
-            finally:
-                copy.close()
+            self._make(name, (source.read(position, _PIECE) for position in range(0, source.size(), _PIECE)))
         finally:
             source.close()
-        self._folder.rename(name + _TEMPORARY, name)
 
     def _replace(self, name: str, content: bytes) -> None:
-        file = self._folder.create(name + _TEMPORARY)
+        self._make(name, [content])
+        self._folder.sync()
+
+    def _make(self, name: str, pieces: Iterable[bytes]) -> None:
+        """A whole file, synced under its temporary name first; nothing of it if that fails: the disk may be full."""
+        file, position = self._folder.create(name + _TEMPORARY), 0
         try:
-            file.write(0, content)
+            for piece in pieces:
+                file.write(position, piece)
+                position += len(piece)
             file.sync()
+        except OSError:
+            discard(self._folder, name + _TEMPORARY)
+            raise
         finally:
             file.close()
         self._folder.rename(name + _TEMPORARY, name)
-        self._folder.sync()
 
 
 def numbers_of(directory: Directory) -> list[int]:

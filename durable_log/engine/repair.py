@@ -26,6 +26,7 @@ from durable_log.engine.quarantine import Finding, Quarantine, numbers_of, unfin
 from durable_log.engine.rebuild import Ground, Holes, holes_in, losses, rebuild
 from durable_log.engine.reconstruct import NUMBERS_SKIPPED, census, manifest_of, reconstructed
 from durable_log.engine.recovery import expect_newest, remove_leftovers
+from durable_log.engine.room import room_for, within
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import run_name
 from durable_log.engine.run_writer import merge_runs, write_run
@@ -54,9 +55,11 @@ Render = Callable[[Outcome], tuple[bytes, bytes]]
 def repair(directory: Directory, clock: Callable[[], float], render: Render) -> Outcome:
     """Repair the store in a directory that is locked. ``render`` makes the reports: as text and as JSON.
 
-    Raises :class:`NotAStore`, ``OSError``.
+    Raises :class:`NotAStore`, :class:`StoreFull`, which says how much room it takes, ``OSError``.
     """
-    return _Repair(directory, clock).run(render)
+    mending = _Repair(directory, clock)
+    with within(directory, mending.room()):
+        return mending.run(render)
 
 
 class _Repair:
@@ -80,6 +83,10 @@ class _Repair:
         sound = [number for number in self._manifest.runs if run_name(number) not in bad]
         with ExitStack() as stack:
             return holes_in(_open_runs(self._directory, sound, stack))
+
+    def room(self) -> int:
+        """The most bytes that it takes on disk."""
+        return room_for(self._directory, self._log, {fault.file for fault in self._faults})
 
     def run(self, render: Render) -> Outcome:
         remnant = unfinished(self._directory)
