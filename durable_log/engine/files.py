@@ -19,7 +19,7 @@ from typing import Any, Final
 from durable_log._core import ffi, lib
 from durable_log.engine.format import PAGE
 from durable_log.engine.memory import MemoryDirectory, MemoryFile
-from durable_log.engine.ownership import Ownership, adopt, ownership_in, ownership_of
+from durable_log.engine.ownership import Ownership, adopt, make, ownership_in, ownership_of
 from durable_log.engine.storage import UNSYNCED_BYTES_MAX, Directory, File, SyncFailed, WriteFailed
 from durable_log.errors import NotAStore, StoreLocked
 
@@ -37,9 +37,6 @@ _READ_MAX: Final = 2**26
 _POSITION_MAX: Final = 2**62
 """No file is as long; a damaged one may say that it is, and the system takes no number from 2^63 on."""
 
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-"""What a link points to is not the store's, and so is not given to its owner."""
-
 _NO_LINKS: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that has no link to give where a copy may still do."""
 
@@ -49,9 +46,7 @@ class DiskFile:
 
     def __init__(self, path: str, flags: int, ownership: Ownership | None = None) -> None:
         self._folder, self.name = os.path.split(path)
-        self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600 if ownership is None else ownership.mode)
-        if ownership is not None:
-            adopt(self._fd, ownership)
+        self._fd = os.open(path, flags | os.O_CLOEXEC) if ownership is None else make(path, flags, ownership)
         self._stage = ffi.new("int *")
         self._sync_ns = ffi.new("uint64_t *")
 
@@ -121,7 +116,8 @@ class DiskFile:
 
     def forget(self) -> None:
         """Let go of what the system has cached of it and is synced, so that the next read comes from the disk."""
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the descriptor. Closing twice is harmless."""
@@ -207,9 +203,7 @@ class DiskDirectory:
     def _open_or_make(self, path: str) -> int:
         with suppress(FileNotFoundError):
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        fd = os.open(path, _NEW | os.O_CLOEXEC, self._ownership.mode)
-        adopt(fd, self._ownership)
-        return fd
+        return make(path, os.O_RDWR, self._ownership)
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
@@ -232,7 +226,7 @@ class DiskDirectory:
 
     def create(self, name: str) -> DiskFile:
         """A new file; one of that name is replaced."""
-        return DiskFile(os.path.join(self._root, name), _NEW | os.O_TRUNC, self._ownership)
+        return DiskFile(os.path.join(self._root, name), os.O_RDWR | os.O_TRUNC, self._ownership)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file; durable after :meth:`sync`."""
@@ -244,8 +238,8 @@ class DiskDirectory:
 
     def link_from(self, source: Directory, name: str) -> bool:
         """Give a file of ``source`` a name here, too; durable after :meth:`sync`. False where it would take a copy."""
-        if not isinstance(source, DiskDirectory):
-            return False
+        if not isinstance(source, DiskDirectory) or os.path.islink(os.path.join(source._root, name)):
+            return False  # another name of a symbolic link would be no name of its file
         try:
             os.link(os.path.join(source._root, name), os.path.join(self._root, name))
         except OSError as error:

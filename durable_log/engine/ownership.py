@@ -42,6 +42,15 @@ def ownership_of(path: str) -> Ownership:
     return Ownership(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
 
 
+def make(path: str, flags: int, like: Ownership) -> int:
+    """A descriptor of a new file, or of one that is there. What a symbolic link leads to is not the store's, and so it
+    is neither written nor given away. Raises ``OSError``.
+    """
+    fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, like.mode)
+    adopt(fd, like)
+    return fd
+
+
 def adopt(fd: int, like: Ownership) -> None:
     """Have what was just made belong to whom it should, as far as this process may see to it. Raises nothing."""
     with suppress(OSError):

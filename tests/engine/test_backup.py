@@ -477,6 +477,24 @@ def test_a_target_that_somebody_else_has_is_refused(tmp_path):
         store.backup(tmp_path / "target")
 
 
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_what_is_a_link_in_the_store_is_a_file_of_its_own_in_the_backup(tmp_path, kind):
+    with durable_log.open(tmp_path / "store", options=CALM) as store:
+        truth = fill(store)
+    (tmp_path / "elsewhere").mkdir()
+    tables = [path for suffix in ("seg", "run") for path in (tmp_path / "store").glob(f"*.{suffix}")]
+    for path in tables:
+        there = path.rename(tmp_path / "elsewhere" / path.name)
+        path.symlink_to(there if kind == "absolute" else Path("..") / "elsewhere" / path.name)
+    with durable_log.open(tmp_path / "store", options=CALM) as store:
+        made = store.backup(tmp_path / "copy")
+    assert made.files_copied >= len(tables) > 0
+    assert not any(path.is_symlink() for path in (tmp_path / "copy").iterdir())
+    (tmp_path / "elsewhere").rename(tmp_path / "gone")
+    with durable_log.open(tmp_path / "copy", options=CALM) as copy:
+        check(copy, truth)
+
+
 def test_a_failed_backup_leaves_no_directory_that_it_made(tmp_path, monkeypatch):
     with durable_log.open(tmp_path / "store", options=CALM) as store:
         fill(store)

@@ -362,6 +362,15 @@ def test_a_system_that_has_a_full_sync_is_asked_for_it(tmp_path, monkeypatch):
     assert asked == [51]
 
 
+def test_a_system_that_takes_no_advice_reads_from_its_cache(tmp_path, monkeypatch):
+    monkeypatch.delattr(files.os, "posix_fadvise")
+    file = DiskDirectory(tmp_path).create("a")
+    file.write(0, b"data")
+    file.forget()
+    assert file.read(0, 9) == b"data"
+    file.close()
+
+
 def test_a_system_without_locks_is_told_apart_from_a_lock_that_is_taken(tmp_path, monkeypatch):
     def without_locks(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
