@@ -13,7 +13,7 @@ from twins import forbid_writing, open_files, open_store
 
 from durable_log.engine.files import LOCK_NAME, DiskDirectory, MemoryDirectory, directory_to_look_at
 from durable_log.engine.overlay import OverlayDirectory
-from durable_log.errors import StoreLocked, StoreUnreadable
+from durable_log.errors import NotAStore, StoreLocked, StoreUnreadable
 
 
 def content(directory):
@@ -151,6 +151,9 @@ def test_a_directory_to_look_at_is_not_made_and_no_pipe_in_it_is_waited_for(tmp_
     with pytest.raises(FileNotFoundError):
         directory_to_look_at(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NotAStore, match="it is a file"):
+        directory_to_look_at(tmp_path / "file")
     os.mkfifo(tmp_path / "00000077.seg")
     with pytest.raises(OSError, match="seek"):
         directory_to_look_at(tmp_path).open("00000077.seg").read(0, 1)
