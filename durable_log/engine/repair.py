@@ -74,8 +74,12 @@ class _Repair:
                 self._log.close()
                 self._manifest, self._fault = reconstructed(directory, self._manifest.uuid), error
                 self._log = salvage_log(directory, self._manifest)
-        self._faults = list(check_tables(directory, self._manifest))
-        self._holes = self._known_holes()
+        try:
+            self._faults = list(check_tables(directory, self._manifest))
+            self._holes = self._known_holes()
+        except BaseException:
+            self._log.close()
+            raise
 
     def _known_holes(self) -> Holes:
         """What the rows say to be lost, of the runs that hold."""

@@ -57,6 +57,15 @@ class SalvagedLog(NamedTuple):
 def salvage_log(directory: Directory, manifest: Manifest) -> SalvagedLog:
     """Read the log as it is. Raises ``OSError``."""
     segments: dict[int, LogSegment] = {}
+    try:
+        return _salvaged(directory, manifest, segments)
+    except BaseException:
+        for segment in segments.values():
+            segment.close()
+        raise
+
+
+def _salvaged(directory: Directory, manifest: Manifest, segments: dict[int, LogSegment]) -> SalvagedLog:
     headless: dict[str, bool] = {}
     found: dict[int, list[Block]] = {}
     for name in directory.names():

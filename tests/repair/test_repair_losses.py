@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import logging
 from collections.abc import Callable
 
 import pytest
 from damaged_stores import CLOCK, flip, mend
-from twins import SMALL, Clock, copy_of, open_store
+from twins import SMALL, Clock, copy_of, open_files, open_store
 
-from durable_log.engine.files import MemoryDirectory
+from durable_log.engine.files import DiskDirectory, MemoryDirectory
 from durable_log.engine.index import LOST, places_of, reaches_log
 from durable_log.engine.run import Run
 from durable_log.errors import Corruption
@@ -271,6 +273,21 @@ def test_a_report_gets_a_number_that_no_hole_has_though_the_quarantine_is_gone()
     outcome = mend(directory)
     assert outcome.number == 2
     assert outcome.lost == [("new", 0, len(WORD))]
+
+
+@pytest.mark.parametrize("step", ["salvage_log.survey", "repair.check_tables"])
+def test_a_repair_that_cannot_read_something_leaves_no_file_open(tmp_path, monkeypatch: pytest.MonkeyPatch, step: str):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk says no")
+
+    with open_store(DiskDirectory(tmp_path / "store"), SMALL, CLOCK) as store:
+        store.create("a", data=b"a")
+    monkeypatch.setattr(f"durable_log.engine.{step}", fail)
+    before = open_files()
+    with pytest.raises(OSError, match="says no"):
+        mend(DiskDirectory(tmp_path / "store"))
+    gc.collect()
+    assert open_files() == before
 
 
 @pytest.mark.parametrize("older", [False, True])
