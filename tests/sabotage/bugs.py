@@ -132,10 +132,10 @@ BUGS: Final = (
         (
             Edit(
                 "durable_log/engine/files.py",
-                "                piece = os.pread(self._fd, length, position)\n"
+                "                piece = os.pread(self._fd, min(length, _READ_MAX), position)\n"
                 "            except OSError as error:\n"
                 "                raise self._named(error) from None\n",
-                "                piece = os.pread(self._fd, length, position)\n"
+                "                piece = os.pread(self._fd, min(length, _READ_MAX), position)\n"
                 "            except OSError:\n"
                 "                break\n",
             ),
