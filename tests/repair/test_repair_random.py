@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import logging
 import random
+from functools import cache
 
 import pytest
-from damaged_stores import PAGE, Known, assert_works, built, double, flip, mend, missing, opened, places, truncate, zero
+from damaged_stores import (
+    CLOCK,
+    PAGE,
+    Known,
+    Writer,
+    assert_works,
+    built,
+    double,
+    flip,
+    mend,
+    missing,
+    opened,
+    places,
+    truncate,
+    zero,
+)
+from twins import SMALL, copy_of, open_store
 
 from durable_log.engine.cluster import CHUNK, ClusteredSegment
+from durable_log.engine.files import MemoryDirectory
 from durable_log.engine.index import clustered_row, clustered_segment, is_clustered
 
 
@@ -103,3 +121,75 @@ def test_one_flipped_byte_costs_what_it_hits_and_no_more(seed: int):
     with opened(known) as store:
         for stream, lost in missing(store, known).items():
             assert lost <= allowed[stream], (name, position, stream, min(lost), max(lost))
+
+
+@cache
+def closed_in_the_log() -> Known:
+    """Streams whose creations are clustered, whose records lie in several segments of the log, and which end there."""
+    chance, directory = random.Random(7), MemoryDirectory()
+    store = open_store(directory, SMALL, CLOCK)
+    store.engine.upkeep._clusterer.stop()
+    writer = Writer(store, chance)
+    names = [f"s{number:02}" for number in range(12)]
+    for name in names:
+        writer.create(name)
+        writer.append(name, 100)
+    store.engine.upkeep.cluster()
+    for _ in range(4):
+        for name in names:
+            writer.append(name, chance.choice([5, 300, 5000]))
+        store.engine._committer.roll()
+    for name in names:
+        writer.close(name)
+    known = Known(copy_of(directory), writer.truth(), set())
+    store.close()
+    return known
+
+
+def used(known: Known) -> None:
+    """Somebody goes on with the store before it is repaired, and it clusters what it may."""
+    with opened(known) as store:
+        store.create("another", data=b"x" * 3000)
+        store.engine._committer.roll()
+        store.engine.upkeep.cluster()
+        store.engine.upkeep.cluster()
+
+
+@pytest.mark.parametrize("is_used", [False, True], ids=["at once", "after use"])
+@pytest.mark.parametrize("seed", range(25))
+def test_damage_of_the_log_costs_what_it_hits_though_the_store_is_used_before_it_is_repaired(
+    seed: int, *, is_used: bool
+):
+    """Each stream ends with a record that shows how far it went, so that a lost last record is known to be one."""
+    chance = random.Random(seed)
+    known = closed_in_the_log().copy()
+    name = chance.choice(known.names(".log"))
+    size = known.directory.files[name].size()
+    if chance.random() < 0.2:
+        allowed = in_file(known, name)
+        known.directory.remove(name)
+    else:
+        ends = [place & 0xFFFFFFFF for stream in known.streams for *_, place in places(known, stream)]
+        position = chance.randrange(min(size, max(ends) + PAGE))
+        allowed = hit_by(known, name, position)
+        flip(known.directory, name, position)
+    if is_used:
+        used(known)
+    mend(known.directory)
+    with opened(known) as store:
+        for stream, lost in missing(store, known).items():
+            assert lost <= allowed[stream], (name, stream, min(lost), max(lost))
+    assert mend(known.directory).number == 0
+
+
+def in_file(known: Known, name: str) -> dict[str, set[int]]:
+    """The offsets of each stream that lie in a log segment."""
+    return {
+        stream: {
+            offset
+            for start, end, place in places(known, stream)
+            if not is_clustered(place) and f"{place >> 32:08x}.log" == name
+            for offset in range(start, end)
+        }
+        for stream in known.streams
+    }
