@@ -24,9 +24,9 @@ from durable_log._cli import directory, follow, upkeep
 from durable_log._cli import dump as dumping
 from durable_log._cli import repair as repairing
 from durable_log._cli import verify as verification
+from durable_log._cli.options import chosen, data_option, directory_argument, json_option, place, served_option
 from durable_log.errors import DurableLogError, StoreLocked
 
-DATA_DEFAULT: Final = "durable-log-data"
 PORT_DEFAULT: Final = 4437
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
@@ -63,22 +63,8 @@ def commands() -> None:
     """Durable append-only streams: a server, a demonstration, and tools for the store's directory."""
 
 
-data_option: Final = click.option(
-    "--data",
-    metavar="DIR",
-    default=DATA_DEFAULT,
-    envvar="DURABLE_LOG_DATA",
-    show_default=True,
-    show_envvar=True,
-    help="The directory of the store.",
-)
-
-
-json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-
-
 @commands.command()
-@data_option
+@served_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 for all.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT_DEFAULT, show_default=True, help="0 picks a free one."
@@ -104,7 +90,7 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="One J
     default=None,
     help="Whether webhooks may be on this machine, as http://localhost. Default: if --host is of this machine only.",
 )
-@click.option("--backups", metavar="DIR", help="At SIGUSR1, make a backup in a new directory in DIR.")
+@click.option("--backups", metavar="DIR", callback=place, help="At SIGUSR1, make a backup in a new directory in DIR.")
 @click.option("--tokens", metavar="FILE", help="Ask for a token; FILE has one a line, with what it is good for.")
 @click.option("--jwks", metavar="FILE|URL", help="Ask for a JSON Web Token, signed by a key of this set.")
 @click.option("--jwt-algorithm", metavar="NAME", multiple=True, help="With --jwks: how, e.g. RS256; any number.")
@@ -265,7 +251,7 @@ def compact(data: str, as_json: bool) -> None:
 @data_option
 @click.option("--no-verify", is_flag=True, help="Do not read the backup again.")
 @json_option
-@click.argument("target")
+@click.argument("target", callback=place)
 def backup(data: str, target: str, no_verify: bool, as_json: bool) -> None:
     """Copy the store into TARGET, a new or an empty directory.
 
@@ -276,9 +262,6 @@ def backup(data: str, target: str, no_verify: bool, as_json: bool) -> None:
     A store that a server holds is backed up by the server: start it with --backups.
     """
     upkeep.backup(data, target, verify=not no_verify, as_json=as_json)
-
-
-directory_argument: Final = click.argument("directory", metavar="[DIR]", required=False)
 
 
 @commands.command()
@@ -297,7 +280,7 @@ def verify(data: str, deep: bool, as_json: bool, directory: str | None) -> None:
     looked at: another process has it, or it is no store. Ranges that a repair has found lost are told, and no damage.
     """
     with looking():
-        sound = verification.verify(directory or data, deep=deep, as_json=as_json)
+        sound = verification.verify(chosen(data, directory), deep=deep, as_json=as_json)
     if not sound:
         sys.exit(1)
 
@@ -318,7 +301,7 @@ def repair(data: str, dry_run: bool, as_json: bool, directory: str | None) -> No
     repaired.
     """
     with looking():
-        complete = repairing.repair_store(directory or data, dry_run=dry_run, as_json=as_json)
+        complete = repairing.repair_store(chosen(data, directory), dry_run=dry_run, as_json=as_json)
     if not complete:
         sys.exit(1)
 
@@ -326,7 +309,7 @@ def repair(data: str, dry_run: bool, as_json: bool, directory: str | None) -> No
 @commands.command()
 @json_option
 @click.option("--payload", is_flag=True, help="Show the bytes of streams, too.")
-@click.argument("path", metavar="PATH")
+@click.argument("path", metavar="PATH", callback=place)
 def dump(path: str, as_json: bool, payload: bool) -> None:
     """Show what is in the files of a store, as text.
 

@@ -1,0 +1,72 @@
+"""What directories and files the commands take: an empty name, two names, a tilde, and what is no store."""
+
+from __future__ import annotations
+
+import pytest
+
+import durable_log
+
+OTHERS = ("ls", "verify", "repair", "stats", "compact")
+"""Commands that need nothing but a store."""
+
+
+@pytest.fixture
+def filled(data):
+    with durable_log.open(data) as store:
+        store.create("notes", content_type="text/plain", data=b"hello")
+    return data
+
+
+def names_below(path):
+    return sorted(str(each.relative_to(path)) for each in path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", ""),
+        ("repair", ""),
+        ("repair", "--dry-run", ""),
+        ("dump", ""),
+        ("backup", ""),
+        *((command, "--data", "") for command in OTHERS),
+        ("append", "--create", "--data", "", "notes", "x"),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_taken_for_the_default(run, tmp_path, filled, arguments):
+    filled.rename(tmp_path / "durable-log-data")
+    before = names_below(tmp_path)
+    finished = run(*arguments)
+    assert (finished.returncode, finished.stdout) == (2, b"")
+    assert b"it is empty; is a variable not set?" in finished.stderr
+    assert names_below(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["verify", "repair"])
+def test_a_store_is_named_once(run, tmp_path, filled, command):
+    finished = run(command, "--data", "other", filled)
+    assert (finished.returncode, finished.stdout) == (2, b"")
+    assert b"two stores are named, other by --data and " in finished.stderr
+    assert run(command, filled, DURABLE_LOG_DATA="other").returncode == 0
+
+
+def test_a_tilde_is_the_home_directory_for_all_commands(run, tmp_path):
+    home = {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    assert run("append", "--create", "--data=~/notes", "diary", "hello", **home).stdout == b"5\n"
+    assert run("ls", "--data=~/notes", **home).stdout == b"diary\n"
+    for command in ("verify", "repair", "dump"):
+        assert run(command, "~/notes", **home).returncode == 0, command
+    finished = run("backup", "--data=~/notes", "~/copy", **home)
+    assert finished.stdout.startswith(f"{tmp_path}/home/copy: 1 streams; ".encode())
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["copy", "notes"]
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_nothing_is_appended_to_a_store_that_is_gone_with_the_command(run, tmp_path):
+    for arguments in (("append", "--create", "--data", ":memory:", "a", "x"), ("ls", "--data", ":memory:")):
+        finished = run(*arguments)
+        assert (finished.returncode, finished.stdout) == (2, b"")
+        assert b"a store in memory would be gone with this command; name a directory" in finished.stderr
+    assert names_below(tmp_path) == []
