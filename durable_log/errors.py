@@ -7,6 +7,11 @@ word for logs and for the wire. Nothing here imports another room, does I/O or f
 
 from __future__ import annotations
 
+from typing import Final
+
+NAME_A_STORE: Final = "name the directory of a store"
+"""What to do where nothing is made."""
+
 
 class DurableLogError(Exception):
     """Base of every error of this package. ``code`` is stable across versions."""

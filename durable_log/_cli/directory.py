@@ -6,11 +6,11 @@ to, and makes no spare segments. Plain output has one line an item, ``--json`` o
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import click
@@ -18,9 +18,9 @@ import click
 import durable_log
 from durable_log._cli.text import json_lines, last_lines, printable, put, put_now, readable, whole_characters
 from durable_log.engine.files import LOCK_NAME, Directory, directory_to_look_at, is_forbidden
-from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.engine.opening import open_in
 from durable_log.engine.overlay import OverlayDirectory
+from durable_log.engine.reconstruct import expect_store
 from durable_log.errors import StoreUnreadable, StreamNotFound
 from durable_log.model import EARLIEST, Chunk, Options, StreamInfo, is_json
 from durable_log.protocol.tokens import timestamp
@@ -32,6 +32,7 @@ PIECE_BYTES: Final = 2**20
 TEXT_DEFAULT: Final = "text/plain"
 CALM: Final = Options(preallocate=False, sweep_seconds=30 * 86_400.0, cluster_at_close=False)
 """Without background work, for those who look and want to find everything as it was."""
+_NOT_THERE: Final = (errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def open_store(data: str, *, create: bool = False, calm: bool = False, clock: Callable[[], float] = time.time) -> Store:
@@ -60,12 +61,17 @@ def tell_if_unlocked(directory: Directory) -> None:
 
 
 def find_store(data: str) -> None:
-    """Raise ``ClickException`` if there is nothing in the directory ``data``, or no directory."""
-    directory = Path(data)
-    if not (directory / MANIFEST_NAME).exists():
-        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-        if not set(names) - {LOCK_NAME} and not directory.is_file():
-            raise click.ClickException(f"there is no store in {data}; name its directory with --data")
+    """See to it that there is a store in the directory ``data``, before anything is written there, be it a lock. Raises
+    ``ClickException`` if nothing is there, :class:`NotAStore`, :class:`StoreUnreadable`.
+    """
+    try:
+        directory = directory_to_look_at(data)
+        if set(directory.names()) - {LOCK_NAME}:
+            return expect_store(directory)
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise StoreUnreadable(str(error.filename or data), error) from error
+    raise click.ClickException(f"there is no store in {printable(data)}; name its directory with --data")
 
 
 def facts(info: StreamInfo) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from durable_log.engine.format import PAGE
 from durable_log.engine.memory import MemoryDirectory, MemoryFile
 from durable_log.engine.ownership import Ownership, adopt, make, ownership_in, ownership_of
 from durable_log.engine.storage import UNSYNCED_BYTES_MAX, Directory, File, SyncFailed, WriteFailed
-from durable_log.errors import NotAStore, StoreLocked
+from durable_log.errors import NAME_A_STORE, NotAStore, StoreLocked
 
 __all__ = ["Directory", "DiskDirectory", "File", "MemoryDirectory", "MemoryFile", "SyncFailed", "WriteFailed"]
 
@@ -286,7 +286,7 @@ def directory_to_look_at(path: StorePath) -> Directory:
     try:
         return DiskDirectory(os.path.expanduser(path), reads_only=True)
     except NotADirectoryError:
-        raise NotAStore(os.fspath(path), "it is a file") from None
+        raise NotAStore(os.fspath(path), "it is a file", NAME_A_STORE) from None
 
 
 def holds(directory: Directory, path: StorePath) -> bool:

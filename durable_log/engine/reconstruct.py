@@ -9,22 +9,34 @@ The thread that repairs.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from durable_log.engine.check import OF_ANOTHER_STORE
 from durable_log.engine.cluster import cluster_number
 from durable_log.engine.files import Directory
-from durable_log.engine.format import PAGE, decode_file_header
+from durable_log.engine.format import PAGE, FileHeader, decode_file_header
 from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME, ClusteredFile, Manifest, load_manifest
 from durable_log.engine.rows import lsn_of_row
 from durable_log.engine.run import Run
 from durable_log.engine.run_format import hash_of, run_number
 from durable_log.engine.salvage_log import first_block
 from durable_log.engine.segment import segment_number
-from durable_log.errors import Corruption, NotAStore
+from durable_log.errors import NAME_A_STORE, Corruption, NotAStore
 
 NUMBERS_SKIPPED: Final = 2**20
 """No file may be left that names the newest streams, and no number is given twice."""
+
+
+def expect_store(directory: Directory) -> None:
+    """Raise :class:`NotAStore` if nothing there is a store's. Needs no lock. Raises :class:`UnsupportedFormat`,
+    ``OSError``.
+    """
+    names = directory.names()
+    if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
+        raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
+    if next(_headers(directory), None) is None:
+        raise NotAStore(directory.path, "no file in it has the header of a store's file", NAME_A_STORE)
 
 
 def manifest_of(directory: Directory) -> tuple[Manifest, Corruption | None]:
@@ -32,6 +44,7 @@ def manifest_of(directory: Directory) -> tuple[Manifest, Corruption | None]:
 
     Raises :class:`NotAStore` if this is none, ``OSError``.
     """
+    expect_store(directory)
     names, uuids = directory.names(), _uuids(directory)
     try:
         if MANIFEST_NAME in names:
@@ -44,10 +57,6 @@ def manifest_of(directory: Directory) -> tuple[Manifest, Corruption | None]:
             fault = Corruption(MANIFEST_NAME, 0, "it is not there")
     except Corruption as error:
         fault = error
-    if MANIFEST_NAME not in names and UNFINISHED_NAME in names:
-        raise NotAStore(directory.path, "the backup into it was not finished, and nothing in it is needed")
-    if not uuids:
-        raise NotAStore(directory.path, "no file in it has the header of a store's file")
     return reconstructed(directory, _most_common(uuids)), fault
 
 
@@ -63,8 +72,12 @@ def _most_common(uuids: Counter[bytes]) -> bytes:
 
 def _uuids(directory: Directory) -> Counter[bytes]:
     """How many files say that they are of which store. Raises :class:`UnsupportedFormat`, ``OSError``."""
-    found: Counter[bytes] = Counter()
-    for name in sorted(directory.sizes()):  # what is no file, a folder say, is not the store's
+    return Counter(header.uuid for header in _headers(directory))
+
+
+def _headers(directory: Directory) -> Iterator[FileHeader]:
+    """Those of all files that have the name of a store's, the manifest's first. Raises as above."""
+    for name in sorted(directory.sizes(), key=lambda name: (name != MANIFEST_NAME, name)):  # no folders, say
         kinds = (segment_number(name), cluster_number(name), run_number(name))
         if name != MANIFEST_NAME and kinds == (None, None, None):
             continue
@@ -74,8 +87,7 @@ def _uuids(directory: Directory) -> Counter[bytes]:
         finally:
             file.close()
         if header is not None:
-            found[header.uuid] += 1
-    return found
+            yield header
 
 
 class Census(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import durable_log
+from durable_log.engine.manifest import UNFINISHED_NAME
 
 OTHERS = ("ls", "verify", "repair", "stats", "compact")
 """Commands that need nothing but a store."""
@@ -70,3 +71,51 @@ def test_nothing_is_appended_to_a_store_that_is_gone_with_the_command(run, tmp_p
         assert (finished.returncode, finished.stdout) == (2, b"")
         assert b"a store in memory would be gone with this command; name a directory" in finished.stderr
     assert names_below(tmp_path) == []
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A folder that is no store, with a file that has the name of a log segment."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "20240101.log").write_bytes(b"started\n")
+    return folder
+
+
+@pytest.mark.parametrize("manifest", [None, b"include *.py\n"], ids=["without MANIFEST", "with another's MANIFEST"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("verify",), ("verify", "--deep"), ("repair",), ("repair", "--dry-run"), ("ls", "--data"), ("compact", "--data")],
+    ids=" ".join,
+)
+def test_nothing_is_written_into_what_is_no_store(run, foreign, manifest, arguments):
+    if manifest is not None:
+        (foreign / "MANIFEST").write_bytes(manifest)
+    before = names_below(foreign)
+    finished = run(*arguments, foreign)
+    assert (finished.returncode, finished.stdout) == (1 if "--data" in arguments else 2, b"")
+    assert b"is not a durable_log store: no file in it has the header of a store's file" in finished.stderr
+    assert b"name the directory of a store" in finished.stderr
+    assert names_below(foreign) == before
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "repair"])
+def test_a_foreign_folder_with_a_lock_is_not_sent_to_a_repair(run, foreign, command):
+    (foreign / "LOCK").touch()
+    finished = run(command, "--data", foreign)
+    assert b"no file in it has the header of a store's file; name the directory of a store" in finished.stderr
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "repair"])
+def test_a_file_is_no_store_and_nobody_is_told_to_make_a_directory(run, tmp_path, command):
+    (tmp_path / "file").write_bytes(b"hi\n")
+    finished = run(command, "--data", "file")
+    assert finished.stderr == b"Error: file is not a durable_log store: it is a file; name the directory of a store\n"
+
+
+def test_a_backup_that_was_not_finished_is_told_to_be_one(run, tmp_path):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / UNFINISHED_NAME).touch()
+    for command in ("ls", "verify", "repair"):
+        assert b"the backup into it was not finished" in run(command, "--data", "copy").stderr
+    assert names_below(tmp_path / "copy") == [UNFINISHED_NAME]
