@@ -12,6 +12,8 @@ from typing import Final
 EXTRA: Final = ("click", "uvicorn", "uvloop", "httptools")
 """What the ``server`` extra installs."""
 
+INTERRUPTED: Final = 130
+
 
 def main() -> None:
     """Run the command line of this process, and exit."""
@@ -23,6 +25,8 @@ def main() -> None:
         if error.name not in EXTRA:
             raise
         sys.exit(f"durable-log: the package {error.name!r} is missing; run: pip install 'durable-log[server]'")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)  # while the commands were imported; later they see to it
 
 
 if __name__ == "__main__":

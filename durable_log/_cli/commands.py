@@ -1,20 +1,15 @@
-"""The commands: their names, arguments and help, and how errors are told.
+"""The commands: their names, arguments and help.
 
-Law of this room: it turns words into calls and errors into one line on stderr with exit code 1; a traceback is for
-errors of this package, never for those of its users. What a command does is in the module of that matter, imported when
-the command runs. Main thread only.
+Law of this room: it turns words into calls, no more. What a command does is in the module of that matter, imported when
+the command runs; how its errors are told is in ``endings``. Main thread only.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
 from urllib.parse import quote
 
 import click
@@ -24,37 +19,8 @@ from durable_log._cli import directory, follow, upkeep
 from durable_log._cli import dump as dumping
 from durable_log._cli import repair as repairing
 from durable_log._cli import verify as verification
+from durable_log._cli.endings import PORT_DEFAULT, TERMINATED, Commands, looking
 from durable_log._cli.options import chosen, data_option, directory_argument, json_option, place, served_option
-from durable_log.errors import DurableLogError, StoreLocked
-
-PORT_DEFAULT: Final = 4437
-INTERRUPTED: Final = 130
-TERMINATED: Final = 143
-IMPOSSIBLE: Final = 2
-"""The exit codes of processes that Ctrl-C and SIGTERM ended, as shells have them."""
-
-
-class Commands(click.Group):
-    """A group whose commands may raise the errors of this package, and whose output may be cut off by its reader."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except StoreLocked as error:
-            raise click.ClickException(
-                f"{error}, or use its HTTP API, e.g.: durable-log cat http://127.0.0.1:{PORT_DEFAULT}/v1/stream/NAME"
-            ) from error
-        except DurableLogError as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # Whoever read the output has seen enough. The interpreter flushes once more on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -277,7 +243,8 @@ def verify(data: str, deep: bool, as_json: bool, directory: str | None) -> None:
     a stream comes on a line of its own: the stream, its offsets, the file and the position.
 
     Nothing is changed, whatever the state of the store. Exits with 1 if anything is damaged, with 2 if it could not be
-    looked at: another process has it, or it is no store. Ranges that a repair has found lost are told, and no damage.
+    looked at, or told: another process has it, or it is no store. Ranges that a repair has found lost are told, and no
+    damage.
     """
     with looking():
         sound = verification.verify(chosen(data, directory), deep=deep, as_json=as_json)
@@ -298,7 +265,7 @@ def repair(data: str, dry_run: bool, as_json: bool, directory: str | None) -> No
     works again. Running it again does nothing; if it was interrupted, it goes on.
 
     Exits with 1 if bytes of streams are lost, or the state of streams is, or may be; with 2 if nothing could be
-    repaired.
+    repaired, or not be told: then the error says so, and the report is written all the same.
     """
     with looking():
         complete = repairing.repair_store(chosen(data, directory), dry_run=dry_run, as_json=as_json)
@@ -319,28 +286,6 @@ def dump(path: str, as_json: bool, payload: bool) -> None:
     """
     with looking(may_be_cut_off=True):
         dumping.dump(path, payload=payload, as_json=as_json)
-
-
-@contextmanager
-def looking(*, may_be_cut_off: bool = False) -> Iterator[None]:
-    """Damage is what is told; it need not be logged as well. What can't be looked at at all exits with 2, and so does
-    a verdict that can't be told; not what ``may_be_cut_off`` by its reader.
-    """
-    logging.getLogger("durable_log").setLevel(logging.CRITICAL)
-    try:
-        yield
-    except click.ClickException as error:
-        raise Impossible(error.message) from error
-    except (DurableLogError, OSError) as error:
-        if may_be_cut_off and isinstance(error, BrokenPipeError):
-            raise
-        raise Impossible(str(error)) from error
-
-
-class Impossible(click.ClickException):
-    """What was asked for could not be looked at."""
-
-    exit_code = IMPOSSIBLE
 
 
 @commands.command()

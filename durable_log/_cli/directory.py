@@ -16,13 +16,14 @@ from typing import Any, BinaryIO, Final
 import click
 
 import durable_log
-from durable_log._cli.text import json_lines, last_lines, printable, put, put_now, readable, whole_characters
+from durable_log._cli.output import put, put_now, telling
+from durable_log._cli.text import json_lines, last_lines, printable, readable, whole_characters
 from durable_log.engine.files import LOCK_NAME, Directory, directory_to_look_at, is_forbidden
 from durable_log.engine.opening import open_in
 from durable_log.engine.overlay import OverlayDirectory
 from durable_log.engine.reconstruct import expect_store
 from durable_log.errors import StoreUnreadable, StreamNotFound
-from durable_log.model import EARLIEST, Chunk, Options, StreamInfo, is_json
+from durable_log.model import EARLIEST, Chunk, Options, StreamInfo, check_name, is_json
 from durable_log.protocol.tokens import timestamp
 from durable_log.store import Store, Stream
 
@@ -89,7 +90,9 @@ def facts(info: StreamInfo) -> dict[str, Any]:
 
 
 def list_streams(data: str, prefix: str, *, long: bool, as_json: bool) -> None:
-    """The names that start with ``prefix``."""
+    """The names that start with ``prefix``. Raises :class:`InvalidName` if none can."""
+    if prefix:
+        check_name(prefix)
     with open_store(data, calm=True) as store:
         for name in store.names(prefix):
             if not long and not as_json:
@@ -177,6 +180,8 @@ def _remove(store: Store, name: str) -> bool:
 
 def append(data: str, name: str, text: str | None, *, create: bool, content_type: str | None, close: bool) -> None:
     """Append ``text``, or stdin if it is "-"; nothing if None. Prints the offset after it."""
+    if text == "-" and sys.stdin is None:
+        raise click.ClickException("stdin is closed; nothing was appended: give TEXT, or something to read")
     with open_store(data, create=create) as store:
         stream = _writable(store, name, content_type) if create else store.stream(name)
         tail = stream.info().tail
@@ -187,7 +192,8 @@ def append(data: str, name: str, text: str | None, *, create: bool, content_type
             tail = stream.append(text.encode("utf-8", "surrogateescape"), close=close).next_offset
         if close:
             tail = stream.close().next_offset
-        put_now(f"{tail}\n")
+        with telling(f"the stream is stored up to offset {tail}"):
+            put_now(f"{tail}\n")
 
 
 def _writable(store: Store, name: str, content_type: str | None) -> Stream:

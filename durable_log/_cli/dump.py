@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from durable_log._cli.text import put
+from durable_log._cli.output import put
 from durable_log.engine.dump import Thing
 from durable_log.engine.dump import dump as things_in
 from durable_log.engine.files import LOCK_NAME, Directory, directory_to_look_at

@@ -13,8 +13,9 @@ from typing import Final
 
 import click
 
+from durable_log._cli.output import put_now
 from durable_log._cli.remote import AWAY, START, Page, Refused, RemoteStream, reason_of
-from durable_log._cli.text import json_lines, last_lines, put_now, whole_characters
+from durable_log._cli.text import json_lines, last_lines, whole_characters
 from durable_log.model import is_json
 from durable_log.protocol.tokens import offset_token, parse_offset
 

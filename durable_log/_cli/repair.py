@@ -13,7 +13,8 @@ from contextlib import closing
 from typing import Any, Final
 
 from durable_log._cli.directory import find_store, tell_if_unlocked
-from durable_log._cli.text import printable, put
+from durable_log._cli.output import put, telling
+from durable_log._cli.text import printable
 from durable_log.engine.files import Directory, directory_at, directory_to_look_at
 from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.engine.overlay import OverlayDirectory
@@ -44,9 +45,16 @@ def repair_store(data: str, *, dry_run: bool, as_json: bool) -> bool:
         tell_if_unlocked(opened)
         outcome = repair(opened, time.time, rendered)
     lines = map(json.dumps, _as_objects(outcome)) if as_json else _as_lines(outcome, dry_run=dry_run)
-    for line in lines:
-        put(line + "\n")
+    with telling(_done(outcome, data, dry_run=dry_run)):
+        for line in lines:
+            put(line + "\n")
     return not outcome.lost and not any(finding.kind in _LOSSES for finding in outcome.findings)
+
+
+def _done(outcome: Outcome, data: str, *, dry_run: bool) -> str:
+    if dry_run or not outcome.number:
+        return "nothing was changed"
+    return f"the store is repaired, and the report is {data}/{folder_name(outcome.number)}/{REPORT_TEXT}"
 
 
 def losses_of(outcome: Outcome) -> list[tuple[str, int, int, str, int, str]]:

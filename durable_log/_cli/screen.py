@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from durable_log._cli.text import put_now
+from durable_log._cli.output import put_now
 
 _UP: Final = "\x1b[{}A\r\x1b[J"
 

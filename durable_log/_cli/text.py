@@ -1,29 +1,17 @@
 """Stored bytes and names as text for people and pipes.
 
-Law of this room: pure functions of bytes and strings, and the one way to write to stdout. Whatever a stream or its name
+Law of this room: pure functions of bytes and strings. Whatever a stream or its name
 holds, a plain listing has one line for it and no control character reaches the terminal by a name. Any thread.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import cast
 
 from durable_log.model import is_json, is_text
 from durable_log.protocol import json_mode
-
-
-def put(data: bytes | str) -> None:
-    """Write to stdout, text as UTF-8 whatever the locale says."""
-    sys.stdout.buffer.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
-
-
-def put_now(data: bytes | str) -> None:
-    """Write to stdout and let it be seen."""
-    put(data)
-    sys.stdout.buffer.flush()
 
 
 def printable(name: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any, Final
 import click
 
 from durable_log._cli.directory import open_store
-from durable_log._cli.text import printable, put
+from durable_log._cli.output import put, telling
+from durable_log._cli.text import printable
 from durable_log.errors import StoreLocked
 from durable_log.model import Backup
 
@@ -44,10 +45,11 @@ def compact(data: str, *, as_json: bool) -> None:
         before = store.stats()["disk_bytes"]
         store.compact()
         after = store.stats()["disk_bytes"]
-    if as_json:
-        put(json.dumps({"bytes_before": before, "bytes_after": after}) + "\n")
-    else:
-        put(f"{before:,} bytes on disk before, {after:,} after: {before - after:,} given back\n")
+    with telling("the store is compacted"):
+        if as_json:
+            put(json.dumps({"bytes_before": before, "bytes_after": after}) + "\n")
+        else:
+            put(f"{before:,} bytes on disk before, {after:,} after: {before - after:,} given back\n")
 
 
 def backup(data: str, target: str, *, verify: bool, as_json: bool) -> None:
@@ -62,7 +64,8 @@ def backup(data: str, target: str, *, verify: bool, as_json: bool) -> None:
             f"{data} is open in {error.holder}, which has to make the backup itself: a server that was started with "
             "--backups DIR makes one at SIGUSR1 (kill -USR1 PID), a program by store.backup(TARGET)"
         ) from error
-    put(json.dumps(made._asdict()) + "\n" if as_json else summary(target, made) + "\n")
+    with telling(f"the backup in {printable(target)} is complete"):
+        put(json.dumps(made._asdict()) + "\n" if as_json else summary(target, made) + "\n")
 
 
 def summary(target: str, made: Backup) -> str:

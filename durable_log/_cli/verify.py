@@ -15,8 +15,9 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from durable_log._cli.directory import CALM, find_store, tell_if_unlocked
+from durable_log._cli.output import put
 from durable_log._cli.repair import losses_of, rendered
-from durable_log._cli.text import printable, put
+from durable_log._cli.text import printable
 from durable_log.engine.audit import Discord
 from durable_log.engine.check import FileFault, check_shape, check_tables
 from durable_log.engine.files import Directory, directory_to_look_at
