@@ -2,8 +2,8 @@
 
 Law of this room: one folder for each repair, ``quarantine/0001`` and so on. What goes in is a copy, or another name, of
 a file as it was, durable before the store changes; nothing here is ever changed or removed again. A folder without a
-report is that of a repair that was not finished, and the next one goes on with it. The store never reads these files,
-but for what a report is called. The thread that repairs.
+report is that of a repair that was not finished, and the next one goes on with it, unless its notes can't be read: then
+it has a folder of its own. The store never reads these files, but for what a report is called. The thread that repairs.
 """
 
 from __future__ import annotations
@@ -58,14 +58,19 @@ def _decode(line: str) -> Finding:
 
 
 class Quarantine:
-    """The folder of one repair. ``findings`` are those that are durable."""
+    """The folder of one repair. ``findings`` are those that are durable.
+
+    Until any are, the store is as it was. So it is not yet one to go on with, unless it ``is_begun``: without notes in
+    it, somebody else may have made the folder.
+    """
 
     def __init__(self, directory: Directory, number: int) -> None:
         self.number = number
         self._directory = directory
         self._folder = directory.folder(QUARANTINE).folder(f"{number:04}")
         self.findings: dict[Finding, None] = {}
-        if FINDINGS in self._folder.names():
+        self.is_begun = FINDINGS in self._folder.names()
+        if self.is_begun:
             text = _content(self._folder, FINDINGS).decode()
             self.findings = dict.fromkeys(map(_decode, text.splitlines()))
 
@@ -125,11 +130,14 @@ def numbers_of(directory: Directory) -> list[int]:
 
 
 def unfinished(directory: Directory) -> Quarantine | None:
-    """The last repair, if it was not finished."""
+    """The last repair, if it was not finished and its notes can be read. Raises ``OSError``."""
     numbers = numbers_of(directory)
     if not numbers or REPORT_JSON in directory.folder(QUARANTINE).folder(f"{numbers[-1]:04}").names():
         return None
-    return Quarantine(directory, numbers[-1])
+    try:
+        return Quarantine(directory, numbers[-1])
+    except ValueError:
+        return None
 
 
 def _content(folder: Directory, name: str) -> bytes:

@@ -97,7 +97,7 @@ class _Repair:
         reports = [report for holes in self._holes.values() for _, _, report in holes]
         tables_are_sound = self._fault is None and not self._faults
         log_is_sound = not self._log.chain.damage and not self._log.headless and 0 not in reports
-        if remnant is None and log_is_sound and tables_are_sound:
+        if (remnant is None or not remnant.is_begun) and log_is_sound and tables_are_sound:
             self._log.close()
             return Outcome(0, [], [])
         try:
