@@ -15,7 +15,7 @@ from typing import Any, Final
 from durable_log._core import lib
 from durable_log.engine.cluster import ClusteredSegment, Row, cluster_number, decode_trailer
 from durable_log.engine.dump_log import dump_log, is_zero, place
-from durable_log.engine.files import Directory, File
+from durable_log.engine.files import LOCK_NAME, Directory, File
 from durable_log.engine.format import (
     KIND_CLUSTERED,
     KIND_LOG,
@@ -51,6 +51,9 @@ def dump(directory: Directory, name: str, *, payload: bool = False) -> Iterator[
     """Everything in the file of that name. Raises :class:`UnsupportedFormat`, ``OSError``."""
     with closing(directory.open(name)) as file:
         header = decode_file_header(name, file.read(0, PAGE))
+        if header is None and not _is_of_a_store(name):
+            yield _foreign(name, file)
+            return
         yield _told(header, file)
         guess = header or _guess(directory, file, name)
         if guess is None:
@@ -78,6 +81,17 @@ def _told(header: FileHeader | None, file: File) -> Thing:
     if header.kind in (KIND_CLUSTERED, KIND_RUN) and header.size != file.size():
         told["damage"] = "the file has another length than its header says"
     return told
+
+
+def _is_of_a_store(name: str) -> bool:
+    return name == MANIFEST_NAME or {segment_number(name), cluster_number(name), run_number(name)} != {None}
+
+
+def _foreign(name: str, file: File) -> Thing:
+    if name == LOCK_NAME:
+        return {"at": 0, "is": "lock", "last_opened_by": file.read(0, PAGE).decode("utf-8", "replace").strip()}
+    what = "no file of a store, or one that has lost its name and its header"
+    return {"at": 0, "is": "foreign", "file_bytes": file.size(), "what": what}
 
 
 def _guess(directory: Directory, file: File, name: str) -> FileHeader | None:

@@ -255,3 +255,13 @@ def test_a_file_of_a_newer_version_is_neither_shown_nor_repaired(known: Known, s
     with pytest.raises(UnsupportedFormat, match=name):
         mend(known.directory)
     assert known.directory.files.keys() == before.keys()
+
+
+def test_the_lock_and_what_is_no_file_of_a_store_are_no_damage():
+    directory = MemoryDirectory()
+    directory.create("LOCK").write(0, b"process 7 on here\n")
+    directory.create("readme").write(0, b"hi")
+    assert list(dump(directory, "LOCK")) == [{"at": 0, "is": "lock", "last_opened_by": "process 7 on here"}]
+    (told,) = dump(directory, "readme")
+    assert (told["is"], told["file_bytes"]) == ("foreign", 2)
+    assert "damage" not in told
