@@ -7,7 +7,14 @@ word for logs and for the wire. Nothing here imports another room, does I/O or f
 
 from __future__ import annotations
 
+import errno
 from typing import Final
+
+COPY_AND_REPAIR: Final = (
+    "the disk fails there: copy the store's directory to another disk, with a tool such as ddrescue that goes on "
+    "behind what it can't read, and repair the copy"
+)
+"""What to do where a disk does not read."""
 
 NAME_A_STORE: Final = "name the directory of a store"
 """What to do where nothing is made."""
@@ -291,5 +298,7 @@ class StoreUnreadable(DurableLogError):
         advice = "check the permissions, the disk and the limit of open files"
         if isinstance(cause, IsADirectoryError):
             advice = "move it away, and put back the file of the store, if you can"
+        elif cause.errno == errno.EIO:
+            advice = COPY_AND_REPAIR
         super().__init__(f"{file}: {cause.strerror or cause}; {advice}")
         self.file, self.cause = file, cause

@@ -10,6 +10,7 @@ goes wrong is cleaned up. Any thread; nothing of the store itself is changed.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,7 +27,7 @@ from durable_log.engine.run_format import run_name
 from durable_log.engine.segment import segment_name
 from durable_log.engine.storage import UNSYNCED_BYTES_MAX
 from durable_log.engine.writer import LogWriter
-from durable_log.errors import BackupFailed, NotAStore
+from durable_log.errors import COPY_AND_REPAIR, BackupFailed, NotAStore
 from durable_log.model import Backup
 
 _PIECE: Final = UNSYNCED_BYTES_MAX
@@ -190,7 +191,10 @@ def _failure(target: Directory, error: OSError) -> BackupFailed:
         advice = "free some there or name a directory on another disk; the store itself is as it was"
         return BackupFailed(target.path, "its disk has no space left", advice)
     where = f"{error.filename}: " if error.filename else ""
-    return BackupFailed(target.path, f"{where}{error.strerror or error}", "the store itself is as it was; try again")
+    advice = "the store itself is as it was; try again"
+    if error.errno == errno.EIO:
+        advice = f"try another disk for the backup; if the file is the store's, {COPY_AND_REPAIR}"
+    return BackupFailed(target.path, f"{where}{error.strerror or error}", advice)
 
 
 def _clear(target: Directory) -> None:

@@ -164,3 +164,25 @@ def test_an_interrupt_while_it_starts_is_no_traceback():
         [sys.executable, "-c", program], capture_output=True, timeout=SECONDS_MAX, env=environment(), check=False
     )
     assert (finished.returncode, finished.stderr) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("verify", "--deep"), ("repair",), ("repair", "--dry-run"), ("dump",), ("backup",)], ids=" ".join
+)
+def test_what_to_do_about_a_disk_that_does_not_read_is_told(filled, tmp_path, monkeypatch, arguments):
+    with durable_log.open(filled, options=durable_log.Options(cluster_at_close=False)) as store:
+        store.stream("notes").append(b", world")
+    log = max(filled.glob("*.log")).stat().st_ino
+    read = os.pread
+
+    def fail(fd, length, position):
+        if os.fstat(fd).st_ino == log and position + length > 4096:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(fd, length, position)
+
+    monkeypatch.setattr(os, "pread", fail)
+    where = [str(tmp_path / "copy")] if arguments == ("backup",) else [str(filled)]
+    result = CliRunner().invoke(commands, [*arguments, *where], env={"DURABLE_LOG_DATA": str(filled)})
+    assert result.exit_code == (1 if arguments == ("backup",) else 2)
+    assert ".log: Input/output error; " in result.stderr
+    assert "copy the store's directory to another disk, with a tool such as ddrescue" in result.stderr
