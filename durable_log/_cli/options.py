@@ -20,23 +20,18 @@ MEMORY: Final = ":memory:"
 """What the Python API takes for a store that is in no directory."""
 
 
-def place(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def place(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A path on disk, from the home directory on if it starts with ``~``. Raises :class:`click.BadParameter`."""
-    if value == MEMORY:
-        raise click.BadParameter("a store in memory would be gone with this command; name a directory", param=param)
-    return place_or_memory(ctx, param, value)
-
-
-def place_or_memory(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The same, or the name of a store in memory."""
     if value is None:
         return None
     if not value:
         raise click.BadParameter("it is empty; is a variable not set?", param=param)
+    if value == MEMORY:
+        raise click.BadParameter("a store in memory would be gone with this command; name a directory", param=param)
     return os.path.expanduser(value)  # noqa: PTH111 - as the engine does: an unknown user is no error
 
 
-def _data_option(callback: Callable[[click.Context, click.Parameter, str | None], str | None]) -> Decorator:
+def _data_option(callback: Callable[[click.Context, click.Parameter, str | None], str | None] | None) -> Decorator:
     return click.option(
         "--data",
         metavar="DIR",
@@ -50,7 +45,8 @@ def _data_option(callback: Callable[[click.Context, click.Parameter, str | None]
 
 
 data_option: Final = _data_option(place)
-served_option: Final = _data_option(place_or_memory)
+served_option: Final = _data_option(None)
+"""The store that is served says itself what it takes: it may be in memory."""
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 directory_argument: Final = click.argument("directory", metavar="[DIR]", required=False, callback=place)
 
