@@ -63,7 +63,9 @@ def looking(*, may_be_cut_off: bool = False) -> Iterator[None]:
     """Damage is what is told; it need not be logged as well. What can't be looked at at all exits with 2, and so does
     a verdict that can't be told, or an error of this package; not what ``may_be_cut_off`` by its reader.
     """
-    logging.getLogger("durable_log").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("durable_log")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
         finish()
@@ -80,6 +82,8 @@ def looking(*, may_be_cut_off: bool = False) -> Iterator[None]:
     except Exception:  # noqa: BLE001 - exit code 1 would be an answer
         traceback.print_exc()
         sys.exit(IMPOSSIBLE)
+    finally:
+        logger.setLevel(level)
 
 
 class Impossible(click.ClickException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -144,7 +145,9 @@ def test_an_error_of_this_package_is_not_taken_for_damage(filled, monkeypatch, c
         raise AssertionError("made for this test")
 
     monkeypatch.setattr(f"durable_log._cli.{command}.find_store", fail)
+    level = logging.getLogger("durable_log").level
     result = CliRunner().invoke(commands, [command, str(filled)])
+    assert logging.getLogger("durable_log").level == level, "whoever comes after it in this process logs as before"
     assert result.exit_code == 2
     assert "AssertionError: made for this test" in result.stderr
 
