@@ -1,18 +1,22 @@
 """Where a repair puts what it takes out of a store, and what it has found.
 
 Law of this room: one folder for each repair, ``quarantine/0001`` and so on. What goes in is a copy, or another name, of
-a file as it was, durable before the store changes; nothing here is ever changed or removed again. A folder without a
-report is that of a repair that was not finished, and the next one goes on with it, unless its notes can't be read: then
-it has a folder of its own. The store never reads these files, but for what a report is called. The thread that repairs.
+a file as it was, durable before the store changes; nothing here is ever changed or removed again. A repair's folder is
+known by its findings, which are there before anything else; without a report it is that of a repair that was not
+finished, and the next one goes on with it. What else lies here is somebody's, and stays as it is. The store never reads
+these files, but for what a report is called. The thread that repairs.
 """
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from durable_log.engine.files import Directory, discard
+from durable_log.errors import NotAStore
 
 QUARANTINE: Final = "quarantine"
 REPORT_TEXT: Final = "report.txt"
@@ -20,6 +24,8 @@ REPORT_JSON: Final = "report.json"
 FINDINGS: Final = "findings.tsv"
 _TEMPORARY: Final = ".tmp"
 _PIECE: Final = 2**20
+_NUMBER: Final = re.compile("[0-9]{4}|[1-9][0-9]{4,8}")
+"""A number is a place in a stream's index, of 32 bits."""
 
 
 def folder_name(number: int) -> str:
@@ -52,27 +58,31 @@ class Finding(NamedTuple):
         return "\t".join(quote(field, safe=" /:,;()'") if isinstance(field, str) else str(field) for field in self)
 
 
-def _decode(line: str) -> Finding:
-    kind, file, position, reason, name, start, end = line.split("\t")
-    return Finding(unquote(kind), unquote(file), int(position), unquote(reason), unquote(name), int(start), int(end))
+def _decode(line: bytes) -> Finding | None:
+    """What is on a line; None if it is damaged."""
+    try:
+        kind, file, position, reason, name, start, end = line.decode("ascii").split("\t")
+        return Finding(
+            unquote(kind), unquote(file), int(position), unquote(reason), unquote(name), int(start), int(end)
+        )
+    except ValueError:
+        return None
 
 
 class Quarantine:
-    """The folder of one repair. ``findings`` are those that are durable.
-
-    Until any are, the store is as it was. So it is not yet one to go on with, unless it ``is_begun``: without notes in
-    it, somebody else may have made the folder.
-    """
+    """The folder of one repair. ``findings`` are those that are durable."""
 
     def __init__(self, directory: Directory, number: int) -> None:
         self.number = number
         self._directory = directory
-        self._folder = directory.folder(QUARANTINE).folder(f"{number:04}")
+        self._folder = _quarantine(directory).folder(f"{number:04}")
         self.findings: dict[Finding, None] = {}
-        self.is_begun = FINDINGS in self._folder.names()
-        if self.is_begun:
-            text = _content(self._folder, FINDINGS).decode()
-            self.findings = dict.fromkeys(map(_decode, text.splitlines()))
+        if FINDINGS in self._folder.names():
+            noted = list(map(_decode, _content(self._folder, FINDINGS).splitlines()))
+            self.findings = {finding: None for finding in noted if finding is not None}
+            if None in noted:
+                file, reason = f"{folder_name(number)}/{FINDINGS}", "what an interrupted repair noted can't all be read"
+                self.findings[Finding("damage", file, 0, reason)] = None
 
     def keep(self, name: str, *, changes: bool) -> None:
         """A file of the store, as it is now, unless an earlier attempt has it; a copy, if the store still ``changes``
@@ -122,22 +132,53 @@ class Quarantine:
         self._folder.rename(name + _TEMPORARY, name)
 
 
-def numbers_of(directory: Directory) -> list[int]:
-    """The numbers of all repairs, ascending."""
+def unfinished(directory: Directory) -> Quarantine | None:
+    """The last repair, if it was not finished."""
+    for number in reversed(_numbers_in(directory)):
+        names = _names_in(directory, number)
+        if FINDINGS in names:
+            return None if REPORT_JSON in names else Quarantine(directory, number)
+    return None
+
+
+def begun(directory: Directory, reports: Iterable[int]) -> Quarantine:
+    """A folder for a new repair. Its number is none of ``reports``, those that holes in rows name: of a copy of a store
+    that was repaired, the quarantine may be gone. Raises ``OSError``.
+    """
+    number = max(_numbers_in(directory), default=0)
+    if number == 0 or set(_names_in(directory, number)) - {FINDINGS + _TEMPORARY}:
+        number += 1
+    quarantine = Quarantine(directory, max(number, 1 + max(reports, default=0)))
+    quarantine.add(())
+    return quarantine
+
+
+def _quarantine(directory: Directory) -> Directory:
+    try:
+        return directory.folder(QUARANTINE)
+    except NotAStore as error:
+        raise NotADirectoryError(
+            errno.ENOTDIR, "it is a file, and a repair needs a folder of that name; move the file elsewhere", error.path
+        ) from None
+
+
+def _numbers_in(directory: Directory) -> list[int]:
+    """The numbers that folders of repairs have, or may have, ascending."""
     if QUARANTINE not in directory.names():
         return []
-    return sorted(int(name) for name in directory.folder(QUARANTINE).names() if name.isdecimal())
-
-
-def unfinished(directory: Directory) -> Quarantine | None:
-    """The last repair, if it was not finished and its notes can be read. Raises ``OSError``."""
-    numbers = numbers_of(directory)
-    if not numbers or REPORT_JSON in directory.folder(QUARANTINE).folder(f"{numbers[-1]:04}").names():
-        return None
     try:
-        return Quarantine(directory, numbers[-1])
-    except ValueError:
-        return None
+        names = directory.folder(QUARANTINE).names()
+    except NotAStore:
+        return []  # whoever needs the folder is told that it is a file
+    return sorted(number for name in names if _NUMBER.fullmatch(name) and (number := int(name)) > 0)
+
+
+def _names_in(directory: Directory, number: int) -> list[str]:
+    """What is in the folder of that number; if it is a file, its own name."""
+    try:
+        return directory.folder(QUARANTINE).folder(f"{number:04}").names()
+    except NotAStore:
+        return [f"{number:04}"]
 
 
 def _content(folder: Directory, name: str) -> bytes:

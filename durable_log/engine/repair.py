@@ -22,7 +22,7 @@ from durable_log.engine.format import lsn_of, position_of, segment_of
 from durable_log.engine.log_repair import mend_log
 from durable_log.engine.manifest import MANIFEST_NAME, ClusteredFile, load_manifest, save_manifest
 from durable_log.engine.mend import mend_clustered
-from durable_log.engine.quarantine import Finding, Quarantine, numbers_of, unfinished
+from durable_log.engine.quarantine import Finding, Quarantine, begun, unfinished
 from durable_log.engine.rebuild import Ground, Holes, holes_in, losses, rebuild
 from durable_log.engine.reconstruct import NUMBERS_SKIPPED, census, manifest_of, reconstructed
 from durable_log.engine.recovery import expect_newest, remove_leftovers
@@ -97,13 +97,11 @@ class _Repair:
         reports = [report for holes in self._holes.values() for _, _, report in holes]
         tables_are_sound = self._fault is None and not self._faults
         log_is_sound = not self._log.chain.damage and not self._log.headless and 0 not in reports
-        if (remnant is None or not remnant.is_begun) and log_is_sound and tables_are_sound:
+        if remnant is None and log_is_sound and tables_are_sound:
             self._log.close()
             return Outcome(0, [], [])
         try:
-            # A copy of a store that was repaired has holes of reports, and need not have the quarantine with them.
-            number = max([*numbers_of(self._directory), *reports], default=0) + 1
-            quarantine = remnant or Quarantine(self._directory, number)
+            quarantine = remnant or begun(self._directory, reports)
             self._keep(quarantine)
             if not tables_are_sound:
                 self._mend_tables(quarantine)

@@ -35,7 +35,7 @@ from durable_log.engine.format import lsn_of
 from durable_log.engine.index import LOST, add_place, clustered_segment, is_clustered
 from durable_log.engine.log_repair import _causes, mend_log
 from durable_log.engine.manifest import MANIFEST_NAME, UNFINISHED_NAME
-from durable_log.engine.quarantine import FINDINGS, Finding
+from durable_log.engine.quarantine import Finding
 from durable_log.engine.repair import Outcome, repair
 from durable_log.engine.run import Run
 from durable_log.engine.salvage import entry_at, open_damaged
@@ -673,13 +673,3 @@ def test_a_folder_that_somebody_made_is_no_repair_that_was_not_finished(known: K
     assert known.directory.folder("quarantine").folder("0001").names() == []
     flip(known.directory, MANIFEST_NAME, 30)
     assert mend(known.directory).number == 1
-
-
-@pytest.mark.parametrize("notes", [b"damage\tx\xff\t", b"damage\tx\n", b"damage\tx\tnowhere\t\t\t0\t0\n"])
-def test_a_repair_whose_notes_are_damaged_is_begun_anew_in_another_folder(known: Known, notes: bytes):
-    folder = known.directory.folder("quarantine").folder("0001")
-    folder.create(FINDINGS).write(0, notes)
-    flip(known.directory, MANIFEST_NAME, 30)
-    assert mend(known.directory).number == 2
-    assert folder.names() == [FINDINGS]
-    assert mend(known.directory).number == 0
