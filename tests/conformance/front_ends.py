@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -40,7 +41,8 @@ class Server:
     def __init__(self, command: str, directory: Path, applications: Path = HERE) -> None:
         self._directory, self._log = directory, directory / "server.log"
         self._applications = applications
-        self.port = _free_port()
+        self.port, claim = _free_port()
+        weakref.finalize(self, os.close, claim)
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [part.format(port=self.port, data=directory / "data") for part in command.split()]
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,7 +142,17 @@ def restarts(server: Server) -> Iterator[str]:
             thread.join()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def _free_port() -> tuple[int, int]:
+    """A port that nobody listens at, and the descriptor of what keeps others who run tests here from choosing it, too,
+    until it is closed: for a server that found it taken, the one that has it would be mistaken.
+    """
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port: int = listener.getsockname()[1]
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0a server of durable_log's tests at {port}")
+        except OSError:
+            claim.close()
+            continue
+        return port, claim.detach()
