@@ -1,7 +1,7 @@
 """Stored bytes and names as text for people and pipes.
 
-Law of this room: pure functions of bytes and strings. Whatever a stream or its name
-holds, a plain listing has one line for it and no control character reaches the terminal by a name. Any thread.
+Law of this room: pure functions of bytes and strings. Whatever a stream or its name holds, a plain listing has one line
+for it and no control character reaches the terminal by a name. Any thread.
 """
 
 from __future__ import annotations

@@ -9,30 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from asked import Book
 from serving import Clock, Served, serving
 
 from durable_log import aio, asgi, errors
 from durable_log.access import Allow, BearerTokens, Deny, ReadUrls, Request, any_of
 from durable_log.errors import InvalidOption
-
-Asked = list[tuple[str, str]]
-
-
-class Book:
-    """A hook that notes what it is asked and allows all but what it was told to deny."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.denied: dict[str, Deny] = {}
-
-    def __call__(self, request: Request) -> Allow | Deny:
-        self.requests.append(request)
-        return self.denied.get(request.action, Allow())
-
-    def asked(self) -> Asked:
-        asked = [(request.action, request.name) for request in self.requests]
-        self.requests.clear()
-        return asked
 
 
 @pytest.fixture

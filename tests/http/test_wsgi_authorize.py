@@ -15,28 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from asked import Book
 from calling import Called
 
 from durable_log import wsgi
 from durable_log.access import Allow, BearerTokens, Deny, ReadUrls, Request, any_of
 from durable_log.errors import InvalidOption
-
-
-class Book:
-    """A hook that notes what it is asked and allows all but what it was told to deny."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.denied: dict[str, Deny] = {}
-
-    def __call__(self, request: Request) -> Allow | Deny:
-        self.requests.append(request)
-        return self.denied.get(request.action, Allow())
-
-    def asked(self) -> list[tuple[str, str]]:
-        asked = [(request.action, request.name) for request in self.requests]
-        self.requests.clear()
-        return asked
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import logging
 import os
 
 import pytest
-from damaged_stores import Known, built, flip, mend, missing, opened
+from damaged_stores import CLOCK, Known, built, flip, mend, missing, opened
 from twins import TwinDirectory
 
 from durable_log.engine.files import DiskDirectory, MemoryDirectory, WriteFailed
@@ -15,8 +15,6 @@ from durable_log.engine.manifest import MANIFEST_NAME
 from durable_log.engine.repair import Outcome, _Repair
 from durable_log.engine.room import SEGMENT_BYTES
 from durable_log.errors import StoreFull
-
-CLOCK = lambda: 1_900_000_000.0  # noqa: E731 - it stands still
 
 
 @pytest.fixture(autouse=True)
