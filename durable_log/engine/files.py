@@ -149,7 +149,10 @@ class DiskDirectory:
         self._made = not reads_only and _make_directories(self._root)
         self._lock_fd = -1
         self._held: tuple[int, int] | None = None
-        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except NotADirectoryError:
+            raise NotAStore(self.path, "it is a file", NAME_A_STORE) from None
         try:
             self.grows_in_place = not lib.dl_is_copy_on_write(fd)
             if like is not None and self._made:
@@ -283,10 +286,7 @@ def directory_to_look_at(path: StorePath) -> Directory:
     """A directory on disk, to which nothing is written but the lock. Raises :class:`NotAStore`, ``OSError``, also if it
     is not there.
     """
-    try:
-        return DiskDirectory(os.path.expanduser(path), reads_only=True)
-    except NotADirectoryError:
-        raise NotAStore(os.fspath(path), "it is a file", NAME_A_STORE) from None
+    return DiskDirectory(os.path.expanduser(path), reads_only=True)
 
 
 def holds(directory: Directory, path: StorePath) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from damaged_stores import CLOCK, PAGE, Known, built, flip, mend
 from twins import copy_of
 
-from durable_log.engine.files import DiskDirectory
+from durable_log.engine.files import DiskDirectory, directory_to_look_at
+from durable_log.engine.overlay import OverlayDirectory
 from durable_log.engine.quarantine import (
     FINDINGS,
     QUARANTINE,
@@ -81,10 +84,14 @@ def test_what_is_not_named_as_a_repair_does_not_count(known: Known, name: str):
     assert mend(known.directory).number == 1
 
 
-def test_files_where_folders_belong_are_told_or_passed_over(known: Known, tmp_path):
-    disk = DiskDirectory(tmp_path)
+def on_disk(known: Known, path: Path) -> DiskDirectory:
     for name, file in known.directory.files.items():
-        (tmp_path / name).write_bytes(file.read(0, file.size()))
+        (path / name).write_bytes(file.read(0, file.size()))
+    return DiskDirectory(path)
+
+
+def test_files_where_folders_belong_are_told_or_passed_over(known: Known, tmp_path):
+    disk = on_disk(known, tmp_path)
     (tmp_path / QUARANTINE).touch()
     with pytest.raises(NotADirectoryError, match="a repair needs a folder of that name"):
         mend(disk)
@@ -95,11 +102,21 @@ def test_files_where_folders_belong_are_told_or_passed_over(known: Known, tmp_pa
     assert mend(disk).number == 0
 
 
-def test_nothing_needs_a_quarantine_as_long_as_nothing_is_damaged(tmp_path):
-    for name, file in built().directory.files.items():
-        (tmp_path / name).write_bytes(file.read(0, file.size()))
+def test_a_rehearsal_says_the_same_of_files_where_folders_belong(known: Known, tmp_path):
+    on_disk(known, tmp_path)
     (tmp_path / QUARANTINE).touch()
-    assert mend(DiskDirectory(tmp_path)).number == 0
+    with pytest.raises(NotADirectoryError, match="a repair needs a folder of that name"):
+        mend(OverlayDirectory(directory_to_look_at(tmp_path)))
+    (tmp_path / QUARANTINE).unlink()
+    (tmp_path / QUARANTINE).mkdir()
+    (tmp_path / QUARANTINE / "0002").touch()
+    assert mend(OverlayDirectory(directory_to_look_at(tmp_path))).number == 3
+
+
+def test_nothing_needs_a_quarantine_as_long_as_nothing_is_damaged(tmp_path):
+    disk = on_disk(built(), tmp_path)
+    (tmp_path / QUARANTINE).touch()
+    assert mend(disk).number == 0
 
 
 @pytest.mark.parametrize("spoiled", [b"\xff", b"damage\tone\t", b"lost\ta\tb\tc\td\te\tf\n", b"\t" * 9])
