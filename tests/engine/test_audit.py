@@ -118,6 +118,15 @@ def test_a_fork_of_a_stream_that_is_not_there_is_told_with_the_bytes_that_it_mis
     ]
 
 
+def test_a_range_in_which_all_is_trimmed_may_lie_anywhere_once_no_fork_needs_it(store):
+    lies_in_a_row_that_is_not_there(store)
+    state = state_of(store, "a")
+    state.first = 100
+    assert [discord.name for discord in told(store)] == ["a"]
+    state.forks = 0
+    assert told(store) == []
+
+
 def test_a_segment_of_which_more_is_needed_than_it_has_is_told(store):
     edits = store.engine.upkeep.checkpointer.edits
     edits.manifest = edits.manifest._replace(clustered=(ClusteredFile(1, 201),))

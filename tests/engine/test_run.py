@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import random
 import struct
@@ -12,18 +11,31 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import (
+    MIB,
+    NOW_MS,
+    UUID,
+    assert_run_holds,
+    check_damage_is_told_name_by_name,
+    due,
+    encoded,
+    found_many,
+    kept,
+    named,
+    no_pause,
+    pages_of,
+    small_run,
+    some_rows,
+)
 
 from durable_log.engine import run_format, run_writer
 from durable_log.engine.files import DiskDirectory, MemoryDirectory, MemoryFile
 from durable_log.engine.format import KIND_LOG, PAGE, FileHeader, crc32c, encode_file_header, nonce_of
 from durable_log.engine.run import Run
-from durable_log.engine.run_find import Search
 from durable_log.engine.run_format import (
     NEVER,
     NUMBER_MAX,
-    NameEntry,
     Row,
-    decode_row,
     encode_hashed_row,
     encode_row,
     hash_of,
@@ -32,100 +44,6 @@ from durable_log.engine.run_format import (
 )
 from durable_log.engine.run_writer import merge_runs, write_run
 from durable_log.errors import Corruption
-
-UUID = bytes(range(16))
-MIB = 2**20
-NOW_MS = 5000
-
-
-def no_pause():
-    pass
-
-
-def encoded(rows):
-    return [
-        encode_row(row.name, row.number, row.payload, tombstone=row.tombstone, hidden=row.hidden, deadline=row.deadline)
-        for row in rows
-    ]
-
-
-def some_rows(count, *, seed=1, payload_max=200, first=1):
-    draw = random.Random(seed)
-    return [
-        Row(
-            f"{draw.choice('aäz')}/{draw.getrandbits(20 + draw.randrange(40))}",
-            first + index,
-            draw.randbytes(draw.randrange(payload_max)),
-            draw.random() < 0.1,
-            draw.random() < 0.1,
-            draw.choice([NEVER, draw.randrange(2 * NOW_MS), 2**50]),
-        )
-        for index in range(count)
-    ]
-
-
-def kept(rows):
-    """The oracle: of each name, the last row."""
-    return {row.name: row for row in rows}
-
-
-def in_order(rows):
-    return sorted(rows, key=lambda row: (hash_of(row.name), row.name.encode()))
-
-
-def named(rows, prefix, after, limit):
-    """The oracle of names_from."""
-    found = [
-        NameEntry(row.name, row.number, row.tombstone, row.hidden, row.deadline)
-        for row in sorted(rows, key=lambda row: row.name.encode())
-        if row.name.encode().startswith(prefix) and row.name.encode() > after
-    ]
-    return found[:limit], len(found) > limit
-
-
-def expiring(rows, now_ms):
-    """The oracle of due."""
-    return [
-        (row.name, row.number)
-        for row in sorted(rows, key=lambda row: row.name.encode())
-        if not row.tombstone and not row.hidden and row.deadline <= now_ms and row.deadline != NEVER
-    ]
-
-
-def due(run, now_ms):
-    return [each for piece in run.due(0, now_ms) for each in piece.streams]
-
-
-def assert_run_holds(run, rows):
-    """Every way to read the run says the same as the oracle's ``rows``, a dict by name."""
-    assert list(run.rows()) == in_order(rows.values())
-    assert (run.count, run.tombstones) == (len(rows), sum(row.tombstone for row in rows.values()))
-    numbers = sorted(row.number for row in rows.values())
-    assert (run.min_number, run.max_number) == ((numbers[0], numbers[-1]) if numbers else (0, 0))
-    for name, row in rows.items():
-        assert run.find(hash_of(name), name) == row
-        absent = name + "?"
-        assert absent in rows or run.find(hash_of(absent), absent) is None
-    wanted = [asked for name in rows for asked in (name, name + "?", name)]
-    assert found_many([run], wanted) == [rows.get(name) for name in wanted]
-    assert run.find_numbers(array("Q", numbers)) == {row.number: row for row in rows.values()}
-    assert run.names_from(b"", b"", 10**4) == named(rows.values(), b"", b"", 10**4)
-    deadlines = [row.deadline for row in rows.values() if not row.tombstone and not row.hidden]
-    assert run.min_deadline == min(deadlines, default=NEVER)
-    for now_ms in (0, NOW_MS, NEVER - 1, NEVER):
-        assert due(run, now_ms) == expiring(rows.values(), now_ms)
-    assert run.verify() == []
-
-
-def found_many(runs, names, hashes=None):
-    """What a search says of each name: its newest row, None, or what kept it from being read."""
-    search = Search(names, hashes)
-    for run in runs:
-        run.find_many(search)
-    return [
-        decode_row(found, at) if isinstance(found, bytes) else found
-        for found, at in zip(search.found, search.at, strict=True)
-    ]
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -611,77 +529,7 @@ def check_any_rows(directory, runs, all_rows, pieces, drop, prefix, after, limit
 
 @pytest.fixture
 def damaged():
-    """A small run of uneven pages, and a way to damage it."""
-    rows = [
-        Row(f"name {index}", 100 - index, bytes([index]) * 60, index % 9 == 0, index % 7 == 0, 1000 + index)
-        for index in range(60)
-    ]
-    rows.append(Row("large", 1000, b"l" * 4300))
-    rows += [Row(letter * 1000, 1001 + index, b"") for index, letter in enumerate("xyz")]
-    directory = MemoryDirectory()
-    run = write_run(directory, 1, UUID, encoded(rows), no_pause)
-    assert 3 <= run.pages <= 4
-    assert run.trailer.name_pages == 2
-    return directory, run, rows, directory.files[run_name(1)]._bytes
-
-
-HEADER = 84
-"""Bytes of a file header that say something; zeroes fill its page."""
-
-
-def test_every_flipped_byte_is_reported_and_no_row_is_ever_wrong(damaged):
-    directory, run, rows, content = damaged
-    rows_end, names, names_end = run.trailer.numbers_position, run.trailer.names_position, run.trailer.tables_position
-    by_page = {run.extent(run._candidates(hash_of(row.name))[1]): row for row in rows}
-    assert len(by_page) == run.pages
-    numbers = array("Q", sorted(row.number for row in rows))
-    by_number = {row.number: row for row in rows}
-    for position in range(len(content)):
-        content[position] ^= 1 << position % 8
-        opened = Run.open(directory, run_name(1))
-        if HEADER <= position < names_end:
-            assert opened is not None
-            at = 0 if position < PAGE else position_of_page(run, position)
-            assert [fault for fault, _ in opened.verify()] == [at]
-        else:
-            assert opened is None
-            assert run.verify()[0][0] == 0
-        for (at, length), row in by_page.items():
-            if at <= position < at + length:
-                with pytest.raises(Corruption, match=f"position {position_of_page(run, position)}"):
-                    run.find(hash_of(row.name), row.name)
-            elif position % 101 == 0:
-                assert run.find(hash_of(row.name), row.name) == row
-        if PAGE <= position < rows_end:
-            check_damage_is_told_name_by_name(run, rows, position)
-        if names <= position < names_end:
-            for read in (lambda: run.names_from(b"", b"", 99), lambda: due(run, NOW_MS)):
-                with pytest.raises(Corruption, match=f"position {position_of_page(run, position)}"):
-                    read()
-        elif position % 101 == 0:
-            assert run.names_from(b"", b"", 99) == named(rows, b"", b"", 99)
-            assert due(run, 1030) == expiring(rows, 1030)
-        if PAGE <= position < rows_end and position % 7 == 0:
-            with pytest.raises(Corruption):
-                list(run.rows())
-        if (PAGE <= position < rows_end or names <= position < names_end) and position % 13 == 0:
-            with pytest.raises(Corruption):
-                merge_runs(directory, 2, UUID, [run], drop_tombstones=False, pause=no_pause)
-            assert directory.names() == [run_name(1)]
-        with contextlib.suppress(Corruption):
-            assert run.find_numbers(numbers) == by_number
-            assert opened is None or position < PAGE or names <= position < names_end
-        content[position] ^= 1 << position % 8
-    assert run.verify() == []
-
-
-def check_damage_is_told_name_by_name(run, rows, position):
-    at = next(extent[0] for extent in map(run.extent, range(run.pages)) if position < sum(extent))
-    for row, found in zip(rows, found_many([run], [row.name for row in rows]), strict=True):
-        if run.extent(run._candidates(hash_of(row.name))[1])[0] == at:
-            assert (type(found), found.position) == (Corruption, at)
-        else:
-            assert found == row
+    return small_run()
 
 
 def test_a_damaged_page_of_rows_costs_none_that_is_not_on_it(damaged, monkeypatch):
@@ -700,7 +548,7 @@ def test_a_damaged_page_of_rows_costs_none_that_is_not_on_it(damaged, monkeypatc
         wanted = [*absent, *(row.name for row in rows), *absent]
         found = found_many([run, older], wanted)
         assert [row.name for row in found[: len(absent)]] == [row.name for row in found[-len(absent) :]] == absent
-        check_damage_is_told_name_by_name(run, rows, at)
+        check_damage_is_told_name_by_name(run, rows, pages_of(run, rows), at)
         for page in range(run.trailer.name_pages):
             content[run.trailer.names_position + page * PAGE + 99] ^= 1
         for name in belong:
@@ -712,14 +560,6 @@ def test_a_damaged_page_of_rows_costs_none_that_is_not_on_it(damaged, monkeypatc
             content[run.trailer.names_position + page * PAGE + 99] ^= 1
         content[at + 99] ^= 1
     assert run.verify() == []
-
-
-def position_of_page(run, position):
-    for ordinal in range(run.pages):
-        start, length = run.extent(ordinal)
-        if start <= position < start + length:
-            return start
-    return position // PAGE * PAGE
 
 
 def test_a_run_of_another_length_does_not_open(damaged):

@@ -315,6 +315,20 @@ def test_a_stream_whose_row_is_lost_does_not_expire_early(older: bool):
         assert ("used" in store.names()) == (not older)
 
 
+def test_an_empty_stream_whose_row_is_lost_comes_back_empty_and_closed():
+    directory = MemoryDirectory()
+    with open_store(directory, SMALL, CLOCK) as store:
+        store.create("empty")
+        store.engine.upkeep.cluster()
+    flip(directory, max(name for name in directory.names() if name.endswith(".run")), 4096 + 30)
+    outcome = mend(directory)
+    assert [(finding.kind, finding.name) for finding in outcome.findings if finding.name] == [("closed", "empty")]
+    with opened(directory) as store:
+        info = store.stream("empty").info()
+        assert (info.first, info.tail, info.closed) == (0, 0, True)
+        assert list(store.engine.upkeep.audit()) == []
+
+
 def mend_at(directory: MemoryDirectory, clock: Clock):
     from durable_log.engine.repair import repair
 

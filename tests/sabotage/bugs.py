@@ -18,8 +18,20 @@ class Edit(NamedTuple):
     new: str
 
 
+CRASH_IMAGES: Final = "tests/disk/test_crash_images.py::test_whatever_a_crash_leaves_keeps_every_promise"
+FAILING_CALLS: Final = (
+    "tests/faults/test_faults.py::test_whichever_call_fails_what_was_acknowledged_is_there_and_the_store_goes_on"
+)
+FAILING_SYNCS: Final = "tests/disk/test_failing_syncs.py::test_whatever_a_failing_sync_leaves_keeps_every_promise"
+FLIPPED_BITS: Final = (
+    "tests/damage/test_flipped_bits.py::test_a_flipped_bit_costs_what_it_hits_and_is_told_wherever_it_is"
+)
+FUZZ_INPUTS: Final = "tests/fuzz/test_fuzz.py::test_the_inputs_of_the_repository_break_nothing"
+SIMULATION: Final = "tests/simulation/test_simulation.py"
+
+
 class Bug(NamedTuple):
-    """A bug and what it would be in the field. ``found_by``: rooms of the tests that find it, the quickest first."""
+    """A bug and what it would be in the field. ``found_by``: tests and rooms that find it, the quickest first."""
 
     name: str
     story: str
@@ -40,7 +52,7 @@ BUGS: Final = (
                 "    last_number = used\n",
             ),
         ),
-        ("tests/simulation/test_simulation.py", "tests/torture/test_torture.py"),
+        (f"{CRASH_IMAGES}[background]", SIMULATION, "tests/torture/test_torture.py"),
     ),
     Bug(
         "trust the file size",
@@ -52,7 +64,7 @@ BUGS: Final = (
                 "block = _block(info, lsn + at, verdict != lib.DL_BAD_LENGTH)\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
+        (f"{CRASH_IMAGES}[new_store]", SIMULATION),
     ),
     Bug(
         "acknowledge a delete before it is durable",
@@ -66,7 +78,7 @@ BUGS: Final = (
                 "            self._write(group, now, sync=waits, reserved=reserved)\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
+        (f"{CRASH_IMAGES}[lives]", SIMULATION),
     ),
     Bug(
         "sync again after EIO",
@@ -87,7 +99,7 @@ BUGS: Final = (
                 "from durable_log.engine.files import SyncFailed, is_out_of_files, is_out_of_space\n",
             ),
         ),
-        ("tests/disk/test_failing_syncs.py", "tests/faults/test_faults.py"),
+        (f"{FAILING_SYNCS}[new_store]", "tests/faults/test_faults.py"),
     ),
     Bug(
         "drop the index before the flush",
@@ -106,7 +118,7 @@ BUGS: Final = (
                 "pass\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
+        (f"{CRASH_IMAGES}[rolls_without_spares]", SIMULATION),
     ),
     Bug(
         "patch a footer in place",
@@ -124,7 +136,7 @@ BUGS: Final = (
                 "    if _TEMPORARY in directory.names():\n        directory.rename(_TEMPORARY, MANIFEST_NAME)\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
+        (f"{CRASH_IMAGES}[rolls_without_spares]", SIMULATION),
     ),
     Bug(
         "read error taken for the end",
@@ -140,7 +152,7 @@ BUGS: Final = (
                 "                break\n",
             ),
         ),
-        ("tests/faults/test_faults.py",),
+        (f"{FAILING_CALLS}[new_store]",),
     ),
     Bug(
         "no directory sync at roll",
@@ -152,7 +164,7 @@ BUGS: Final = (
                 "            directory.rename(name + TEMPORARY, name)\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
+        (f"{CRASH_IMAGES}[new_store]", SIMULATION),
     ),
     Bug(
         "cut at the first bad block in the middle",
@@ -169,7 +181,7 @@ BUGS: Final = (
                 "        return False\n",
             ),
         ),
-        ("tests/damage/test_flipped_bits.py", "tests/simulation/test_simulation.py"),
+        (f"{FLIPPED_BITS}[log]", SIMULATION),
     ),
     Bug(
         "accept a recycled stale block",
@@ -188,7 +200,7 @@ BUGS: Final = (
                 "    return here ? DL_OK : DL_BAD_LSN;\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/damage/test_forged_bytes.py"),
+        ("tests/damage/test_forged_bytes.py", f"{CRASH_IMAGES}[recycling]"),
         builds=True,
     ),
     Bug(
@@ -201,7 +213,7 @@ BUGS: Final = (
                 "            del known\n",
             ),
         ),
-        ("tests/model", "tests/disk/test_crash_images.py"),
+        (f"{CRASH_IMAGES}[producers]", "tests/model"),
     ),
     Bug(
         "a length used before its CRC",
@@ -213,7 +225,7 @@ BUGS: Final = (
                 "    return DL_FRAME_HEADER + rest;\n",
             ),
         ),
-        ("tests/fuzz/test_fuzz.py", "tests/c"),
+        ("tests/c/test_cluster_lies.py", f"{FUZZ_INPUTS}[block]"),
         builds=True,
     ),
     Bug(
@@ -228,6 +240,6 @@ BUGS: Final = (
                 "        self.segment, self.position = segment, PAGE\n",
             ),
         ),
-        ("tests/disk/test_crash_images.py", "tests/simulation/test_simulation.py"),
+        (f"{CRASH_IMAGES}[written]", SIMULATION),
     ),
 )

@@ -1,7 +1,7 @@
 """Can the tests see? Old bugs of other engines are put into a copy of this one, and the suite has to find each.
 
-A bug that breaks everything would prove nothing, so each copy first passes what every engine has to pass; and what
-fails in it has to pass in a copy without the bug.
+A bug that breaks everything would prove nothing, so each copy first passes what every engine has to pass; and whoever
+finds a bug has to find nothing in a copy without any.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bugs import BUGS, Bug
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS_MAX = 900.0
 EVERY_ROOM = os.environ.get("DURABLE_LOG_SABOTAGE") == "all"
-"""Whether to ask all rooms that are said to find a bug, not the quickest alone."""
+"""Whether to ask all that are said to find a bug, not the quickest alone."""
 NOT_COPIED = (".git", ".venv", "build", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "sabotage")
 ORDINARY = ("tests/store/test_store_appending.py", "tests/store/test_store_creating.py")
 
@@ -32,7 +32,7 @@ def copied(copy: Path, bug: Bug | None = None) -> dict[str, str]:
         text = file.read_text()
         assert text.count(edit.old) == 1, f"{edit.file} has changed, so this bug has to be put in anew: {edit.old!r}"
         file.write_text(text.replace(edit.old, edit.new))
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(copy)}
     if bug and bug.builds:
         build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
         subprocess.run(build, cwd=copy, env=environment, check=True, timeout=SECONDS_MAX)
@@ -40,13 +40,6 @@ def copied(copy: Path, bug: Bug | None = None) -> dict[str, str]:
     imported = subprocess.run(asked, cwd=copy, env=environment, check=True, capture_output=True, text=True).stdout
     assert imported.startswith(str(copy)), imported
     return environment
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A copy without any bug."""
-    copy = tmp_path_factory.mktemp("sound") / "copy"
-    return copy, copied(copy)
 
 
 def run(copy: Path, environment: dict[str, str], tests: Sequence[str]) -> tuple[int, str]:
@@ -64,19 +57,25 @@ def failed_in(output: str) -> list[str]:
     return [line.split(" ")[1] for line in output.splitlines() if line.startswith("FAILED ")]
 
 
+def finders(bug: Bug) -> Sequence[str]:
+    return bug.found_by if EVERY_ROOM else bug.found_by[:1]
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
-def test_the_suite_finds(bug, sound, tmp_path):
-    copy = tmp_path / "copy"
-    environment = copied(copy, bug)
-    passes, output = run(copy, environment, ORDINARY)
-    assert passes == 0, f"this breaks so much that anybody would see it:\n{output}"
-    for room in bug.found_by if EVERY_ROOM else bug.found_by[:1]:
-        failed, output = run(copy, environment, [room])
-        assert failed == 1, f"{room} does not find it: {bug.story}\n{output}"
+def test_the_suite_finds(bug, tmp_path):
+    environment = copied(tmp_path / "copy", bug)
+    for finder in finders(bug):
+        failed, output = run(tmp_path / "copy", environment, [*ORDINARY, finder])
         found = failed_in(output)
-        passes, output = run(*sound, found)
-        assert passes == 0, f"{found} fail without the bug, too:\n{output}"
+        assert failed == 1, f"{finder} does not find it: {bug.story}\n{output}"
+        assert all(test.startswith(finder) for test in found), f"this breaks so much that anybody sees it:\n{output}"
         print(f"{bug.name}: {found}")
+
+
+def test_whoever_finds_a_bug_finds_nothing_where_there_is_none(tmp_path):
+    asked = sorted({finder for bug in BUGS for finder in finders(bug)})
+    passes, output = run(tmp_path / "copy", copied(tmp_path / "copy"), asked)
+    assert passes == 0, output
 
 
 def test_there_are_thirteen():
