@@ -27,7 +27,7 @@ OTHER_TESTS = $(filter-out $(ENGINE_TESTS:%=%/) %__/,$(wildcard tests/*/)) $(wil
 SIDE_BY_SIDE = $(BIN)/pytest --dist loadscope --no-loadscope-reorder -n
 test: $(INSTALLED)
 	$(SIDE_BY_SIDE) 3 --cov --cov-report=term $(UNCOUNTED:%=--ignore=%) $(ENGINE_TESTS)
-	DURABLE_LOG_FUZZ_SECONDS=60 $(SIDE_BY_SIDE) 4 $(OTHER_TESTS)
+	DURABLE_LOG_FUZZ_SECONDS=60 $(SIDE_BY_SIDE) 5 $(OTHER_TESTS)
 
 check: $(INSTALLED) check-c
 	$(BIN)/ruff check .
