@@ -136,7 +136,7 @@ BUGS: Final = (
                 "    if _TEMPORARY in directory.names():\n        directory.rename(_TEMPORARY, MANIFEST_NAME)\n",
             ),
         ),
-        (f"{CRASH_IMAGES}[rolls_without_spares]", SIMULATION),
+        (f"{CRASH_IMAGES}[rolls_without_spares]", "tests/disk/test_crash_in_recovery.py"),
     ),
     Bug(
         "read error taken for the end",
@@ -181,7 +181,7 @@ BUGS: Final = (
                 "        return False\n",
             ),
         ),
-        (f"{FLIPPED_BITS}[log]", SIMULATION),
+        (f"{FLIPPED_BITS}[log]", "tests/damage/test_lost_writes.py"),
     ),
     Bug(
         "accept a recycled stale block",
