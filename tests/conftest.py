@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("runs")  # a run that is not what it should be is shown beside what it should be
+
 FUZZED = "tests/fuzz/test_fuzz_for_long.py"
 LANES = 2
 """So many decoders are fuzzed at a time, with what others leave of the processors, as long as there is heavy work."""
